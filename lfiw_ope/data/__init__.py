@@ -1,0 +1,1 @@
+"""Logged data and where they come from."""

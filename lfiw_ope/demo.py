@@ -1,0 +1,147 @@
+"""The main job on a shipped task: behaviour data in, the target policy's value out."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lfiw_envs import MeasuredValue, Task
+
+from lfiw_ope.data.collect import collect
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
+from lfiw_ope.plots import plot_ess, plot_estimates, plot_weights
+from lfiw_ope.policies.actor_file import load_actor
+from lfiw_ope.results import Estimate, write_text
+from lfiw_ope.types import Progress, silent
+from lfiw_ope.weights import Weighting
+
+ENVIRONMENTS = 50
+"""Played side by side when collecting: enough to make the policy's batches worth while."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found.
+
+    Attributes:
+        task: name.
+        truth: the target's measured value.
+        behaviour: the log's mean return.
+        data: the log, in words.
+        estimates: the plain model, then each form of weights.
+        config: of the estimator.
+    """
+
+    task: str
+    truth: MeasuredValue
+    behaviour: float
+    data: str
+    estimates: tuple[Estimate, ...]
+    config: LFIWConfig
+
+    def error(self, estimate: Estimate) -> float:
+        """Estimate minus truth."""
+        return estimate.value - self.truth.mean
+
+
+def forms(horizon: int) -> list[Weighting]:
+    """The plain model, the published forms, and the conditionally normalised ones."""
+    first = round(0.8 * horizon)
+    return [
+        Weighting(form="uniform"),
+        Weighting(),
+        Weighting(first=first),
+        Weighting(form="stepwise"),
+        Weighting(form="stepwise", first=first),
+        Weighting(conditional=True),
+        Weighting(form="stepwise", conditional=True),
+    ]
+
+
+def run_demo(
+    task: Task,
+    *,
+    seed: int,
+    episodes: int = 500,
+    config: LFIWConfig | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> DemoResult:
+    """Collect behaviour data in the real simulator, fit, and evaluate the target policy.
+
+    Raises:
+        ConfigError: if a setting is out of its range.
+        DataError: if there are too few episodes.
+        DivergedError: if a training or the simulation diverges.
+    """
+    config = config or LFIWConfig()
+    lfiw = LFIW(Estimand(task.horizon, task.discount), config, device=device)
+    data = _collect(task, episodes, seed, progress)
+    fitted = lfiw.fit(data, seed, progress=progress)
+    target = load_actor(task.policy_path("target"))
+    estimates = fitted.estimate_forms([target], forms(task.horizon), progress=progress)[0]
+    return DemoResult(
+        task=task.name,
+        truth=task.value("target"),
+        behaviour=float(data.returns(task.horizon, task.discount).mean()),
+        data=repr(data),
+        estimates=tuple(estimates),
+        config=config,
+    )
+
+
+def _collect(task: Task, episodes: int, seed: int, progress: Progress) -> Trajectories:
+    env = task.make_vector(min(ENVIRONMENTS, max(episodes, 1)))
+    try:
+        behaviour = load_actor(task.policy_path("behaviour"))
+        return collect(env, behaviour, episodes=episodes, seed=seed, progress=progress)
+    finally:
+        env.close()
+
+
+def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
+    """Write the result as JSON and as a figure; each appears whole or not at all."""
+    stored = {
+        "task": result.task,
+        "command": f"lfiw-ope demo {result.task} --seed {result.estimates[0].seed}",
+        "truth": asdict(result.truth),
+        "behaviour_mean_return": result.behaviour,
+        "data": result.data,
+        "config": asdict(result.config),
+        "machine": {"python": platform.python_version(), "torch": torch.__version__},
+        "estimates": [
+            {**estimate.to_dict(arrays=False), "error": result.error(estimate)}
+            for estimate in result.estimates
+        ],
+    }
+    text = json.dumps(stored, indent=1, allow_nan=False)
+    saved = write_text(folder / f"demo_{result.task}.json", text + "\n")
+    return saved, _save_figure(result, folder / f"demo_{result.task}.png")
+
+
+def _save_figure(result: DemoResult, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    truth = (result.truth.mean, result.truth.standard_error)
+    plot_estimates(left, result.estimates, truth=truth, behaviour=result.behaviour)
+    by_name = {estimate.estimator: estimate for estimate in result.estimates}
+    plot_ess(middle, [by_name["stepwise"], by_name["c-stepwise"]])
+    plot_weights(right, by_name["c-LFIW"])
+    steps = result.estimates[0].estimand.horizon
+    figure.suptitle(f"{result.task}: value of the target policy over {steps} steps")
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=130, format="png")
+    return partial.replace(path)
+
+
+def relative_error(result: DemoResult, estimate: Estimate) -> float:
+    """|estimate − truth| / |truth|"""
+    return float(np.abs(result.error(estimate)) / max(abs(result.truth.mean), 1e-12))

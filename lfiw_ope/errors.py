@@ -1,0 +1,32 @@
+"""The package's exceptions. Each is also the built-in a caller would expect to catch.
+
+Every message is one sentence or two: what was found, what was expected, what to do.
+"""
+
+
+class OPEError(Exception):
+    """Base of every exception that the package raises on purpose."""
+
+
+class DataError(OPEError, ValueError):
+    """Logged data that cannot be what it claims to be: wrong shapes, NaN, no episodes."""
+
+
+class ConfigError(OPEError, ValueError):
+    """A setting outside its range, or settings that contradict each other."""
+
+
+class PolicyError(OPEError, ValueError):
+    """A policy that does not fit the data, or cannot do what an estimator needs of it."""
+
+
+class UntrustedFileError(OPEError, ValueError):
+    """A file whose content could only be had by executing code in it."""
+
+
+class DivergedError(OPEError, RuntimeError):
+    """A training or simulation whose numbers stopped being finite."""
+
+
+class MissingDependencyError(OPEError, ImportError):
+    """An optional package is needed and not installed."""

@@ -1,0 +1,1 @@
+"""Batched networks and the one training loop."""

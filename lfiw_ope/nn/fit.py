@@ -1,0 +1,289 @@
+"""The package's only training loop: E networks at once, early-stopped each on its own."""
+
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lfiw_ope.errors import ConfigError, DivergedError
+from lfiw_ope.types import Progress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a network is trained.
+
+    Attributes:
+        updates: gradient steps at most.
+        batch_size: B, rows for each member in an update.
+        learning_rate: AdamW's, at the start.
+        schedule: "cosine" goes down to zero at the last update; "constant" stays.
+        weight_decay: AdamW's, decoupled.
+        precision: of the hidden products in training and in use: "float32", or "bfloat16"
+            autocast (parameters, last layer, loss and optimiser stay float32).
+        evaluate_every: updates between two looks at the held-out loss.
+        patience: looks without any member improving before training stops; None never stops.
+    """
+
+    updates: int = 4000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluate_every: int = 200
+    patience: int | None = 10
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be 1 or more.")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate!r}; it must be positive.")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay is {self.weight_decay!r}; it must be 0 or more.")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"patience is {self.patience!r}; it must be 1 or more, or None.")
+        for name, known in (
+            ("schedule", ("cosine", "constant")),
+            ("precision", ("float32", "bfloat16")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}."
+                )
+
+
+class Objective(Protocol):
+    """What is minimised, for E members at once."""
+
+    @property
+    def rows(self) -> int:
+        """Training rows to draw batches from."""
+        ...
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The members' losses `[E]` on their batches, row indices `[E, B]`."""
+        ...
+
+    def held_out_loss(self) -> Tensor:
+        """The members' losses `[E]` on data that training never sees."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a training went.
+
+    Attributes:
+        held_out_loss: each member's best, whose weights it ends with.
+        best_update: the update where each member had it.
+        updates: how many were run.
+        history: (update, mean training loss since the last look, mean held-out loss).
+        seconds: wall-clock, of this process.
+    """
+
+    held_out_loss: tuple[float, ...]
+    best_update: tuple[int, ...]
+    updates: int
+    history: tuple[tuple[int, float, float], ...]
+    seconds: float
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The one meaning of `FitConfig.precision`, in training and in use."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    config: FitConfig,
+    generator: torch.Generator,
+    *,
+    stage: str,
+    progress: Progress = silent,
+    checkpoint: Path | None = None,
+) -> FitReport:
+    """Train `network` in place; each member ends with its weights of lowest held-out loss.
+
+    Batches are drawn uniformly with replacement, for each member its own. Nothing is copied to
+    the host between two looks at the held-out loss.
+
+    Args:
+        network: every parameter leads with the E axis.
+        objective: losses of the E members.
+        config: schedule, precision, stopping.
+        generator: the only source of randomness, on the network's device.
+        stage: what is being trained, for progress and errors.
+        progress: told how far training is.
+        checkpoint: a file kept up to date at every look. Where it exists, training goes on from
+            it and ends with the numbers of an uninterrupted run.
+
+    Raises:
+        DivergedError: if a member's loss stops being finite; it names stage, member and update.
+        ConfigError: if the checkpoint belongs to another training.
+    """
+    started = time.perf_counter()
+    run = _Run(network, objective, config, generator, stage)
+    if checkpoint is not None and checkpoint.exists():
+        run.load(checkpoint)
+    while run.update < config.updates and not run.stale:
+        run.step()
+        if run.update % config.evaluate_every == 0 or run.update == config.updates:
+            run.evaluate()
+            progress(stage, run.update, config.updates, f"held-out loss {run.history[-1][2]:.4g}")
+            if checkpoint is not None:
+                run.save(checkpoint)
+        elif run.update % 25 == 0:
+            progress(stage, run.update, config.updates)
+    progress(stage, config.updates, config.updates, f"held-out loss {run.best_loss.mean():.4g}")
+    return run.finish(time.perf_counter() - started)
+
+
+class _Run:
+    """The state of one training: all that a checkpoint must hold."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        config: FitConfig,
+        generator: torch.Generator,
+        stage: str,
+    ) -> None:
+        self.network, self.objective, self.config = network, objective, config
+        self.generator, self.stage = generator, stage
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        first = self.parameters[0]
+        self.device, self.members = first.device, first.shape[0]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.update = 0
+        self.looks_without_gain = 0
+        self.train_loss = torch.zeros(self.members, device=self.device)
+        self.best = [p.detach().clone() for p in self.parameters]
+        self.best_loss = torch.full((self.members,), math.inf)
+        self.best_update = torch.zeros(self.members, dtype=torch.int64)
+        self.history: list[tuple[int, float, float]] = []
+
+    @property
+    def stale(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.looks_without_gain >= patience
+
+    def step(self) -> None:
+        config = self.config
+        if config.schedule == "cosine":
+            for group in self.optimiser.param_groups:
+                turn = math.cos(math.pi * self.update / config.updates)
+                group["lr"] = config.learning_rate * 0.5 * (1.0 + turn)
+        rows = torch.randint(
+            self.objective.rows,
+            (self.members, config.batch_size),
+            generator=self.generator,
+            device=self.device,
+        )
+        with autocast(self.device, config.precision):
+            loss = self.objective.loss(rows, self.generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        # Members share no parameter: the gradient of the sum is each member's own gradient.
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.train_loss += loss.detach()
+        self.update += 1
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        with autocast(self.device, self.config.precision):
+            held_out = self.objective.held_out_loss().cpu()
+        since = self.update - (self.history[-1][0] if self.history else 0)
+        trained = (self.train_loss / since).cpu()
+        self.train_loss.zero_()
+        broken = ~(held_out.isfinite() & trained.isfinite())
+        if broken.any():
+            member = int(broken.nonzero()[0])
+            raise DivergedError(
+                f"Training of the {self.stage} diverged: member {member + 1} of {self.members} "
+                f"had a training loss of {trained[member]:.4g} and a held-out loss of "
+                f"{held_out[member]:.4g} by update {self.update}; lower learning_rate (now "
+                f"{self.config.learning_rate:g}) or look for extreme values in the data."
+            )
+        better = held_out < self.best_loss
+        self.best_loss = torch.where(better, held_out, self.best_loss)
+        self.best_update[better] = self.update
+        mask = better.to(self.device)
+        for kept, parameter in zip(self.best, self.parameters, strict=True):
+            kept[mask] = parameter.detach()[mask]
+        self.looks_without_gain = 0 if better.any() else self.looks_without_gain + 1
+        self.history.append((self.update, float(trained.mean()), float(held_out.mean())))
+
+    @torch.no_grad()
+    def finish(self, seconds: float) -> FitReport:
+        for kept, parameter in zip(self.best, self.parameters, strict=True):
+            parameter.copy_(kept)
+        return FitReport(
+            held_out_loss=tuple(self.best_loss.tolist()),
+            best_update=tuple(self.best_update.tolist()),
+            updates=self.update,
+            history=tuple(self.history),
+            seconds=seconds,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        shapes = [list(p.shape) for p in self.parameters]
+        return {
+            "stage": self.stage,
+            "config": asdict(self.config),
+            "rows": self.objective.rows,
+            "shapes": shapes,
+            "seed": self.generator.initial_seed(),
+        }
+
+    def save(self, path: Path) -> None:
+        state = {
+            "identity": self._identity(),
+            "parameters": [p.detach() for p in self.parameters],
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "best_update": self.best_update,
+            "update": self.update,
+            "looks_without_gain": self.looks_without_gain,
+            "history": self.history,
+        }
+        partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        mine = self._identity()
+        differing = [k for k in mine if state["identity"].get(k) != mine[k]]
+        if differing:
+            raise ConfigError(
+                f"The checkpoint {path} belongs to another training ({', '.join(differing)} "
+                "differ); delete it or name another file."
+            )
+        for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+            parameter.copy_(saved)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"].cpu())
+        self.best = state["best"]
+        self.best_loss = state["best_loss"].cpu()
+        self.best_update = state["best_update"].cpu()
+        self.update = state["update"]
+        self.looks_without_gain = state["looks_without_gain"]
+        self.history = [tuple(entry) for entry in state["history"]]

@@ -1,0 +1,74 @@
+"""Figures: each function draws on the axes it is given and returns them; none is ever shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lfiw_ope.results import Estimate
+
+TRUTH, PLAIN, WEIGHTED = "#222222", "#d1733c", "#2f6f9f"
+
+
+def plot_estimates(
+    ax: Any,
+    estimates: Sequence[Estimate],
+    *,
+    truth: tuple[float, float] | None = None,
+    behaviour: float | None = None,
+) -> Any:
+    """Estimates beside the truth, one a row, with twice their simulation noise.
+
+    Args:
+        ax: matplotlib axes.
+        estimates: top to bottom.
+        truth: measured value and its standard error.
+        behaviour: the log's mean return.
+    """
+    rows = np.arange(len(estimates))[::-1]
+    for row, estimate in zip(rows, estimates, strict=True):
+        colour = PLAIN if estimate.estimator == "model" else WEIGHTED
+        # A weighted value that rests on a handful of rollouts is drawn hollow.
+        hollow = estimate.mc_standard_error is None
+        ax.errorbar(
+            estimate.value,
+            row,
+            xerr=2 * (estimate.mc_standard_error or 0.0),
+            fmt="o",
+            color=colour,
+            markerfacecolor="white" if hollow else colour,
+            capsize=3,
+        )
+    if truth is not None:
+        ax.axvspan(truth[0] - 2 * truth[1], truth[0] + 2 * truth[1], color=TRUTH, alpha=0.15, lw=0)
+        ax.axvline(truth[0], color=TRUTH, lw=1.5, label="truth")
+    if behaviour is not None:
+        ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
+    ax.set_yticks(rows, [estimate.estimator for estimate in estimates])
+    ax.set_ylim(-0.7, len(estimates) - 0.3)
+    ax.set_xlabel("value (± 2 s.e. of simulation; hollow: unknown, ESS < 10)")
+    if truth is not None or behaviour is not None:
+        ax.legend(frameon=False, fontsize=8, loc="best")
+    return ax
+
+
+def plot_ess(ax: Any, estimates: Sequence[Estimate]) -> Any:
+    """Effective sample size against the step, for estimates whose weights differ by step."""
+    for estimate in estimates:
+        steps = np.arange(1, len(estimate.ess_by_step) + 1)
+        ax.plot(steps, estimate.ess_by_step, lw=1.5, label=estimate.estimator)
+    ax.set_yscale("log")
+    ax.set_xlabel("step")
+    ax.set_ylabel("effective sample size")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_weights(ax: Any, estimate: Estimate) -> Any:
+    """Log-weight, relative to equal weights, against the simulated return, one dot a rollout."""
+    relative = estimate.log_weights + np.log(estimate.rollouts)
+    ax.scatter(estimate.returns, relative, s=6, color=WEIGHTED, alpha=0.5, lw=0)
+    ax.axhline(0.0, color="#888888", lw=1, ls="--")
+    ax.set_xlabel("simulated return")
+    ax.set_ylabel(f"log(weight × n), {estimate.estimator}")
+    return ax

@@ -1,0 +1,1 @@
+"""Policies, and adapters to them."""

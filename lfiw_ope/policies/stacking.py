@@ -1,0 +1,61 @@
+"""Policies of one architecture run in one batched call; the rest one after the other."""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from lfiw_ope.errors import PolicyError
+from lfiw_ope.types import Policy, StackablePolicy
+
+
+class PolicyGroup(NamedTuple):
+    """Policies that run in one call.
+
+    Attributes:
+        policy: acts for all of them, `[P, n, S] -> [P, n, A]`.
+        indices: where each of the P stood in the caller's list.
+    """
+
+    policy: Policy
+    indices: tuple[int, ...]
+
+
+def check_policy(policy: object, *, state_size: int, action_size: int) -> Policy:
+    """The argument, if it is a policy for these sizes.
+
+    Raises:
+        PolicyError: if it is no policy, or one for other spaces.
+    """
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"{type(policy).__name__} is not a policy: it needs state_size, action_size and "
+            "act(state, generator); see lfiw_ope.types.Policy, or from_sb3 for a "
+            "stable-baselines3 model."
+        )
+    if (policy.state_size, policy.action_size) != (state_size, action_size):
+        raise PolicyError(
+            f"The policy takes {policy.state_size} state entries and gives {policy.action_size} "
+            f"action entries; the data have {state_size} and {action_size}. "
+            "Use a policy of the data's environment."
+        )
+    return policy
+
+
+def group_policies(
+    policies: Sequence[Policy], device: torch.device | str, largest: int
+) -> list[PolicyGroup]:
+    """Policies in groups of at most `largest` that run together, on `device` where they can."""
+    alike: dict[Hashable, list[int]] = {}
+    for index, policy in enumerate(policies):
+        key = policy.stack_key if isinstance(policy, StackablePolicy) else ("alone", index)
+        alike.setdefault(key, []).append(index)
+    groups = []
+    for indices in alike.values():
+        for start in range(0, len(indices), largest):
+            part = indices[start : start + largest]
+            first, others = policies[part[0]], [policies[i] for i in part[1:]]
+            if isinstance(first, StackablePolicy):
+                first = first.stack(others).to(device)  # type: ignore[arg-type]
+            groups.append(PolicyGroup(first, tuple(part)))
+    return groups

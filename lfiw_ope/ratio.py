@@ -1,0 +1,277 @@
+"""The likelihood-free density ratio: classifiers that tell logged from simulated transitions."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.dynamics import EVALUATED_AT_ONCE, EnsembleDynamics, TransitionTensors
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
+from lfiw_ope.nn.fit import FitConfig, FitReport, autocast, fit
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Progress, Transition, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioConfig:
+    """The classifiers and how they are trained.
+
+    Attributes:
+        members: C.
+        hidden: width of each hidden layer.
+        activation: "silu", "tanh" or "relu".
+        features: what a classifier sees of (s, a, s', r). "residual": s, a, and how far (s', r)
+            lies from the ensemble's mean, in units of the held-out residuals; "raw": s, a, s', r.
+        average: "logits" gives exp(mean log-ratio), "ratios" gives the mean ratio, which is never
+            the smaller (Jensen). They are different estimates.
+        fit: the training. B logged and B freshly simulated transitions make an update.
+    """
+
+    members: int = 5
+    hidden: tuple[int, ...] = (128, 128)
+    activation: str = "silu"
+    features: Literal["residual", "raw"] = "residual"
+    average: Literal["logits", "ratios"] = "logits"
+    fit: FitConfig = field(default_factory=lambda: FitConfig(updates=2000, evaluate_every=100))
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise ConfigError(f"members is {self.members!r}; it must be 1 or more.")
+        for name, known in (("features", ("residual", "raw")), ("average", ("logits", "ratios"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}."
+                )
+
+
+@dataclass(frozen=True)
+class ClassifierReport:
+    """How well logged and simulated transitions are told apart on held-out episodes.
+
+    Attributes:
+        log_loss: of the averaged, calibrated classifier, in nats; log 2 = 0.693 is chance.
+        uncalibrated_log_loss: the same before calibration.
+        accuracy: share told apart; 0.5 is chance, near 1 means that weights mean nothing.
+        temperature: what logits were divided by; above 1 the classifiers were over-confident.
+    """
+
+    log_loss: float
+    uncalibrated_log_loss: float
+    accuracy: float
+    temperature: float
+
+
+class DensityRatio(nn.Module):
+    """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), by classification.
+
+    A classifier c of logged against simulated transitions at the same (s, a), in equal numbers,
+    has c / (1 − c) = p / p_θ when it is Bayes-optimal (Grover et al. 2019, section 3), so the
+    log-ratio is its logit. Logits are divided by one temperature, fitted on held-out episodes
+    (Guo et al. 2017). Build it with `fit_ratio`.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        config: RatioConfig,
+        dynamics: EnsembleDynamics,
+        inputs: Standardiser,
+        outcomes: Standardiser,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.dynamics = dynamics
+        self.inputs, self.outcomes = inputs, outcomes
+        features = inputs.mean.numel() + outcomes.mean.numel() + 1  # and whether it terminated
+        self.network = BatchedMLP(
+            config.members, (features, *config.hidden, 1), config.activation, generator
+        )
+        self.register_buffer("temperature", torch.ones(()))
+        self.fit_report: FitReport | None = None
+        self.report: ClassifierReport | None = None
+
+    def features(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
+        """`[..., F]`"""
+        outcome = torch.cat((transition.next_state, transition.reward[..., None]), -1)
+        if self.config.features == "residual":
+            next_state, reward = self.dynamics.mean(state, action)
+            outcome = outcome - torch.cat((next_state, reward[..., None]), -1)
+        given = self.inputs(torch.cat((state, action), -1))
+        ended = transition.terminated[..., None].to(given.dtype)
+        return torch.cat((given, self.outcomes(outcome), ended), -1)
+
+    def member_logits(self, features: Tensor) -> Tensor:
+        """`[C, B, F]` or shared `[B, F]` -> `[C, B]`, not calibrated."""
+        logits: Tensor = self.network(features)
+        return logits[..., 0]
+
+    def combine(self, logits: Tensor, temperature: float | Tensor) -> Tensor:
+        """`[C, ...] -> [...]`: the members' log-ratios, calibrated and averaged."""
+        calibrated = logits / temperature
+        if self.config.average == "logits":
+            return calibrated.mean(0)
+        return torch.logsumexp(calibrated, 0) - math.log(calibrated.shape[0])
+
+    @torch.no_grad()
+    def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
+        """`[..., n]`, of each transition."""
+        features = self.features(state, action, transition)
+        with autocast(state.device, self.config.fit.precision):
+            logits = self.member_logits(features.flatten(0, -2))
+        return self.combine(logits, self.temperature).view(features.shape[:-1])
+
+
+class _RealOrSimulated:
+    """Binary cross-entropy of logged against freshly simulated transitions at the same (s, a)."""
+
+    def __init__(
+        self,
+        ratio: DensityRatio,
+        train: TransitionTensors,
+        held_out: TransitionTensors,
+        generator: torch.Generator,
+    ) -> None:
+        self.ratio = ratio
+        self.train = train
+        self.rows = train.state.shape[0]
+        # Held-out negatives are drawn once: looks at the loss then differ by training alone.
+        simulated = ratio.dynamics.sample(held_out.state, held_out.action, generator)
+        self.real_features = ratio.features(held_out.state, held_out.action, held_out)
+        self.simulated_features = ratio.features(held_out.state, held_out.action, simulated)
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        ratio, real = self.ratio, self.train.at(rows)
+        with torch.no_grad():
+            simulated = ratio.dynamics.sample(
+                real.state.flatten(0, 1), real.action.flatten(0, 1), generator
+            )
+            state, action = real.state.flatten(0, 1), real.action.flatten(0, 1)
+            flat = TransitionTensors(*(column.flatten(0, 1) for column in real))
+            features = torch.cat(
+                (
+                    ratio.features(state, action, flat).view(*rows.shape, -1),
+                    ratio.features(state, action, simulated).view(*rows.shape, -1),
+                ),
+                1,
+            )
+        real_logits, simulated_logits = ratio.member_logits(features).chunk(2, 1)
+        return log_loss(real_logits, simulated_logits)
+
+    def held_out_logits(self) -> tuple[Tensor, Tensor]:
+        """`[C, R]` of logged and of simulated held-out transitions."""
+        real, simulated = (
+            torch.cat(
+                [
+                    self.ratio.member_logits(chunk)
+                    for chunk in torch.split(features, EVALUATED_AT_ONCE)
+                ],
+                1,
+            )
+            for features in (self.real_features, self.simulated_features)
+        )
+        return real, simulated
+
+    def held_out_loss(self) -> Tensor:
+        return log_loss(*self.held_out_logits())
+
+
+def log_loss(real: Tensor, simulated: Tensor) -> Tensor:
+    """Balanced binary cross-entropy of logits `[..., R] -> [...]`, in nats."""
+    softplus = nn.functional.softplus
+    return 0.5 * (softplus(-real).mean(-1) + softplus(simulated).mean(-1))
+
+
+def fit_ratio(
+    data: Trajectories,
+    dynamics: EnsembleDynamics,
+    config: RatioConfig,
+    seed: int,
+    *,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    progress: Progress = silent,
+    checkpoint: Path | None = None,
+) -> DensityRatio:
+    """Fit the ratio of the process behind `data` to `dynamics`.
+
+    Args:
+        data: the log.
+        dynamics: the model; it must have been fitted to other episodes, because its residuals on
+            its own are too small and would teach the classifiers overfitting.
+        config: the classifiers.
+        seed: of weights, batches and negatives.
+        train: episodes to learn from.
+        held_out: further episodes, for early stopping, calibration and the report.
+        progress: told how far training is.
+        checkpoint: see `lfiw_ope.nn.fit.fit`.
+
+    Raises:
+        DivergedError: if a member's loss stops being finite.
+    """
+    device = dynamics.low.device
+    rows = TransitionTensors.of(data.select(train).transitions(), device)
+    held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
+    ratio = DensityRatio(
+        config,
+        dynamics,
+        Standardiser.of(torch.cat((rows.state, rows.action), -1)),
+        _outcome_standardiser(config, dynamics, rows),
+        torch_generator(seed, "ratio", "weights"),
+    ).to(device)
+    objective = _RealOrSimulated(
+        ratio, rows, held_out_rows, torch_generator(seed, "ratio", "held out", device=device)
+    )
+    ratio.fit_report = fit(
+        ratio.network,
+        objective,
+        config.fit,
+        torch_generator(seed, "ratio", "batches", device=device),
+        stage="classifier",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    _calibrate(ratio, objective)
+    return ratio.requires_grad_(False)
+
+
+def _outcome_standardiser(
+    config: RatioConfig, dynamics: EnsembleDynamics, rows: TransitionTensors
+) -> Standardiser:
+    if config.features == "raw":
+        return Standardiser.of(torch.cat((rows.next_state, rows.reward[:, None]), -1))
+    scale = dynamics.residual_scale * dynamics.targets.scale
+    return Standardiser(torch.zeros_like(scale), scale)
+
+
+@torch.no_grad()
+def _calibrate(ratio: DensityRatio, objective: _RealOrSimulated) -> None:
+    """Fit the temperature to the averaged classifier's held-out log-loss, and report."""
+    with autocast(ratio.temperature.device, ratio.config.fit.precision):
+        real, simulated = objective.held_out_logits()
+
+    def loss(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        return float(
+            log_loss(ratio.combine(real, temperature), ratio.combine(simulated, temperature))
+        )
+
+    best = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    temperature = math.exp(best.x)
+    ratio.temperature.fill_(temperature)
+    right = (ratio.combine(real, temperature) > 0).double().mean()
+    right += (ratio.combine(simulated, temperature) <= 0).double().mean()
+    ratio.report = ClassifierReport(
+        log_loss=float(best.fun),
+        uncalibrated_log_loss=loss(0.0),
+        accuracy=float(right) / 2,
+        temperature=temperature,
+    )

@@ -1,0 +1,142 @@
+"""What an estimator gives back."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfiw_ope.errors import DataError
+from lfiw_ope.estimand import Estimand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The estimated value of one policy, with what is needed to judge it.
+
+    Attributes:
+        estimator: which, in a few letters ("LFIW", "model", ...).
+        estimand: what is estimated.
+        value: the estimate, in units of return.
+        mc_standard_error: the standard error from simulation noise *only*: what another seed of
+            the rollouts would change. It says nothing of the model's error. None where too few
+            rollouts carry the weights to know it.
+        seed: of the fit.
+        rollouts: n.
+        ess: effective sample size of the weights, 1 to n; where weights differ by step, the
+            smallest.
+        bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
+        classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
+        classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
+        seconds: wall-clock by stage. Fitting is shared by every policy of one fit, and a rollout
+            by the policies of one call.
+        warnings: in words, what is wrong and what to do.
+        returns: `[n]`, simulated discounted returns.
+        log_weights: `[n]`, log of the weights that sum to 1 (at the last step, where they differ).
+        ess_by_step: `[T]`
+    """
+
+    estimator: str
+    estimand: Estimand
+    value: float
+    mc_standard_error: float | None
+    seed: int
+    rollouts: int
+    ess: float
+    bounded_share: float
+    classifier_log_loss: float | None = None
+    classifier_accuracy: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    returns: NDArray[np.float64] = field(repr=False, compare=False)
+    log_weights: NDArray[np.float64] = field(repr=False, compare=False)
+    ess_by_step: NDArray[np.float64] = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        digits = _digits(self.mc_standard_error, self.value)
+        noise = "unknown"
+        if self.mc_standard_error is not None:
+            noise = f"± {self.mc_standard_error:.{digits}f}"
+        parts = [
+            f"{self.estimator} {self.value:.{digits}f}",
+            f"simulation noise {noise}",
+            f"ESS {self.ess:.0f}/{self.rollouts}"
+            if self.ess >= 10
+            else f"ESS {self.ess:.1f}/{self.rollouts}",
+            f"T = {self.estimand.horizon}, γ = {self.estimand.discount:g}",
+        ]
+        if self.classifier_accuracy is not None:
+            parts.append(f"classifier {self.classifier_accuracy:.0%} accurate")
+        if self.bounded_share > 0:
+            parts.append(f"{self.bounded_share:.2%} of states bounded")
+        if self.warnings:
+            count = len(self.warnings)
+            parts.append(f"{count} warning{'s' if count > 1 else ''}")
+        return "  ".join(parts)
+
+    def to_dict(self, *, arrays: bool = True) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings; without the arrays, a table's row."""
+        plain = asdict(self)
+        for name in ("returns", "log_weights", "ess_by_step"):
+            values = plain.pop(name)
+            if arrays:
+                plain[name] = values.tolist()
+        plain["warnings"] = list(self.warnings)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Estimate":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: if fields are missing or unknown.
+        """
+        try:
+            fields = dict(plain)
+            fields["estimand"] = Estimand(**fields["estimand"])
+            fields["warnings"] = tuple(fields["warnings"])
+            for name in ("returns", "log_weights", "ess_by_step"):
+                fields[name] = np.asarray(fields[name], np.float64)
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"This is no stored estimate ({error}).") from error
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """JSON text; written to `path` too, where one is given, whole or not at all."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        if path is not None:
+            write_text(path, text + "\n")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> "Estimate":
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: if the text is no stored estimate.
+        """
+        try:
+            plain = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"This is no JSON ({error}).") from error
+        return cls.from_dict(plain)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file under a temporary name and rename it: never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    return partial.replace(path)
+
+
+def _digits(error: float | None, value: float) -> int:
+    """Decimals that show two digits of the error, or four of the value."""
+    scale = error or abs(value) / 100
+    if scale <= 0 or not math.isfinite(scale):
+        return 2
+    return max(0, min(8, 1 - math.floor(math.log10(scale))))

@@ -1,0 +1,152 @@
+"""The protocols that the parts speak, and the letters that shapes are written in.
+
+Axis glossary, used in every docstring:
+
+    N  logged episodes          n  simulated rollouts of one policy
+    R  logged transitions       P  policies evaluated in one call
+    T  time steps               M  members of the dynamics ensemble
+    S  state entries            C  members of the classifier ensemble
+    A  action entries           K  draws of the model at one (s, a)
+    B  rows of a batch          E  networks stacked in one batched call (M, C or P)
+
+Tensors of states are float32 `[P, n, S]` and of actions `[P, n, A]`; a function that does not
+care about the policy axis takes `[..., n, S]`. Actions are in the environment's units, as the
+environment executes them; a discrete action is one-hot over its A values, and a discrete
+observation one-hot over its S values, so that discrete and continuous go through one code path.
+Rewards are in the environment's units; time is in environment steps.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that acts. No base class, no registry: an object with these members is a policy.
+
+    Attributes:
+        state_size: S, the number of state entries that it takes.
+        action_size: A, the number of action entries that it gives.
+    """
+
+    @property
+    def state_size(self) -> int: ...
+
+    @property
+    def action_size(self) -> int: ...
+
+    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """Executed actions `[..., n, A]` at states `[..., n, S]`, on the states' device.
+
+        Random numbers are drawn from `generator` alone, for the n axis, and shared along the
+        leading axes (common random numbers), so that a policy gives the same actions alone or in
+        a batch.
+        """
+        ...
+
+
+@runtime_checkable
+class DensityPolicy(Policy, Protocol):
+    """A policy whose own draw (before the environment's bounds clip it) has a known density."""
+
+    def propose(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """The policy's own draw `[..., n, A]`, before clipping to the action bounds."""
+        ...
+
+    def execute(self, proposed: Tensor) -> Tensor:
+        """What the environment executes of a proposed action: clipped to the action bounds."""
+        ...
+
+    def log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
+        """log π(proposed | state) `[..., n]`: log-density, or log-probability where discrete."""
+        ...
+
+
+@runtime_checkable
+class StackablePolicy(Policy, Protocol):
+    """A policy that can run in one batched call with others of the same `stack_key`."""
+
+    @property
+    def stack_key(self) -> Hashable: ...
+
+    def stack(self, others: Sequence[Self]) -> Self:
+        """One policy of `[P, n, S] -> [P, n, A]`: this one first, the others in their order."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+
+class Transition(Protocol):
+    """What a dynamics model draws at (s, a)."""
+
+    @property
+    def next_state(self) -> Tensor:
+        """`[..., n, S]`"""
+        ...
+
+    @property
+    def reward(self) -> Tensor:
+        """`[..., n]`"""
+        ...
+
+    @property
+    def terminated(self) -> Tensor:
+        """`[..., n]`, bool: the episode ends with this transition, whose reward still counts."""
+        ...
+
+    @property
+    def bounded(self) -> Tensor:
+        """`[..., n]`, bool: the drawn state left the model's bounds and was put back on them."""
+        ...
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """p_θ(s', r, terminated | s, a), known by one thing: it can be sampled."""
+
+    def sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Transition:
+        """One draw at each (state `[..., n, S]`, action `[..., n, A]`).
+
+        Random numbers are drawn for the n axis and shared along the leading axes.
+        """
+        ...
+
+
+@runtime_checkable
+class LogRatio(Protocol):
+    """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), learned or exact."""
+
+    def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
+        """`[..., n]`"""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A reward that is known as a function."""
+
+    def __call__(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """`[..., n]`"""
+        ...
+
+
+@runtime_checkable
+class Termination(Protocol):
+    """A termination rule that is known as a function."""
+
+    def __call__(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """`[..., n]`, bool"""
+        ...
+
+
+class Progress(Protocol):
+    """Where long work says how far it is. The default says nothing."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """A `Progress` that says nothing."""

@@ -1,0 +1,89 @@
+"""Test-beds with a wrong model whose ratio to the truth is known exactly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lfiw_envs import LinearGaussianMDP, LinearGaussianPolicy, TabularMDP, TabularPolicy
+
+from lfiw_ope import ActionSpec, Trajectories
+
+
+@dataclass(frozen=True)
+class ExactRatio:
+    """log p / p_θ from the two densities: the ratio that a perfect classifier would give."""
+
+    truth: LinearGaussianMDP | TabularMDP
+    model: LinearGaussianMDP | TabularMDP
+
+    def log_ratio(self, state, action, transition):
+        there = self.truth.log_density(state, action, transition)
+        return there - self.model.log_density(state, action, transition)
+
+
+def linear_gaussian():
+    """(truth, model, policy): drift and gain are wrong, the model's noise is wider.
+
+    Divergence over 15 steps: 15 · KL ≈ 15 · ½ (3 · 0.03² / 0.05 + 3 · (0.8 − 1 − log 0.8)) ≈ 1.
+    """
+    rng = np.random.default_rng(0)
+    a = 0.9 * np.eye(3) + 0.05 * rng.normal(size=(3, 3))
+    b = 0.3 * rng.normal(size=(3, 2))
+    shared = {
+        "initial_mean": np.zeros(3),
+        "initial_cov": 0.1 * np.eye(3),
+        "linear": np.array([1.0, 0.5, -0.5]),
+        "state_cost": 0.1 * np.eye(3),
+        "action_cost": 0.1 * np.eye(2),
+    }
+    drift = np.array([0.1, 0.0, -0.1])
+    truth = LinearGaussianMDP(a=a, b=b, offset=drift, noise=0.04 * np.eye(3), **shared)
+    model = LinearGaussianMDP(
+        a=a, b=1.02 * b, offset=drift + 0.03, noise=0.05 * np.eye(3), **shared
+    )
+    policy = LinearGaussianPolicy(
+        gain=0.3 * rng.normal(size=(2, 3)), bias=np.array([0.2, -0.1]), scale=np.array([0.3, 0.3])
+    )
+    return truth, model, policy
+
+
+def tabular(terminal=1):
+    """(truth, model, policy): a random MDP, and a mixture of it with another."""
+    truth = TabularMDP.random(states=6, actions=3, seed=1, terminal=terminal)
+    model = truth.perturbed(seed=2, amount=0.25)
+    table = np.random.default_rng(3).dirichlet(np.ones(3), 6)
+    return truth, model, TabularPolicy(table)
+
+
+def log_of(mdp, policy, episodes, horizon, seed):
+    """Episodes of `policy` in a test-bed, as a user would have logged them."""
+    generator = torch.Generator().manual_seed(seed)
+    state = mdp.initial_states(episodes, generator)
+    states, actions, rewards, log_prob = [state], [], [], []
+    alive, ended = [], torch.zeros(episodes, dtype=torch.bool)
+    for _ in range(horizon):
+        action = policy.act(state, generator)
+        step = mdp.sample(state, action, generator)
+        alive.append(~ended)
+        log_prob.append(policy.log_prob(state, action))
+        actions.append(action)
+        rewards.append(step.reward)
+        state = step.next_state
+        states.append(state)
+        ended = ended | step.terminated
+    alive = torch.stack(alive, 1).numpy()
+    kept = np.concatenate((np.ones((episodes, 1), bool), alive), 1)
+    spec = ActionSpec.discrete(policy.action_size)
+    if isinstance(mdp, LinearGaussianMDP):
+        unbounded = np.full(policy.action_size, np.inf)
+        spec = ActionSpec.continuous(-unbounded, unbounded)
+    return Trajectories(
+        states=torch.stack(states, 1).numpy()[kept],
+        actions=torch.stack(actions, 1).numpy()[alive],
+        rewards=torch.stack(rewards, 1).numpy()[alive],
+        lengths=alive.sum(1),
+        terminated=ended.numpy(),
+        truncated=~ended.numpy(),
+        action_spec=spec,
+        log_prob=torch.stack(log_prob, 1).numpy()[alive],
+    )

@@ -1,0 +1,199 @@
+"""Batched networks and the training loop."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from lfiw_ope import ConfigError, DivergedError, FitConfig
+from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
+from lfiw_ope.nn.fit import fit
+
+
+def batched(members=3, sizes=(4, 16, 16, 2), activation="silu", seed=0):
+    return BatchedMLP(members, sizes, activation, torch.Generator().manual_seed(seed))
+
+
+class Regression:
+    """y = sin(3 x) with a little noise, for `members` networks at once."""
+
+    def __init__(self, network, rows=512, spoil=None):
+        generator = torch.Generator().manual_seed(5)
+        self.network, self.rows, self.spoil = network, rows, spoil
+        self.x = torch.rand((rows + 200, 1), generator=generator) * 2 - 1
+        self.y = torch.sin(3 * self.x) + 0.1 * torch.randn(self.x.shape, generator=generator)
+        self.calls = 0
+
+    def loss(self, rows, generator):  # noqa: ARG002
+        self.calls += 1
+        loss = (self.network(self.x[rows]) - self.y[rows]).square().mean((1, 2))
+        if self.spoil is not None and self.calls == self.spoil:
+            return loss * torch.tensor([1.0, float("nan"), 1.0])
+        return loss
+
+    def held_out_loss(self):
+        error = self.network(self.x[self.rows :]) - self.y[self.rows :]
+        return error.square().mean((1, 2))
+
+
+def train(network, objective=None, checkpoint=None, **changes):
+    config = FitConfig(**({"updates": 600, "evaluate_every": 50, "batch_size": 64} | changes))
+    generator = torch.Generator().manual_seed(1)
+    objective = objective or Regression(network)
+    return fit(network, objective, config, generator, stage="toy", checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("activation", ["silu", "tanh", "relu"])
+def test_batched_networks_are_separate_networks(activation):
+    network = batched(activation=activation)
+    x = torch.randn((3, 50, 4), generator=torch.Generator().manual_seed(1))
+    acts = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU}
+    for member in range(3):
+        layers = []
+        for weight, bias in zip(network.weights, network.biases, strict=True):
+            linear = nn.Linear(*weight.shape[1:])
+            linear.load_state_dict({"weight": weight[member].T, "bias": bias[member, 0]})
+            layers += [linear, acts[activation]()]
+        alone = nn.Sequential(*layers[:-1])
+        torch.testing.assert_close(network(x)[member], alone(x[member]), rtol=1e-5, atol=1e-6)
+    shared = network(x[0])
+    torch.testing.assert_close(shared, network(x[0].expand(3, -1, -1)), rtol=1e-5, atol=1e-6)
+
+
+def test_networks_without_hidden_layers_are_affine():
+    network = batched(sizes=(4, 2))
+    x = torch.randn((7, 4), generator=torch.Generator().manual_seed(1))
+    expected = x @ network.weights[0] + network.biases[0]
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_last_layer_stays_float32_under_autocast():
+    network = batched()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(torch.randn(3, 5, 4)).dtype == torch.float32
+
+
+def test_unknown_activation_is_refused():
+    with pytest.raises(ConfigError, match="'swish'; it must be one of silu, tanh, relu"):
+        batched(activation="swish")
+
+
+def test_standardiser_leaves_constants_alone():
+    rows = torch.randn((1000, 3), generator=torch.Generator().manual_seed(0)) * 7 + 100
+    rows[:, 1] = 0.1
+    of = Standardiser.of(rows)
+    z = of(rows)
+    assert z[:, [0, 2]].std(0, correction=0).tolist() == pytest.approx([1, 1], rel=1e-4)
+    assert z[:, 1].abs().max() < 1e-6
+    torch.testing.assert_close(of.inverse(z), rows)
+
+
+def test_training_learns_and_keeps_the_best_weights():
+    network = batched(sizes=(1, 32, 32, 1))
+    report = train(network, updates=1500)
+    # The noise has variance 0.01; 200 held-out rows estimate it to a standard error of 10 %.
+    assert all(loss < 0.014 for loss in report.held_out_loss)
+    kept = Regression(network).held_out_loss()
+    assert kept.tolist() == pytest.approx(list(report.held_out_loss), rel=1e-5)
+    assert len(set(report.held_out_loss)) == 3  # members differ
+
+
+def test_training_stops_when_the_held_out_loss_no_longer_falls():
+    network = batched(sizes=(1, 64, 64, 1))
+    objective = Regression(network, rows=8)  # over-fits at once
+    report = train(network, objective, updates=20_000, patience=3, schedule="constant")
+    assert report.updates < 20_000
+    assert report.updates - max(report.best_update) >= 3 * 50
+
+
+def test_divergence_names_what_diverged():
+    network = batched(sizes=(1, 8, 1))
+    with pytest.raises(DivergedError, match=r"toy diverged: member 2 of 3 .* by update 100"):
+        train(network, Regression(network, spoil=70))
+
+
+def test_bf16_training_ends_near_float32():
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        network = batched(sizes=(1, 32, 32, 1))
+        losses[precision] = train(network, precision=precision, updates=1500).held_out_loss
+    # bf16 keeps 8 bits: outputs of size 1 are off by about 2^-9, far below the noise of 0.1.
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.15)
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path):
+    whole = batched(sizes=(1, 16, 1))
+    expected = train(whole)
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    class StoppedRegression(Regression):
+        def loss(self, rows, generator):
+            if self.calls == 330:
+                raise Stop
+            return super().loss(rows, generator)
+
+    path = tmp_path / "toy.pt"
+    first = batched(sizes=(1, 16, 1))
+    with pytest.raises(Stop):
+        train(first, StoppedRegression(first), checkpoint=path)
+    resumed = batched(sizes=(1, 16, 1))
+    objective = Regression(resumed)
+    report = train(resumed, objective, checkpoint=path)
+    assert objective.calls == 300  # from update 300 on
+    assert report.held_out_loss == expected.held_out_loss
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_killed_training_leaves_a_whole_checkpoint(tmp_path):
+    path = tmp_path / "toy.pt"
+    code = textwrap.dedent(f"""
+        import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from pathlib import Path
+        from test_networks import batched, train
+        train(batched(sizes=(1, 16, 1)), checkpoint=Path({str(path)!r}), updates=10**9,
+              evaluate_every=1, patience=None)
+    """)
+    running = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert torch.load(path, weights_only=True)["update"] >= 1
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    path = tmp_path / "toy.pt"
+    train(batched(sizes=(1, 16, 1)), checkpoint=path)
+    with pytest.raises(ConfigError, match=r"belongs to another training \(config differ\)"):
+        train(batched(sizes=(1, 16, 1)), checkpoint=path, learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"updates": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"weight_decay": -1.0},
+        {"patience": 0},
+        {"schedule": "linear"},
+        {"precision": "float16"},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"{name} is .*; it must be"):
+        FitConfig(**wrong)

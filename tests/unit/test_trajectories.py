@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from lfiw_ope import ActionSpec, DataError, Trajectories
+
+
+def ragged(**changes):
+    """Three episodes of 2, 1 and 3 steps; states are numbered, so rows can be told apart."""
+    fields = {
+        "states": np.arange(9.0)[:, None] * [1, 10],
+        "actions": np.arange(6.0)[:, None],
+        "rewards": np.array([1, 2, 3, 4, 5, 6.0]),
+        "lengths": np.array([2, 1, 3]),
+        "terminated": np.array([True, False, False]),
+        "truncated": np.array([False, True, True]),
+        "action_spec": ActionSpec.continuous([-np.inf], [np.inf]),
+        "log_prob": -np.arange(6.0),
+    }
+    return Trajectories(**(fields | changes))
+
+
+def test_transitions_pair_each_state_with_its_successor():
+    rows = ragged().transitions()
+    assert rows.state[:, 0].tolist() == [0, 1, 3, 5, 6, 7]
+    assert rows.next_state[:, 0].tolist() == [1, 2, 4, 6, 7, 8]
+    assert rows.episode.tolist() == [0, 0, 1, 2, 2, 2]
+    # Episode 0 terminated; the last transition of the truncated ones is kept and goes on.
+    assert rows.terminated.tolist() == [False, True, False, False, False, False]
+
+
+def test_returns_by_horizon_and_discount():
+    data = ragged()
+    assert data.returns().tolist() == [3, 3, 15]
+    assert data.returns(discount=0.5).tolist() == [2, 3, 4 + 2.5 + 1.5]
+    assert data.returns(horizon=2, discount=0.5).tolist() == [2, 3, 6.5]
+    assert data.returns(discount=0.0).tolist() == [1, 3, 4]
+
+
+def test_select_takes_whole_episodes_in_the_order_asked():
+    chosen = ragged().select([2, 0])
+    assert chosen.states[:, 0].tolist() == [5, 6, 7, 8, 0, 1, 2]
+    assert chosen.rewards.tolist() == [4, 5, 6, 1, 2]
+    assert chosen.log_prob.tolist() == [-3, -4, -5, 0, -1]
+    assert chosen.terminated.tolist() == [False, True]
+    assert chosen.initial_states[:, 0].tolist() == [5, 0]
+
+
+def test_repr_says_what_is_in_it():
+    assert "3 episodes, 6 transitions, lengths 1 to 3" in repr(ragged())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"states": np.zeros((6, 2))}, r"states has shape \(6, 2\).*\(9, 2\)"),
+        ({"log_prob": np.zeros(5)}, r"log_prob has shape \(5,\)"),
+        ({"lengths": np.array([], int)}, "no episode"),
+        ({"lengths": np.array([3, 0, 3])}, "Episode 1 has no transition"),
+        ({"rewards": np.array([1, 2, np.nan, 4, np.inf, 6])}, "2 entries.*first in row 2"),
+        ({"action_spec": ActionSpec.discrete(1)}, "one-hot"),
+    ],
+)
+def test_data_that_cannot_be_raise(changes, message):
+    with pytest.raises(DataError, match=message):
+        ragged(**changes)
+
+
+@pytest.mark.parametrize("episodes", [[], [3], [-1]])
+def test_select_refuses_what_is_not_there(episodes):
+    with pytest.raises(DataError, match="episode"):
+        ragged().select(episodes)

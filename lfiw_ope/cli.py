@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -107,7 +108,7 @@ def demo(
     from lfiw_ope.demo import run_demo, save_demo
     from lfiw_ope.estimators.lfiw import LFIWConfig
 
-    console = Console()
+    console = _console()
     if task not in TASKS:
         raise ConfigError(f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
     _require("gymnasium", "mujoco", "matplotlib")  # before minutes of work, not after
@@ -124,6 +125,8 @@ def demo(
             record, seed=seed, episodes=episodes, config=config, device=device, progress=progress
         )
     console.print(_table(result))
+    for warning in dict.fromkeys(w for e in result.estimates for w in e.warnings):
+        console.print(f"Warning: {warning}", soft_wrap=True)
     replaced = (output / f"demo_{result.task}.json").exists()
     saved = save_demo(result, output)
     seconds = time.perf_counter() - started
@@ -132,6 +135,12 @@ def demo(
         + (", in place of an earlier run's." if replaced else "."),
         soft_wrap=True,
     )
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a log, wide enough for a table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=100)
 
 
 def _require(*packages: str) -> None:
@@ -152,12 +161,15 @@ def _table(result: "DemoResult") -> Table:
 
     truth = result.truth
     table = Table(
+        box=box.SIMPLE_HEAD,
         title=f"Target policy on {result.task}: truth {truth.mean:.2f} ± "
         f"{truth.standard_error:.2f} ({truth.episodes} real episodes)",
         title_justify="left",
+        caption="± noise: of the simulation only; – where too few rollouts carry the weights.",
+        caption_justify="left",
     )
-    for name in ("", "value", "± sim. noise", "error", "error / truth", "ESS", "seconds"):
-        table.add_column(name, justify="left" if not name else "right")
+    for name in ("", "value", "± noise", "error", "in %", "ESS", "seconds"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     behaviour = result.behaviour
     table.add_row(
         "behaviour's mean return",

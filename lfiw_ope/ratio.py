@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -27,8 +27,8 @@ class RatioConfig:
         members: C.
         hidden: width of each hidden layer.
         activation: "silu", "tanh" or "relu".
-        features: what a classifier sees of (s, a, s', r). "residual": s, a, and how far (s', r)
-            lies from the ensemble's mean, in units of the held-out residuals; "raw": s, a, s', r.
+        features: what a classifier sees of (s, a, s', r), standardised. "residual": s, a, s' − s
+            and r, where a step moves the state little; "raw": s, a, s', r.
         average: "logits" gives exp(mean log-ratio), "ratios" gives the mean ratio, which is never
             the smaller (Jensen). They are different estimates.
         fit: the training. B logged and B freshly simulated transitions make an update.
@@ -68,6 +68,16 @@ class ClassifierReport:
     temperature: float
 
 
+class Given(NamedTuple):
+    """The part of the features that (s, a) alone decides."""
+
+    inputs: Tensor  # [..., S + A], standardised
+    centre: Tensor  # [..., S + 1], what (s', r) is measured from
+
+    def at(self, rows: Tensor) -> "Given":
+        return Given(self.inputs[rows], self.centre[rows])
+
+
 class DensityRatio(nn.Module):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), by classification.
 
@@ -99,15 +109,18 @@ class DensityRatio(nn.Module):
         self.fit_report: FitReport | None = None
         self.report: ClassifierReport | None = None
 
-    def features(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
-        """`[..., F]`"""
+    def given(self, state: Tensor, action: Tensor) -> "Given":
+        """What features need of (s, a) alone, so that K transitions there share the work."""
+        inputs = self.inputs(torch.cat((state, action), -1))
+        centre = torch.zeros_like(state) if self.config.features == "raw" else state
+        return Given(inputs, nn.functional.pad(centre, (0, 1)))
+
+    def features(self, given: "Given", transition: Transition) -> Tensor:
+        """`[..., F]`; leading axes that only the transition has are draws at the same (s, a)."""
         outcome = torch.cat((transition.next_state, transition.reward[..., None]), -1)
-        if self.config.features == "residual":
-            next_state, reward = self.dynamics.mean(state, action)
-            outcome = outcome - torch.cat((next_state, reward[..., None]), -1)
-        given = self.inputs(torch.cat((state, action), -1))
-        ended = transition.terminated[..., None].to(given.dtype)
-        return torch.cat((given, self.outcomes(outcome), ended), -1)
+        ended = transition.terminated[..., None].to(outcome.dtype)
+        inputs = given.inputs.expand(*outcome.shape[:-1], -1)
+        return torch.cat((inputs, self.outcomes(outcome - given.centre), ended), -1)
 
     def member_logits(self, features: Tensor) -> Tensor:
         """`[C, B, F]` or shared `[B, F]` -> `[C, B]`, not calibrated."""
@@ -123,8 +136,8 @@ class DensityRatio(nn.Module):
 
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
-        """`[..., n]`, of each transition."""
-        features = self.features(state, action, transition)
+        """Of each transition, `[K, ..., n]` or `[..., n]`; see `lfiw_ope.types.LogRatio`."""
+        features = self.features(self.given(state, action), transition)
         with autocast(state.device, self.config.fit.precision):
             logits = self.member_logits(features.flatten(0, -2))
         return self.combine(logits, self.temperature).view(features.shape[:-1])
@@ -145,25 +158,20 @@ class _RealOrSimulated:
         self.rows = train.state.shape[0]
         # Held-out negatives are drawn once: looks at the loss then differ by training alone.
         simulated = ratio.dynamics.sample(held_out.state, held_out.action, generator)
-        self.real_features = ratio.features(held_out.state, held_out.action, held_out)
-        self.simulated_features = ratio.features(held_out.state, held_out.action, simulated)
+        given = ratio.given(held_out.state, held_out.action)
+        self.real_features = ratio.features(given, held_out)
+        self.simulated_features = ratio.features(given, simulated)
+        self.given = ratio.given(train.state, train.action)
+        self.train_features = ratio.features(self.given, train)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        ratio, real = self.ratio, self.train.at(rows)
-        with torch.no_grad():
-            simulated = ratio.dynamics.sample(
-                real.state.flatten(0, 1), real.action.flatten(0, 1), generator
-            )
-            state, action = real.state.flatten(0, 1), real.action.flatten(0, 1)
-            flat = TransitionTensors(*(column.flatten(0, 1) for column in real))
-            features = torch.cat(
-                (
-                    ratio.features(state, action, flat).view(*rows.shape, -1),
-                    ratio.features(state, action, simulated).view(*rows.shape, -1),
-                ),
-                1,
-            )
-        real_logits, simulated_logits = ratio.member_logits(features).chunk(2, 1)
+        ratio, flat = self.ratio, rows.flatten()
+        simulated = ratio.dynamics.sample(
+            self.train.state[flat], self.train.action[flat], generator
+        )
+        features = ratio.features(self.given.at(flat), simulated).view(*rows.shape, -1)
+        both = torch.cat((self.train_features[rows], features), 1)
+        real_logits, simulated_logits = ratio.member_logits(both).chunk(2, 1)
         return log_loss(real_logits, simulated_logits)
 
     def held_out_logits(self) -> tuple[Tensor, Tensor]:
@@ -220,11 +228,12 @@ def fit_ratio(
     device = dynamics.low.device
     rows = TransitionTensors.of(data.select(train).transitions(), device)
     held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
+    outcome = rows.next_state if config.features == "raw" else rows.next_state - rows.state
     ratio = DensityRatio(
         config,
         dynamics,
         Standardiser.of(torch.cat((rows.state, rows.action), -1)),
-        _outcome_standardiser(config, dynamics, rows),
+        Standardiser.of(torch.cat((outcome, rows.reward[:, None]), -1)),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
     objective = _RealOrSimulated(
@@ -241,15 +250,6 @@ def fit_ratio(
     )
     _calibrate(ratio, objective)
     return ratio.requires_grad_(False)
-
-
-def _outcome_standardiser(
-    config: RatioConfig, dynamics: EnsembleDynamics, rows: TransitionTensors
-) -> Standardiser:
-    if config.features == "raw":
-        return Standardiser.of(torch.cat((rows.next_state, rows.reward[:, None]), -1))
-    scale = dynamics.residual_scale * dynamics.targets.scale
-    return Standardiser(torch.zeros_like(scale), scale)
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """Simulation of policies in a dynamics model: one batched loop over time."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, silent
+from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, Transition, silent
 from lfiw_ope.weights import conditional_normalise
 
 
@@ -111,11 +112,11 @@ def simulate(
         rewards[t] = torch.where(alive_now, step.reward, 0.0)
         bounded += (step.bounded & alive_now).sum(-1)
         if ratio is not None and log_ratio is not None:
-            own = ratio.log_ratio(state, action, step)
-            log_ratio[t] = torch.where(alive_now, own, 0.0)
+            drawn = _with_further_draws(dynamics, state, action, step, draws, drawing)
+            ratios = ratio.log_ratio(state, action, drawn)
+            log_ratio[t] = torch.where(alive_now, ratios[0], 0.0)
             if normalised is not None:
-                others = _further_draws(dynamics, ratio, state, action, draws - 1, drawing)
-                normalised[t] = torch.where(alive_now, conditional_normalise(own, others), 0.0)
+                normalised[t] = torch.where(alive_now, conditional_normalise(ratios), 0.0)
         alive_now = alive_now & ~step.terminated
         state = step.next_state
         progress("rollout", t + 1, horizon)
@@ -128,19 +129,34 @@ def simulate(
     )
 
 
-def _further_draws(
+class _Draws(NamedTuple):
+    """K transitions at each (s, a): a `Transition` whose fields lead with the K axis."""
+
+    next_state: Tensor
+    reward: Tensor
+    terminated: Tensor
+    bounded: Tensor
+
+
+def _with_further_draws(
     dynamics: Dynamics,
-    ratio: LogRatio,
     state: Tensor,
     action: Tensor,
-    count: int,
+    own: Transition,
+    draws: int,
     generator: torch.Generator,
-) -> Tensor:
-    """`[count, P, n]`, log-ratios of independent draws at each (s, a).
-
-    Draws lie along the n axis, where random numbers are independent.
-    """
-    repeated, repeated_action = state.repeat(1, count, 1), action.repeat(1, count, 1)
-    step = dynamics.sample(repeated, repeated_action, generator)
-    flat = ratio.log_ratio(repeated, repeated_action, step)
-    return flat.view(flat.shape[0], count, -1).transpose(0, 1)
+) -> _Draws:
+    """The rollouts' own transitions first, then K − 1 independent ones at the same (s, a)."""
+    first = _Draws(*(getattr(own, name)[None] for name in _Draws._fields))
+    if draws == 1:
+        return first
+    # Repeated along the n axis, where random numbers are independent.
+    more, (policies, n) = draws - 1, state.shape[:2]
+    step = dynamics.sample(state.repeat(1, more, 1), action.repeat(1, more, 1), generator)
+    others = (getattr(step, name) for name in _Draws._fields)
+    return _Draws(
+        *(
+            torch.cat((one, values.view(policies, more, n, *values.shape[2:]).transpose(0, 1)))
+            for one, values in zip(first, others, strict=True)
+        )
+    )

@@ -120,7 +120,13 @@ class LogRatio(Protocol):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), learned or exact."""
 
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
-        """`[..., n]`"""
+        """Of K transitions at each (s, a), `[K, ..., n]`, or of one, `[..., n]`.
+
+        Args:
+            state: `[..., n, S]`
+            action: `[..., n, A]`
+            transition: its fields may lead with a K axis that states and actions do not have.
+        """
         ...
 
 

@@ -93,7 +93,7 @@ def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
     return torch.exp(2.0 * total - torch.logsumexp(2.0 * log_weight, dim))
 
 
-def conditional_normalise(own: Tensor, others: Tensor) -> Tensor:
+def conditional_normalise(log_ratios: Tensor) -> Tensor:
     """log of w_1 / mean(w_1 .. w_K): the ratio over its own mean at the same (s, a).
 
     E_{p_θ}[w | s, a] = 1 holds for an exact ratio where p ≪ p_θ. A learned one drifts from it off
@@ -102,12 +102,10 @@ def conditional_normalise(own: Tensor, others: Tensor) -> Tensor:
     draws alone would multiply by E[1 / mean] > 1 at each step.
 
     Args:
-        own: `[...]`, log-ratio of the rollout's own draw.
-        others: `[K - 1, ...]`, log-ratios of further draws at the same (s, a).
+        log_ratios: `[K, ...]`, of K draws at the same (s, a), the rollout's own first.
     """
     # Relative to the own draw: subtracting two large logs would lose the digits of a small one.
-    relative = torch.cat((torch.zeros_like(own)[None], others - own))
-    return math.log(relative.shape[0]) - torch.logsumexp(relative, 0)
+    return math.log(log_ratios.shape[0]) - torch.logsumexp(log_ratios - log_ratios[0], 0)
 
 
 LEAST_ESS_FOR_A_STANDARD_ERROR = 10.0

@@ -180,13 +180,14 @@ class FittedModel:
         ratios = torch.zeros_like(rewards) if log_ratio is None else log_ratio[place]
         weighted = weigh(rewards, ratios, weighting)
         report = None if self.ratio is None or weighting.form == "uniform" else self.ratio.report
+        used = {k: v for k, v in self.seconds.items() if k != "classifier" or report is not None}
         ess = float(weighted.ess_by_step.min())
         warnings = []
         if weighted.mc_standard_error is None:
             warnings.append(
-                f"The weights rest on {ess:.1f} of {self.rollouts} rollouts: logged and simulated "
-                "transitions are too far apart for this form, so its value means little; use the "
-                "plain model, or fewer weighted steps."
+                f"The weights of {weighting.label} rest on {ess:.1f} of {self.rollouts} rollouts, "
+                "so its value means little: logged and simulated transitions are too far apart; "
+                "use the plain model, or weigh fewer steps."
             )
         return Estimate(
             estimator=weighting.label,
@@ -199,7 +200,7 @@ class FittedModel:
             bounded_share=float(rollout.bounded_share[place]),
             classifier_log_loss=None if report is None else report.log_loss,
             classifier_accuracy=None if report is None else report.accuracy,
-            seconds={**self.seconds, "rollout": seconds},
+            seconds={**used, "rollout": seconds},
             warnings=tuple(warnings),
             returns=rewards.sum(-1).cpu().numpy().astype(np.float64),
             log_weights=weighted.log_weights.cpu().numpy(),

@@ -137,8 +137,7 @@ def test_bias_of_conditional_normalisation_shrinks_as_one_over_draws():
     for k in (8, 32, most):
         weighted = torch.stack(
             [
-                conditional_normalise(ratios[j], torch.cat((ratios[:j], ratios[j + 1 : k]))).exp()
-                * move[j]
+                conditional_normalise(torch.cat((ratios[j:k], ratios[:j]))).exp() * move[j]
                 for j in range(owns)
             ]
         ).mean(0)

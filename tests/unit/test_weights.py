@@ -115,12 +115,11 @@ def test_effective_sample_size_runs_from_one_to_n():
 
 
 def test_conditional_normalisation_counts_the_own_draw():
-    own = torch.tensor([0.0, 2.0])
-    others = torch.tensor([[1.0, -1.0], [0.5, 0.0]])
-    expected = own.exp() / torch.stack((own, *others)).exp().mean(0)
-    found = conditional_normalise(own, others)
+    draws = torch.tensor([[0.0, 2.0], [1.0, -1.0], [0.5, 0.0]])
+    expected = draws[0].exp() / draws.exp().mean(0)
+    found = conditional_normalise(draws)
     assert found.exp().tolist() == pytest.approx(expected.tolist())
-    huge = conditional_normalise(torch.tensor([500.0]), torch.zeros(3, 1))
+    huge = conditional_normalise(torch.tensor([[500.0], [0.0], [0.0], [0.0]]))
     assert float(huge.exp()) == pytest.approx(4.0)  # never above K
 
 

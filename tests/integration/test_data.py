@@ -1,0 +1,228 @@
+"""Collecting from real vector environments, and Minari data sets."""
+
+import gymnasium as gym
+import minari
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from minari import DataCollector
+
+import lfiw_ope as ope
+from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
+from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.seeding import derive, torch_generator
+
+
+def linear_policy(state_size, head, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    actions = head.log_std.shape[1] if isinstance(head, GaussianHead) else 2
+    weight = scale * torch.randn((state_size, actions), generator=generator)
+    return MLPPolicy.from_layers([weight], [torch.zeros(actions)], head, activation="tanh")
+
+
+def gaussian(size, bound):
+    limit = torch.full((1, size), bound)
+    return GaussianHead(torch.zeros(1, size), -limit, limit)
+
+
+@pytest.fixture
+def cartpole():
+    """Leans towards where the pole falls, at random: some episodes fall early and some late."""
+    weight = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.5], [0.0, 0.5]])
+    return MLPPolicy.from_layers([weight], [torch.zeros(2)], CategoricalHead(), activation="tanh")
+
+
+def played_by_hand(env, policy, episodes, seed):
+    """One environment after the other, one episode after the other: what collecting must equal."""
+    generator = torch_generator(seed, "collect", "actions")
+    env.reset(seed=derive(seed, "collect", "reset", "0") % 2**31)
+    found = []
+    for i in range(episodes):
+        if i == 0:
+            observation, _ = env.reset(seed=derive(seed, "collect", "reset", "0") % 2**31)
+        else:
+            observation, _ = env.reset()
+        states, rewards, ended = [observation], [], False
+        while not ended:
+            state = torch.tensor(np.float32(observation))[None]
+            action = policy.act(state, generator)
+            chosen = action[0].numpy() if action.shape[1] == 1 else int(action[0].argmax())
+            observation, reward, terminated, truncated, _ = env.step(chosen)
+            states.append(observation)
+            rewards.append(reward)
+            ended = terminated or truncated
+        found.append((np.float32(states), np.float32(rewards), terminated, truncated))
+    return found
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_collected_episodes_are_those_of_the_environment(cartpole, mode):
+    """CartPole, short enough that some episodes are cut and some fall: ragged, both endings."""
+
+    def make():
+        return gym.make("CartPole-v1", max_episode_steps=40)
+
+    env = SyncVectorEnv([make], autoreset_mode=mode)
+    data = ope.collect(env, cartpole, episodes=12, seed=4)
+    # NEXT_STEP draws an action at the reset step too and throws it away, so actions differ there.
+    if mode == AutoresetMode.SAME_STEP:
+        for i, (states, rewards, terminated, truncated) in enumerate(
+            played_by_hand(make(), cartpole, 12, seed=4)
+        ):
+            here = slice(data.state_offsets[i], data.state_offsets[i + 1])
+            np.testing.assert_array_equal(data.states[here], states)
+            rows = slice(data.offsets[i], data.offsets[i + 1])
+            np.testing.assert_array_equal(data.rewards[rows], rewards)
+            assert (data.terminated[i], data.truncated[i]) == (terminated, truncated)
+    assert data.terminated.any()
+    assert data.truncated.any()
+    assert (data.lengths[data.truncated] == 40).all()
+    assert (data.lengths[data.terminated & ~data.truncated] < 40).all()
+    rows = data.transitions()
+    # CartPole is deterministic: each logged transition is the environment's own.
+    env = gym.make("CartPole-v1").unwrapped
+    env.reset()
+    for i in range(len(rows.reward)):
+        env.state, env.steps_beyond_terminated = rows.state[i].astype(float), None
+        reached, _, terminated, _, _ = env.step(int(rows.action[i].argmax()))
+        np.testing.assert_allclose(reached, rows.next_state[i], atol=1e-5)
+        assert terminated == rows.terminated[i]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_many_environments_do_not_favour_short_episodes(cartpole, mode):
+    """Keeping the episodes that end first would; 4 standard errors of two means of 400."""
+    lengths = {}
+    for envs in (1, 40):
+        env = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * envs, autoreset_mode=mode)
+        data = ope.collect(env, cartpole, episodes=400, seed=envs)
+        assert data.num_episodes == 400
+        lengths[envs] = data.lengths
+    spread = np.sqrt(sum(one.var(ddof=1) / 400 for one in lengths.values()))
+    assert abs(lengths[1].mean() - lengths[40].mean()) < 4 * spread
+
+
+def test_log_probabilities_are_those_of_the_unclipped_draw():
+    policy = linear_policy(3, gaussian(1, 2.0), scale=2.0)
+    env = SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=50)] * 4)
+    data = ope.collect(env, policy, episodes=8, seed=0)
+    assert (np.abs(data.proposed_actions) > 2).mean() > 0.1
+    np.testing.assert_array_equal(data.actions, np.clip(data.proposed_actions, -2, 2))
+    rows = data.transitions()
+    expected = policy.log_prob(torch.tensor(rows.state), torch.tensor(data.proposed_actions))
+    np.testing.assert_allclose(data.log_prob, expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert data.truncated.all()
+    assert not data.terminated.any()
+    assert data.env_id == "Pendulum-v1"
+
+
+def test_policies_without_a_density_are_collected_without_one():
+    head = gaussian(1, 2.0)
+    weight = torch.ones(3, 1)
+    policy = MLPPolicy.from_layers(
+        [weight], [torch.zeros(1)], head, activation="tanh", deterministic=True
+    )
+    env = SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=5)] * 2)
+    data = ope.collect(env, policy, episodes=3, seed=0)
+    assert data.log_prob is None
+    assert data.proposed_actions is None
+
+
+def test_one_seed_collects_the_same_data(cartpole):
+    def once(seed):
+        env = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 5)
+        return ope.collect(env, cartpole, episodes=7, seed=seed)
+
+    np.testing.assert_array_equal(once(0).states, once(0).states)
+    assert once(0).num_transitions != once(1).num_transitions
+
+
+def test_what_cannot_be_collected_is_refused(cartpole):
+    env = SyncVectorEnv([lambda: gym.make("CartPole-v1")])
+    with pytest.raises(ope.ConfigError, match="episodes is 0"):
+        ope.collect(env, cartpole, episodes=0, seed=0)
+    with pytest.raises(ope.PolicyError, match="takes 3 state entries"):
+        ope.collect(env, linear_policy(3, gaussian(1, 2.0)), episodes=1, seed=0)
+    manual = SyncVectorEnv([lambda: gym.make("CartPole-v1")], autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ope.ConfigError, match="NEXT_STEP or SAME_STEP"):
+        ope.collect(manual, cartpole, episodes=1, seed=0)
+    unbounded = linear_policy(3, gaussian(1, float("inf")), scale=50.0)
+    pendulum = SyncVectorEnv([lambda: gym.make("Pendulum-v1")])
+    with pytest.raises(ope.DataError, match="outside the environment's bounds"):
+        ope.collect(pendulum, unbounded, episodes=1, seed=0)
+
+
+@pytest.fixture
+def minari_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return tmp_path / "minari"
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None")
+@pytest.mark.parametrize("by", ["id", "folder", "data folder"])
+def test_minari_s_own_recording_is_read_transition_by_transition(minari_home, by):
+    """Recorded with Minari's DataCollector, and noted down by hand on the way."""
+    env = DataCollector(gym.make("CartPole-v1", max_episode_steps=15), record_infos=True)
+    rng = np.random.default_rng(0)
+    noted = []
+    for i in range(20):
+        observation, _ = env.reset(seed=i)
+        ended = False
+        while not ended:
+            action = int(rng.integers(2)) if i % 2 else int(observation[2] + observation[3] > 0)
+            reached, reward, terminated, truncated, _ = env.step(action)
+            noted.append((observation, action, reward, reached, terminated, i, truncated))
+            observation, ended = reached, terminated or truncated
+    env.create_dataset("cartpole/test-v0", algorithm_name="test")
+    env.close()
+    source = {
+        "id": "cartpole/test-v0",
+        "folder": minari_home / "cartpole" / "test-v0",
+        "data folder": minari_home / "cartpole" / "test-v0" / "data",
+    }[by]
+    data = ope.load_minari(source)
+    rows = data.transitions()
+    assert data.env_id == "CartPole-v1"
+    assert data.log_prob is None
+    assert len(noted) == data.num_transitions
+    for i, (state, action, reward, reached, terminated, episode, truncated) in enumerate(noted):
+        np.testing.assert_array_equal(rows.state[i], np.float32(state))
+        assert rows.action[i].tolist() == np.eye(2)[action].tolist()
+        assert rows.reward[i] == reward
+        np.testing.assert_array_equal(rows.next_state[i], np.float32(reached))
+        assert rows.terminated[i] == terminated
+        assert rows.episode[i] == episode
+        if truncated:
+            assert data.truncated[episode]
+    assert data.terminated.any()
+    assert (data.truncated & ~data.terminated).any()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_data_survive_minari(env_id, cartpole, tmp_path):
+    policy = cartpole if env_id == "CartPole-v1" else linear_policy(3, gaussian(1, 2.0))
+    env = SyncVectorEnv([lambda: gym.make(env_id, max_episode_steps=12)] * 3)
+    before = ope.collect(env, policy, episodes=9, seed=1)
+    folder = ope.save_minari(before, tmp_path / "deep" / "log", dataset_id="x/log-v0")
+    after = ope.load_minari(folder)
+    for name in (
+        "states", "actions", "rewards", "lengths", "terminated", "truncated",
+        "log_prob", "proposed_actions",
+    ):  # fmt: skip
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
+    assert after.action_spec == before.action_spec
+    assert after.env_id == env_id
+    # Minari itself reads it, and its own view agrees.
+    theirs = minari.MinariDataset(folder / "data")
+    assert (theirs.total_episodes, theirs.total_steps) == (9, before.num_transitions)
+    assert theirs[2].rewards.tolist() == before.select([2]).rewards.tolist()
+    assert [p.name for p in folder.parent.iterdir()] == ["log"]
+    with pytest.raises(ope.DataError, match="exists; name a new folder"):
+        ope.save_minari(before, folder, dataset_id="x/log-v0")
+
+
+def test_what_is_no_data_set_is_refused(tmp_path, minari_home):  # noqa: ARG001
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ope.DataError, match="neither a folder with a Minari data set nor an id"):
+        ope.load_minari(tmp_path / "empty")

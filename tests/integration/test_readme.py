@@ -1,0 +1,45 @@
+"""Every code block of the README runs, in order, in one session."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_python_blocks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), scope)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["c-LFIW", "model", "c-LFIW"]
+    assert (tmp_path / "results" / "estimate.json").exists()
+
+
+def test_shell_blocks_name_what_exists():
+    """The commands themselves run in CI (the tests) and in tests/integration/test_cli.py (demo)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    demo, tests = blocks("bash")
+    for block in (demo, tests):
+        words = shlex.split(block)
+        assert words[:4] == ["python3", "-m", "venv", ".venv"]
+        constraints = words[words.index("-c") + 1]
+        assert "torch==" in (ROOT / constraints).read_text(encoding="utf-8")
+        extra = re.search(r"\.\[(\w+)\]", block).group(1)
+        assert extra in project["optional-dependencies"]
+    assert "lfiw-ope" in project["scripts"]
+    assert demo.strip().endswith(".venv/bin/lfiw-ope demo")
+
+
+def test_links_and_named_paths_exist():
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"^\| `([\w/]+/)`", README, re.MULTILINE):
+        assert (ROOT / path).is_dir(), path

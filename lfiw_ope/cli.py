@@ -125,8 +125,12 @@ def demo(
             record, seed=seed, episodes=episodes, config=config, device=device, progress=progress
         )
     console.print(_table(result))
-    for warning in dict.fromkeys(w for e in result.estimates for w in e.warnings):
-        console.print(f"Warning: {warning}", soft_wrap=True)
+    thin = [e.estimator for e in result.estimates if e.mc_standard_error is None]
+    if thin:
+        console.print(
+            f"Warning: a handful of rollouts carries the weights of {', '.join(thin)}: logged and "
+            "simulated transitions are too far apart for these forms, and their values mean little."
+        )
     replaced = (output / f"demo_{result.task}.json").exists()
     saved = save_demo(result, output)
     seconds = time.perf_counter() - started

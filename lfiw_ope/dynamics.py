@@ -32,8 +32,9 @@ class DynamicsConfig:
         members: M.
         hidden: width of each hidden layer.
         activation: "silu", "tanh" or "relu".
-        noise: "residual": means trained by squared error, constant noise at the scale of held-out
-            residuals; "gaussian": mean and bounded scale trained by likelihood.
+        noise: "residual": means trained by squared error, constant noise with the covariance of
+            held-out residuals; "diagonal": the same with their variances alone; "gaussian": mean
+            and bounded scale trained by likelihood, independent entries.
         bound_margin: states and rewards that leave the data's range by more than this many ranges
             are put back there, and counted.
         fit: the training.
@@ -42,15 +43,17 @@ class DynamicsConfig:
     members: int = 5
     hidden: tuple[int, ...] = (256, 256, 256)
     activation: str = "silu"
-    noise: Literal["residual", "gaussian"] = "residual"
+    noise: Literal["residual", "diagonal", "gaussian"] = "residual"
     bound_margin: float = 1.0
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
         if self.members < 1:
             raise ConfigError(f"members is {self.members!r}; it must be 1 or more.")
-        if self.noise not in ("residual", "gaussian"):
-            raise ConfigError(f"noise is {self.noise!r}; it must be one of 'residual', 'gaussian'.")
+        if self.noise not in ("residual", "diagonal", "gaussian"):
+            raise ConfigError(
+                f"noise is {self.noise!r}; it must be one of 'residual', 'diagonal', 'gaussian'."
+            )
         if self.bound_margin < 0:
             raise ConfigError(f"bound_margin is {self.bound_margin!r}; it must be 0 or more.")
 
@@ -98,17 +101,18 @@ class EnsembleDynamics(nn.Module):
 
     p_θ(s', r | s, a) = (1/M) Σ_m N((s' − s, r); μ_m(s, a), Σ)
 
-    Targets are the standardised residual s' − s and the reward. The scale Σ is diagonal: that of
-    held-out residuals, or each member's own bounded output. Termination is a known rule, a learned
-    Bernoulli head, or never. Build it with `fit_dynamics`.
+    Targets are the standardised residual s' − s and the reward. Σ is the second moment of held-out
+    residuals, or diagonal with each member's own bounded output. Termination is a known rule, a
+    learned Bernoulli head, or never. Build it with `fit_dynamics`.
 
     Attributes:
-        residual_scale: `[S + 1]`, root mean square of held-out residuals, standardised.
+        noise_factor: `[S + 1, S + 1]`, lower Cholesky factor of Σ, standardised; the identity
+            where members say their own scale.
         low, high: `[S + 1]`, where drawn states and rewards are bounded.
         report: how the training went.
     """
 
-    residual_scale: Tensor
+    noise_factor: Tensor
     low: Tensor
     high: Tensor
 
@@ -135,7 +139,7 @@ class EnsembleDynamics(nn.Module):
         outputs = self.target_size * (1 + (config.noise == "gaussian")) + learns_termination
         sizes = (inputs.mean.numel(), *config.hidden, outputs)
         self.network = BatchedMLP(config.members, sizes, config.activation, generator)
-        self.register_buffer("residual_scale", torch.ones(self.target_size))
+        self.register_buffer("noise_factor", torch.eye(self.target_size))
         self.register_buffer("low", bounds[0])
         self.register_buffer("high", bounds[1])
         self.report: FitReport | None = None
@@ -167,11 +171,11 @@ class EnsembleDynamics(nn.Module):
         with autocast(state.device, self.config.fit.precision):
             outputs = self.member_outputs(*hands)
         mean = _take_back(outputs.mean, slot, n)
-        scale = self.residual_scale
-        if outputs.log_scale is not None:
-            scale = _take_back(outputs.log_scale, slot, n).exp()
         noise = torch.randn((n, self.target_size), generator=generator, device=state.device)
-        target = self.targets.inverse(mean + scale * noise)
+        noise = noise @ self.noise_factor.T
+        if outputs.log_scale is not None:
+            noise = noise * _take_back(outputs.log_scale, slot, n).exp()
+        target = self.targets.inverse(mean + noise)
         free = torch.cat((batch + target[..., :-1], target[..., -1:]), -1)
         kept = torch.clamp(free, self.low, self.high)
         next_state, reward = kept[..., :-1], kept[..., -1]
@@ -257,18 +261,30 @@ class _OneStepLoss:
         return total / count
 
     @torch.no_grad()
-    def residual_scale(self) -> Tensor:
-        """`[D]`, root mean square of held-out residuals over rows and members."""
+    def residual_moment(self) -> Tensor:
+        """`[D, D]` float64, second moment of held-out residuals over rows and members."""
         model = self.model
-        squares = torch.zeros(model.target_size, dtype=torch.float64, device=model.low.device)
+        size = model.target_size
+        squares = torch.zeros((size, size), dtype=torch.float64, device=model.low.device)
         count = self.held_out.state.shape[0]
         for chunk in torch.split(torch.arange(count, device=squares.device), EVALUATED_AT_ONCE):
             rows = self.held_out.at(chunk)
             with autocast(squares.device, model.config.fit.precision):
                 outputs = model.member_outputs(rows.state, rows.action)
-            error = (self.targets(rows) - outputs.mean).double()
-            squares += error.square().mean(0).sum(0)
-        return (squares / count).sqrt().float()
+            error = (self.targets(rows) - outputs.mean).double().flatten(0, 1)
+            squares += error.T @ error / model.config.members
+        return squares / count
+
+
+def _factor(moment: Tensor, diagonal: bool) -> Tensor:
+    """Lower Cholesky factor of a second moment `[D, D]`, of its diagonal alone if so wished."""
+    variance = moment.diagonal()
+    if diagonal:
+        return torch.diag(variance.sqrt())
+    # A thousandth of each variance is added: entries that move as one (a sine and its cosine, a
+    # constant) leave the matrix singular but for rounding.
+    factor: Tensor = torch.linalg.cholesky(moment + torch.diag(1e-3 * variance + 1e-12))
+    return factor
 
 
 def _range(rows: TransitionTensors) -> tuple[Tensor, Tensor]:
@@ -337,5 +353,6 @@ def fit_dynamics(
         progress=progress,
         checkpoint=checkpoint,
     )
-    model.residual_scale.copy_(loss.residual_scale())
+    if config.noise != "gaussian":
+        model.noise_factor.copy_(_factor(loss.residual_moment(), config.noise == "diagonal"))
     return model.requires_grad_(False)

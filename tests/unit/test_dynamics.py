@@ -22,6 +22,11 @@ def linear_log():
     return log_of(truth, policy, episodes=200, horizon=15, seed=0)
 
 
+def noise_scale(model):
+    """Standard deviation of each target's noise, in the environment's units."""
+    return model.noise_factor.square().sum(1).sqrt() * model.targets.scale
+
+
 def fitted(data, seed=0, how=None, **kwargs):
     kept = {"train": range(150), "held_out": range(150, data.num_episodes)}
     return ope.fit_dynamics(data, how or config(), seed, **kept, **kwargs)
@@ -69,7 +74,7 @@ def test_samples_have_the_mixture_s_moments(linear_log):
     target = model.targets.inverse(outputs)
     mean = target.mean(0)
     mean[:-1] += state[0]
-    noise = (model.residual_scale * model.targets.scale).square()
+    noise = noise_scale(model).square()
     variance = noise + target.var(0, correction=0)
     found = torch.cat((drawn.next_state, drawn.reward[:, None]), 1)
     # Mean: 4.5 standard errors. Variance: a Gaussian's has relative standard error sqrt(2 / n);
@@ -84,7 +89,7 @@ def test_noise_is_at_the_scale_of_held_out_residuals(linear_log):
     # True noise has standard deviation 0.2 in each state entry. Over 750 held-out rows its root
     # mean square has a relative standard error of 1 / sqrt(2 * 750) = 2.6 %: 3 of them below, and
     # above also a tenth for the model's own error, which adds to the residual.
-    scale = (model.residual_scale * model.targets.scale)[:3] / 0.2
+    scale = noise_scale(model)[:3] / 0.2
     assert ((scale > 1 - 0.078) & (scale < 1 + 0.078 + 0.1)).all()
 
 

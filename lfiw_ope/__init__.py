@@ -6,7 +6,8 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 from lfiw_ope.data.collect import collect
 from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.trajectories import ActionSpec, Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics, fit_dynamics
+from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
+from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
     ConfigError,
     DataError,
@@ -17,14 +18,15 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.base import FittedModel
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
-from lfiw_ope.nn.fit import FitConfig
+from lfiw_ope.fitted import FittedModel
+from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.policies.sb3 import from_sb3, load_sb3
-from lfiw_ope.ratio import DensityRatio, RatioConfig, fit_ratio
+from lfiw_ope.ratio import DensityRatio, RatioConfig
+from lfiw_ope.ratio_fit import fit_ratio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.weights import Weighting

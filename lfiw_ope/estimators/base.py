@@ -1,218 +1,31 @@
-"""What the model-based estimators share: the fitted model and its rollouts."""
+"""What the estimators that simulate share: how they are told, and the fit of their model."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import overload
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
+from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics, fit_dynamics
-from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.dynamics import DynamicsConfig
+from lfiw_ope.dynamics_fit import fit_dynamics
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.policies.stacking import check_policy, group_policies
-from lfiw_ope.ratio import DensityRatio
-from lfiw_ope.results import Estimate
-from lfiw_ope.rollout import Rollout, simulate
-from lfiw_ope.seeding import numpy_generator
-from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
-from lfiw_ope.weights import Weighting, weigh
+from lfiw_ope.fitted import FittedModel
+from lfiw_ope.types import Progress, Reward, Termination, silent
+from lfiw_ope.weights import Weighting
 
-POLICIES_AT_ONCE = 64
-"""Policies of one architecture that are simulated in one call; more would only cost memory."""
+Config = TypeVar("Config")
 
 
-@dataclass(frozen=True)
-class EpisodeSplit:
-    """Episodes by what they are for. No episode is in two parts."""
-
-    dynamics: NDArray[np.int64]
-    dynamics_held_out: NDArray[np.int64]
-    ratio: NDArray[np.int64]
-    ratio_held_out: NDArray[np.int64]
-
-    @classmethod
-    def draw(cls, episodes: int, seed: int, ratio_share: float) -> "EpisodeSplit":
-        """A random split: `ratio_share` for the ratio, the rest for the dynamics.
-
-        Of the dynamics' part a tenth is held out, of the ratio's a third, at least one episode
-        each. The dynamics' parts come first, so that what they get depends on the share alone.
-
-        Raises:
-            DataError: if there are too few episodes for one in each part.
-        """
-        needed = 4 if ratio_share > 0 else 2
-        if episodes < needed:
-            raise DataError(
-                f"The data hold {episodes} episodes; at least {needed} are needed, because model "
-                "and classifier are fitted, stopped and calibrated on different episodes."
-            )
-        order = numpy_generator(seed, "episodes").permutation(episodes)
-        for_ratio = 0
-        if ratio_share > 0:
-            for_ratio = min(max(round(ratio_share * episodes), 2), episodes - 2)
-        of_dynamics, of_ratio = np.split(order, [episodes - for_ratio])
-        held_out = max(1, len(of_dynamics) // 10)
-        ratio_held_out = max(1, for_ratio // 3) if for_ratio else 0
-        return cls(
-            dynamics=of_dynamics[held_out:],
-            dynamics_held_out=of_dynamics[:held_out],
-            ratio=of_ratio[ratio_held_out:],
-            ratio_held_out=of_ratio[:ratio_held_out],
-        )
-
-
-@dataclass(frozen=True)
-class FittedModel:
-    """A dynamics model with what a simulated value needs besides it. Serves any policy.
-
-    Attributes:
-        estimand: what is estimated.
-        dynamics: the fitted ensemble.
-        ratio: the fitted density ratio, or None for the plain model.
-        initial_states: `[N, S]`, on the model's device.
-        action_size: A.
-        weighting: the form of the weights, where `estimate` is not told another.
-        rollouts: n, of each policy.
-        draws: K, for conditional normalisation.
-        seed: of the fit and of every rollout.
-        seconds: wall-clock of each stage of the fit.
-    """
-
-    estimand: Estimand
-    dynamics: EnsembleDynamics
-    ratio: DensityRatio | None
-    initial_states: Tensor
-    action_size: int
-    weighting: Weighting
-    rollouts: int
-    draws: int
-    seed: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @overload
-    def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
-    @overload
-    def estimate(
-        self, policies: Sequence[Policy], *, progress: Progress = ...
-    ) -> list[Estimate]: ...
-    def estimate(
-        self, policies: Policy | Sequence[Policy], *, progress: Progress = silent
-    ) -> Estimate | list[Estimate]:
-        """The value of a policy, or of several in one batched simulation.
-
-        Raises:
-            PolicyError: if one is no policy for these data; none is simulated then.
-            DivergedError: if the simulation leaves the finite numbers.
-        """
-        every = policies if isinstance(policies, Sequence) else [policies]
-        forms = self.estimate_forms(every, [self.weighting], progress=progress)
-        estimates = [of_policy[0] for of_policy in forms]
-        return estimates if isinstance(policies, Sequence) else estimates[0]
-
-    def plain_model(self) -> "FittedModel":
-        """The same model without weights: its estimates are those of the same rollouts."""
-        return replace(self, weighting=Weighting(form="uniform"))
-
-    def estimate_forms(
-        self,
-        policies: Sequence[Policy],
-        weightings: Sequence[Weighting],
-        *,
-        progress: Progress = silent,
-    ) -> list[list[Estimate]]:
-        """Several forms of weights from the same rollouts: for each policy, one estimate a form.
-
-        Raises:
-            PolicyError: if one is no policy for these data; none is simulated then.
-            ConfigError: if a form needs a ratio or draws that this fit does not have.
-            DivergedError: if the simulation leaves the finite numbers.
-        """
-        for weighting in weightings:
-            self._check_weighting(weighting)
-        for policy in policies:
-            check_policy(
-                policy, state_size=self.initial_states.shape[1], action_size=self.action_size
-            )
-        found: dict[int, list[Estimate]] = {}
-        for group in group_policies(policies, self.initial_states.device, POLICIES_AT_ONCE):
-            started = time.perf_counter()
-            together = simulate(
-                group.policy,
-                self.dynamics,
-                self.initial_states,
-                horizon=self.estimand.horizon,
-                rollouts=self.rollouts,
-                seed=self.seed,
-                policies=len(group.indices),
-                ratio=self.ratio if any(w.form != "uniform" for w in weightings) else None,
-                draws=self.draws if any(w.conditional for w in weightings) else 1,
-                progress=progress,
-            )
-            seconds = time.perf_counter() - started
-            for place, index in enumerate(group.indices):
-                found[index] = [self._weigh(together, place, w, seconds) for w in weightings]
-        return [found[index] for index in range(len(policies))]
-
-    def _check_weighting(self, weighting: Weighting) -> None:
-        if weighting.form != "uniform" and self.ratio is None:
-            raise ConfigError(
-                f"The weighting {weighting.label!r} needs a density ratio, and a plain model was "
-                "fitted; fit LFIW instead of ModelBased."
-            )
-        if weighting.conditional and self.draws < 2:
-            raise ConfigError(
-                f"Conditional normalisation needs 2 or more draws, and draws is {self.draws}; "
-                "raise draws in the configuration."
-            )
-
-    def _weigh(
-        self, rollout: Rollout, place: int, weighting: Weighting, seconds: float
-    ) -> Estimate:
-        """One policy's estimate from the rollouts of several."""
-        log_ratio = rollout.conditional_log_ratio if weighting.conditional else rollout.log_ratio
-        rewards = rollout.discounted(self.estimand.discount)[place]
-        ratios = torch.zeros_like(rewards) if log_ratio is None else log_ratio[place]
-        weighted = weigh(rewards, ratios, weighting)
-        report = None if self.ratio is None or weighting.form == "uniform" else self.ratio.report
-        used = {k: v for k, v in self.seconds.items() if k != "classifier" or report is not None}
-        ess = float(weighted.ess_by_step.min())
-        warnings = []
-        if weighted.mc_standard_error is None:
-            warnings.append(
-                f"The weights of {weighting.label} rest on {ess:.1f} of {self.rollouts} rollouts, "
-                "so its value means little: logged and simulated transitions are too far apart; "
-                "use the plain model, or weigh fewer steps."
-            )
-        return Estimate(
-            estimator=weighting.label,
-            estimand=self.estimand,
-            value=weighted.value,
-            mc_standard_error=weighted.mc_standard_error,
-            seed=self.seed,
-            rollouts=self.rollouts,
-            ess=ess,
-            bounded_share=float(rollout.bounded_share[place]),
-            classifier_log_loss=None if report is None else report.log_loss,
-            classifier_accuracy=None if report is None else report.accuracy,
-            seconds={**used, "rollout": seconds},
-            warnings=tuple(warnings),
-            returns=rewards.sum(-1).cpu().numpy().astype(np.float64),
-            log_weights=weighted.log_weights.cpu().numpy(),
-            ess_by_step=weighted.ess_by_step.cpu().numpy(),
-        )
-
-
-class ModelEstimator:
-    """What an estimator by simulation is told besides its configuration.
+class ModelEstimator(ABC, Generic[Config]):
+    """An estimator that fits a dynamics model once and then simulates any policy in it.
 
     Args:
         estimand: what is estimated.
+        config: settings; the defaults where none are given.
         device: where everything is fitted and simulated, such as "cpu" or "cuda".
         reward: the reward function, where it is known exactly; else it is learned.
         termination: the termination rule, where it is known; else it is learned.
@@ -221,28 +34,57 @@ class ModelEstimator:
         ConfigError: if the device is not there.
     """
 
+    default_config: type[Config]
+
     def __init__(
         self,
         estimand: Estimand,
+        config: Config | None = None,
         *,
         device: torch.device | str = "cpu",
         reward: Reward | None = None,
         termination: Termination | None = None,
     ) -> None:
         self.estimand = estimand
+        self.config = self.default_config() if config is None else config
         self.device = check_device(device)
         self.reward, self.termination = reward, termination
 
-    def _fit_dynamics(
+    @abstractmethod
+    def fit(
+        self,
+        data: Trajectories,
+        seed: int,
+        *,
+        progress: Progress = silent,
+        checkpoints: Path | None = None,
+    ) -> FittedModel:
+        """Fit to the log; the result serves any number of policies.
+
+        Args:
+            data: the log.
+            seed: of everything that is random.
+            progress: told how far the work is.
+            checkpoints: a folder where training is kept up to date, and resumed from.
+
+        Raises:
+            DataError: if there are too few episodes.
+            DivergedError: if a training diverges.
+        """
+
+    def _fit_plain_model(
         self,
         data: Trajectories,
         config: DynamicsConfig,
+        rollouts: int,
         split: EpisodeSplit,
         seed: int,
         progress: Progress,
         checkpoints: Path | None,
-    ) -> EnsembleDynamics:
-        return fit_dynamics(
+    ) -> FittedModel:
+        """The dynamics, and uniform weights."""
+        started = time.perf_counter()
+        dynamics = fit_dynamics(
             data,
             config,
             seed,
@@ -253,6 +95,18 @@ class ModelEstimator:
             termination=self.termination,
             progress=progress,
             checkpoint=None if checkpoints is None else checkpoints / "dynamics.pt",
+        )
+        return FittedModel(
+            estimand=self.estimand,
+            dynamics=dynamics,
+            ratio=None,
+            initial_states=torch.from_numpy(data.initial_states).to(self.device),
+            action_size=data.action_size,
+            weighting=Weighting(form="uniform"),
+            rollouts=rollouts,
+            draws=1,
+            seed=seed,
+            seconds={"dynamics": time.perf_counter() - started},
         )
 
 

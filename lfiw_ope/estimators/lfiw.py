@@ -1,18 +1,18 @@
 """Off-policy evaluation by likelihood-free importance weighting of simulated trajectories."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
+from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.base import EpisodeSplit, FittedModel, ModelEstimator
-from lfiw_ope.ratio import RatioConfig, fit_ratio
-from lfiw_ope.types import Progress, Reward, Termination, silent
+from lfiw_ope.estimators.base import ModelEstimator
+from lfiw_ope.fitted import FittedModel
+from lfiw_ope.ratio import RatioConfig
+from lfiw_ope.ratio_fit import fit_ratio
+from lfiw_ope.types import Progress, silent
 from lfiw_ope.weights import Weighting
 
 
@@ -50,7 +50,7 @@ class LFIWConfig:
             raise ConfigError(f"ratio_share is {self.ratio_share!r}; it must lie in (0, 1).")
 
 
-class LFIW(ModelEstimator):
+class LFIW(ModelEstimator[LFIWConfig]):
     """Likelihood-free importance weighting (Grover et al., NeurIPS 2019, arXiv 1906.09531).
 
     v̂(π) = Σ_i W_i R(τ_i) / Σ_i W_i,   W_i = Π_t w(s_it, a_it, s_i,t+1, r_it),   τ_i ~ p_θ, π
@@ -59,28 +59,10 @@ class LFIW(ModelEstimator):
     against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
     policy cancel in the ratio of trajectories, so one fit serves any number of policies.
 
-    Args:
-        estimand: what is estimated.
-        config: settings.
-        device: where everything is fitted and simulated, such as "cpu" or "cuda".
-        reward: the reward function, where it is known exactly; else it is learned.
-        termination: the termination rule, where it is known; else it is learned.
-
-    Raises:
-        ConfigError: if the device is not there.
+    The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
     """
 
-    def __init__(
-        self,
-        estimand: Estimand,
-        config: LFIWConfig | None = None,
-        *,
-        device: torch.device | str = "cpu",
-        reward: Reward | None = None,
-        termination: Termination | None = None,
-    ) -> None:
-        super().__init__(estimand, device=device, reward=reward, termination=termination)
-        self.config = config or LFIWConfig()
+    default_config = LFIWConfig
 
     def fit(
         self,
@@ -90,26 +72,15 @@ class LFIW(ModelEstimator):
         progress: Progress = silent,
         checkpoints: Path | None = None,
     ) -> FittedModel:
-        """Fit dynamics and ratio to the log; the result serves any number of policies.
-
-        Args:
-            data: the log.
-            seed: of everything that is random.
-            progress: told how far the work is.
-            checkpoints: a folder where training is kept up to date, and resumed from.
-
-        Raises:
-            DataError: if there are too few episodes.
-            DivergedError: if a training diverges.
-        """
         config = self.config
         split = EpisodeSplit.draw(data.num_episodes, seed, config.ratio_share)
+        model = self._fit_plain_model(
+            data, config.dynamics, config.rollouts, split, seed, progress, checkpoints
+        )
         started = time.perf_counter()
-        dynamics = self._fit_dynamics(data, config.dynamics, split, seed, progress, checkpoints)
-        fitted = time.perf_counter()
         ratio = fit_ratio(
             data,
-            dynamics,
+            model.dynamics,
             config.ratio,
             seed,
             train=split.ratio.tolist(),
@@ -117,15 +88,7 @@ class LFIW(ModelEstimator):
             progress=progress,
             checkpoint=None if checkpoints is None else checkpoints / "classifier.pt",
         )
-        return FittedModel(
-            estimand=self.estimand,
-            dynamics=dynamics,
-            ratio=ratio,
-            initial_states=torch.from_numpy(data.initial_states).to(self.device),
-            action_size=data.action_size,
-            weighting=config.weighting,
-            rollouts=config.rollouts,
-            draws=config.draws,
-            seed=seed,
-            seconds={"dynamics": fitted - started, "classifier": time.perf_counter() - fitted},
+        seconds = {**model.seconds, "classifier": time.perf_counter() - started}
+        return replace(
+            model, ratio=ratio, weighting=config.weighting, draws=config.draws, seconds=seconds
         )

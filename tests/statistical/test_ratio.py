@@ -9,7 +9,8 @@ import torch
 from testbeds import ExactRatio, linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.ratio import log_loss
+from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.ratio_fit import log_loss
 
 FIT = ope.FitConfig(updates=1500, evaluate_every=100, batch_size=256)
 CONFIG = ope.RatioConfig(members=4, hidden=(64, 64), fit=FIT)
@@ -78,7 +79,7 @@ def test_the_held_out_log_loss_is_near_the_best_there_is(bed, ratio):
     """
     truth, model, policy, _ = bed
     data = log_of(truth, policy, episodes=4000, horizon=15, seed=77)
-    rows = ope.dynamics.TransitionTensors.of(data.transitions(), torch.device("cpu"))
+    rows = TransitionTensors.of(data.transitions(), torch.device("cpu"))
     exact = ExactRatio(truth, model)
     simulated = model.sample(rows.state, rows.action, torch.Generator().manual_seed(0))
     real, drawn = (exact.log_ratio(rows.state, rows.action, of) for of in (rows, simulated))

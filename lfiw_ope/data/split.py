@@ -1,0 +1,49 @@
+"""Which episodes are for what: model and classifier never see the same ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfiw_ope.errors import DataError
+from lfiw_ope.seeding import numpy_generator
+
+
+@dataclass(frozen=True)
+class EpisodeSplit:
+    """Episodes by what they are for. No episode is in two parts."""
+
+    dynamics: NDArray[np.int64]
+    dynamics_held_out: NDArray[np.int64]
+    ratio: NDArray[np.int64]
+    ratio_held_out: NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, episodes: int, seed: int, ratio_share: float) -> "EpisodeSplit":
+        """A random split: `ratio_share` for the ratio, the rest for the dynamics.
+
+        Of the dynamics' part a tenth is held out, of the ratio's a third, at least one episode
+        each. The dynamics' parts come first, so that what they get depends on the share alone.
+
+        Raises:
+            DataError: if there are too few episodes for one in each part.
+        """
+        needed = 4 if ratio_share > 0 else 2
+        if episodes < needed:
+            raise DataError(
+                f"The data hold {episodes} episodes; at least {needed} are needed, because model "
+                "and classifier are fitted, stopped and calibrated on different episodes."
+            )
+        order = numpy_generator(seed, "episodes").permutation(episodes)
+        for_ratio = 0
+        if ratio_share > 0:
+            for_ratio = min(max(round(ratio_share * episodes), 2), episodes - 2)
+        of_dynamics, of_ratio = np.split(order, [episodes - for_ratio])
+        held_out = max(1, len(of_dynamics) // 10)
+        ratio_held_out = max(1, for_ratio // 3) if for_ratio else 0
+        return cls(
+            dynamics=of_dynamics[held_out:],
+            dynamics_held_out=of_dynamics[:held_out],
+            ratio=of_ratio[ratio_held_out:],
+            ratio_held_out=of_ratio[:ratio_held_out],
+        )

@@ -1,0 +1,151 @@
+"""Fitting the dynamics ensemble: its losses, the scale of its noise, its bounds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
+from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.nn.fit import EVALUATED_AT_ONCE, autocast, fit
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Progress, Reward, Termination, silent
+
+
+class _OneStepLoss:
+    """Squared error or Gaussian likelihood of standardised targets, and of termination."""
+
+    def __init__(
+        self, model: EnsembleDynamics, train: TransitionTensors, held_out: TransitionTensors
+    ) -> None:
+        self.model, self.train, self.held_out = model, train, held_out
+        self.rows = train.state.shape[0]
+
+    def targets(self, rows: TransitionTensors) -> Tensor:
+        moved = torch.cat((rows.next_state - rows.state, rows.reward[..., None]), -1)
+        standardised: Tensor = self.model.targets(moved)
+        return standardised
+
+    def _loss(self, rows: TransitionTensors) -> Tensor:
+        outputs = self.model.member_outputs(rows.state, rows.action)
+        error = (self.targets(rows) - outputs.mean).square()
+        if outputs.log_scale is not None:
+            error = 0.5 * error * torch.exp(-2.0 * outputs.log_scale) + outputs.log_scale
+        loss = error.mean((1, 2))
+        if outputs.termination_logit is not None:
+            ended = rows.terminated.to(outputs.termination_logit.dtype)
+            logit = outputs.termination_logit
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(
+                logit, ended.expand_as(logit), reduction="none"
+            ).mean(1)
+        return loss
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        return self._loss(self.train.at(rows))
+
+    def held_out_loss(self) -> Tensor:
+        members, count = self.model.config.members, self.held_out.state.shape[0]
+        total = torch.zeros(members, device=self.held_out.state.device)
+        for chunk in torch.split(torch.arange(count, device=total.device), EVALUATED_AT_ONCE):
+            total += self._loss(self.held_out.at(chunk)) * chunk.numel()
+        return total / count
+
+    @torch.no_grad()
+    def residual_moment(self) -> Tensor:
+        """`[D, D]` float64, second moment of held-out residuals over rows and members."""
+        model = self.model
+        size = model.target_size
+        squares = torch.zeros((size, size), dtype=torch.float64, device=model.low.device)
+        count = self.held_out.state.shape[0]
+        for chunk in torch.split(torch.arange(count, device=squares.device), EVALUATED_AT_ONCE):
+            rows = self.held_out.at(chunk)
+            with autocast(squares.device, model.config.fit.precision):
+                outputs = model.member_outputs(rows.state, rows.action)
+            error = (self.targets(rows) - outputs.mean).double().flatten(0, 1)
+            squares += error.T @ error / model.config.members
+        return squares / count
+
+
+def _factor(moment: Tensor, diagonal: bool) -> Tensor:
+    """Lower Cholesky factor of a second moment `[D, D]`, of its diagonal alone if so wished."""
+    variance = moment.diagonal()
+    if diagonal:
+        return torch.diag(variance.sqrt())
+    # A thousandth of each variance is added: entries that move as one (a sine and its cosine, a
+    # constant) leave the matrix singular but for rounding.
+    factor: Tensor = torch.linalg.cholesky(moment + torch.diag(1e-3 * variance + 1e-12))
+    return factor
+
+
+def _range(rows: TransitionTensors) -> tuple[Tensor, Tensor]:
+    """Lowest and highest of each state entry, before and after the step, and of the reward."""
+    states = torch.stack((rows.state, rows.next_state))
+    low = torch.cat((states.amin((0, 1)), rows.reward.amin()[None]))
+    high = torch.cat((states.amax((0, 1)), rows.reward.amax()[None]))
+    return low, high
+
+
+def fit_dynamics(
+    data: Trajectories,
+    config: DynamicsConfig,
+    seed: int,
+    *,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    device: torch.device | str = "cpu",
+    reward: Reward | None = None,
+    termination: Termination | None = None,
+    progress: Progress = silent,
+    checkpoint: Path | None = None,
+) -> EnsembleDynamics:
+    """Fit the ensemble to the episodes `train`, stopped and scaled by the episodes `held_out`.
+
+    Args:
+        data: the log.
+        config: the ensemble.
+        seed: of weights and batches.
+        train: episodes to learn from.
+        held_out: other episodes, for early stopping and the scale of the noise.
+        device: where the ensemble lives.
+        reward: the reward as a function, where it is known exactly; else it is learned.
+        termination: the termination rule, where known; else it is learned if any logged episode
+            terminated, and never happens if none did.
+        progress: told how far training is.
+        checkpoint: see `lfiw_ope.nn.fit.fit`.
+
+    Raises:
+        DivergedError: if a member's loss stops being finite.
+    """
+    device = torch.device(device)
+    rows = TransitionTensors.of(data.select(train).transitions(), device)
+    held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
+    moved = torch.cat((rows.next_state - rows.state, rows.reward[:, None]), -1)
+    low, high = _range(rows)
+    margin = config.bound_margin * (high - low)
+    model = EnsembleDynamics(
+        config,
+        Standardiser.of(torch.cat((rows.state, rows.action), -1)),
+        Standardiser.of(moved),
+        (low - margin, high + margin),
+        state_size=data.state_size,
+        learns_termination=termination is None and bool(data.terminated.any()),
+        reward=reward,
+        termination=termination,
+        generator=torch_generator(seed, "dynamics", "weights"),
+    ).to(device)
+    loss = _OneStepLoss(model, rows, held_out_rows)
+    model.report = fit(
+        model.network,
+        loss,
+        config.fit,
+        torch_generator(seed, "dynamics", "batches", device=device),
+        stage="dynamics",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    if config.noise != "gaussian":
+        model.noise_factor.copy_(_factor(loss.residual_moment(), config.noise == "diagonal"))
+    return model.requires_grad_(False)

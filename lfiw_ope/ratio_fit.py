@@ -1,0 +1,152 @@
+"""Fitting the density ratio: classifiers, their calibration and their report."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.dynamics import EnsembleDynamics
+from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.nn.fit import EVALUATED_AT_ONCE, autocast, fit
+from lfiw_ope.ratio import ClassifierReport, DensityRatio, RatioConfig
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Progress, silent
+
+
+class _RealOrSimulated:
+    """Binary cross-entropy of logged against freshly simulated transitions at the same (s, a)."""
+
+    def __init__(
+        self,
+        ratio: DensityRatio,
+        train: TransitionTensors,
+        held_out: TransitionTensors,
+        generator: torch.Generator,
+    ) -> None:
+        self.ratio = ratio
+        self.train = train
+        self.rows = train.state.shape[0]
+        # Held-out negatives are drawn once: looks at the loss then differ by training alone.
+        simulated = ratio.dynamics.sample(held_out.state, held_out.action, generator)
+        given = ratio.given(held_out.state, held_out.action)
+        self.real_features = ratio.features(given, held_out)
+        self.simulated_features = ratio.features(given, simulated)
+        self.given = ratio.given(train.state, train.action)
+        self.train_features = ratio.features(self.given, train)
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        ratio, flat = self.ratio, rows.flatten()
+        simulated = ratio.dynamics.sample(
+            self.train.state[flat], self.train.action[flat], generator
+        )
+        features = ratio.features(self.given.at(flat), simulated).view(*rows.shape, -1)
+        both = torch.cat((self.train_features[rows], features), 1)
+        real_logits, simulated_logits = ratio.member_logits(both).chunk(2, 1)
+        return log_loss(real_logits, simulated_logits)
+
+    def held_out_logits(self) -> tuple[Tensor, Tensor]:
+        """`[C, R]` of logged and of simulated held-out transitions."""
+        real, simulated = (
+            torch.cat(
+                [
+                    self.ratio.member_logits(chunk)
+                    for chunk in torch.split(features, EVALUATED_AT_ONCE)
+                ],
+                1,
+            )
+            for features in (self.real_features, self.simulated_features)
+        )
+        return real, simulated
+
+    def held_out_loss(self) -> Tensor:
+        return log_loss(*self.held_out_logits())
+
+
+def log_loss(real: Tensor, simulated: Tensor) -> Tensor:
+    """Balanced binary cross-entropy of logits `[..., R] -> [...]`, in nats."""
+    softplus = nn.functional.softplus
+    return 0.5 * (softplus(-real).mean(-1) + softplus(simulated).mean(-1))
+
+
+def fit_ratio(
+    data: Trajectories,
+    dynamics: EnsembleDynamics,
+    config: RatioConfig,
+    seed: int,
+    *,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    progress: Progress = silent,
+    checkpoint: Path | None = None,
+) -> DensityRatio:
+    """Fit the ratio of the process behind `data` to `dynamics`.
+
+    Args:
+        data: the log.
+        dynamics: the model; it must have been fitted to other episodes, because its residuals on
+            its own are too small and would teach the classifiers overfitting.
+        config: the classifiers.
+        seed: of weights, batches and negatives.
+        train: episodes to learn from.
+        held_out: further episodes, for early stopping, calibration and the report.
+        progress: told how far training is.
+        checkpoint: see `lfiw_ope.nn.fit.fit`.
+
+    Raises:
+        DivergedError: if a member's loss stops being finite.
+    """
+    device = dynamics.low.device
+    rows = TransitionTensors.of(data.select(train).transitions(), device)
+    held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
+    outcome = rows.next_state if config.features == "raw" else rows.next_state - rows.state
+    ratio = DensityRatio(
+        config,
+        dynamics,
+        Standardiser.of(torch.cat((rows.state, rows.action), -1)),
+        Standardiser.of(torch.cat((outcome, rows.reward[:, None]), -1)),
+        torch_generator(seed, "ratio", "weights"),
+    ).to(device)
+    objective = _RealOrSimulated(
+        ratio, rows, held_out_rows, torch_generator(seed, "ratio", "held out", device=device)
+    )
+    ratio.fit_report = fit(
+        ratio.network,
+        objective,
+        config.fit,
+        torch_generator(seed, "ratio", "batches", device=device),
+        stage="classifier",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    _calibrate(ratio, objective)
+    return ratio.requires_grad_(False)
+
+
+@torch.no_grad()
+def _calibrate(ratio: DensityRatio, objective: _RealOrSimulated) -> None:
+    """Fit the temperature to the averaged classifier's held-out log-loss, and report."""
+    with autocast(ratio.temperature.device, ratio.config.fit.precision):
+        real, simulated = objective.held_out_logits()
+
+    def loss(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        return float(
+            log_loss(ratio.combine(real, temperature), ratio.combine(simulated, temperature))
+        )
+
+    best = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    temperature = math.exp(best.x)
+    ratio.temperature.fill_(temperature)
+    right = (ratio.combine(real, temperature) > 0).double().mean()
+    right += (ratio.combine(simulated, temperature) <= 0).double().mean()
+    ratio.report = ClassifierReport(
+        log_loss=float(best.fun),
+        uncalibrated_log_loss=loss(0.0),
+        accuracy=float(right) / 2,
+        temperature=temperature,
+    )

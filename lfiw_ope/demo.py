@@ -29,6 +29,7 @@ class DemoResult:
 
     Attributes:
         task: name.
+        command: that gives this result.
         truth: the target's measured value.
         behaviour: the log's mean return.
         data: the log, in words.
@@ -37,6 +38,7 @@ class DemoResult:
     """
 
     task: str
+    command: str
     truth: MeasuredValue
     behaviour: float
     data: str
@@ -86,6 +88,8 @@ def run_demo(
     estimates = fitted.estimate_forms([target], forms(task.horizon), progress=progress)[0]
     return DemoResult(
         task=task.name,
+        command=f"lfiw-ope demo {task.name} --seed {seed} --episodes {episodes} "
+        f"--rollouts {config.rollouts} --device {device}",
         truth=task.value("target"),
         behaviour=float(data.returns(task.horizon, task.discount).mean()),
         data=repr(data),
@@ -107,7 +111,7 @@ def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
     """Write the result as JSON and as a figure; each appears whole or not at all."""
     stored = {
         "task": result.task,
-        "command": f"lfiw-ope demo {result.task} --seed {result.estimates[0].seed}",
+        "command": result.command,
         "truth": asdict(result.truth),
         "behaviour_mean_return": result.behaviour,
         "data": result.data,

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import choice, real, whole, widths
 from lfiw_ope.nn.dealing import deal, hand_out, take_back
-from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import FitReport, autocast
-from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
+from lfiw_ope.nn.fit import autocast
+from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.types import Reward, Termination
 
 LOG_SCALE_BOUNDS = (-4.0, 0.5)
@@ -30,7 +30,7 @@ class DynamicsConfig:
             held-out residuals; "diagonal": the same with their variances alone; "gaussian": mean
             and bounded scale trained by likelihood, independent entries.
         bound_margin: states and rewards that leave the data's range by more than this many ranges
-            are put back there, and counted.
+            are put back there, and counted; inf never does.
         fit: the training.
     """
 
@@ -42,14 +42,11 @@ class DynamicsConfig:
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
-        if self.members < 1:
-            raise ConfigError(f"members is {self.members!r}; it must be 1 or more.")
-        if self.noise not in ("residual", "diagonal", "gaussian"):
-            raise ConfigError(
-                f"noise is {self.noise!r}; it must be one of 'residual', 'diagonal', 'gaussian'."
-            )
-        if self.bound_margin < 0:
-            raise ConfigError(f"bound_margin is {self.bound_margin!r}; it must be 0 or more.")
+        whole("members", self.members, least=1)
+        widths("hidden", self.hidden)
+        choice("activation", self.activation, tuple(ACTIVATIONS))
+        choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
+        real("bound_margin", self.bound_margin, least=0.0)
 
 
 class ModelTransition(NamedTuple):
@@ -136,6 +133,11 @@ class EnsembleDynamics(nn.Module):
         are dealt out evenly (a random permutation cut into M equal hands), so that each network
         runs on n / M rows and not on n: across rows that is stratified sampling of the mixture.
         """
+        # A caller's autocast, such as that of a training loop, must not change the distribution.
+        with torch.autocast(state.device.type, enabled=False):
+            return self._sample(state, action, generator)
+
+    def _sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> ModelTransition:
         lead, n = state.shape[:-2], state.shape[-2]
         batch = state.reshape(-1, n, state.shape[-1])
         batch_action = action.reshape(-1, n, action.shape[-1])
@@ -144,7 +146,9 @@ class EnsembleDynamics(nn.Module):
         with autocast(state.device, self.config.fit.precision):
             outputs = self.member_outputs(*hands)
         mean = take_back(outputs.mean, slot, n)
-        noise = torch.randn((n, self.target_size), generator=generator, device=state.device)
+        noise = torch.randn(
+            (n, self.target_size), generator=generator, device=state.device, dtype=state.dtype
+        )
         noise = noise @ self.noise_factor.T
         if outputs.log_scale is not None:
             noise = noise * take_back(outputs.log_scale, slot, n).exp()

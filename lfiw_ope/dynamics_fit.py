@@ -24,6 +24,9 @@ class _OneStepLoss:
         self.model, self.train, self.held_out = model, train, held_out
         self.rows = train.state.shape[0]
 
+    def content(self) -> tuple[str, Sequence[Tensor]]:
+        return repr(self.model.config), (*self.train, *self.held_out)
+
     def targets(self, rows: TransitionTensors) -> Tensor:
         moved = torch.cat((rows.next_state - rows.state, rows.reward[..., None]), -1)
         standardised: Tensor = self.model.targets(moved)
@@ -123,8 +126,10 @@ def fit_dynamics(
     rows = TransitionTensors.of(data.select(train).transitions(), device)
     held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
     moved = torch.cat((rows.next_state - rows.state, rows.reward[:, None]), -1)
-    low, high = _range(rows)
-    margin = config.bound_margin * (high - low)
+    # Over all the log: bounds are no fit, and an entry that is constant in one part may not be so
+    # in another.
+    low, high = _range(TransitionTensors.of(data.transitions(), device))
+    margin = torch.where(high > low, config.bound_margin * (high - low), 0.0)
     model = EnsembleDynamics(
         config,
         Standardiser.of(torch.cat((rows.state, rows.action), -1)),

@@ -1,9 +1,8 @@
 """What is being estimated."""
 
-import math
 from dataclasses import dataclass
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import real, whole
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,7 @@ class Estimand:
     discount: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
-            raise ConfigError(
-                f"The horizon is {self.horizon!r}; it must be a whole number of steps, 1 or more."
-            )
-        if not (math.isfinite(self.discount) and 0.0 <= self.discount <= 1.0):
-            raise ConfigError(f"The discount is {self.discount!r}; it must lie in [0, 1].")
+        object.__setattr__(self, "horizon", whole("The horizon", self.horizon, least=1))
+        object.__setattr__(
+            self, "discount", real("The discount", self.discount, least=0.0, most=1.0)
+        )

@@ -12,15 +12,16 @@ from torch import Tensor
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.policies.stacking import check_policy, group_policies
+from lfiw_ope.policies.stacking import check_policy, group_policies, probe
 from lfiw_ope.ratio import DensityRatio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weights import Weighting, weigh
 
-POLICIES_AT_ONCE = 64
-"""Policies of one architecture that are simulated in one call; more would only cost memory."""
+ROWS_AT_ONCE = 100_000
+"""Rollouts times draws that are simulated in one call: about 1 GB at the default widths. More
+policies are simulated in several calls, with the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,13 @@ class FittedModel:
                 policy, state_size=self.initial_states.shape[1], action_size=self.action_size
             )
         found: dict[int, list[Estimate]] = {}
-        for group in group_policies(policies, self.initial_states.device, POLICIES_AT_ONCE):
+        weighted = any(w.form != "uniform" for w in weightings)
+        draws = self.draws if any(w.conditional for w in weightings) else 1
+        at_once = max(1, ROWS_AT_ONCE // (self.rollouts * draws))
+        groups = group_policies(policies, self.initial_states.device, at_once)
+        for group in groups:
+            probe(group.policy, self.initial_states[:2].expand(len(group.indices), -1, -1))
+        for group in groups:
             started = time.perf_counter()
             together = simulate(
                 group.policy,
@@ -106,8 +113,8 @@ class FittedModel:
                 rollouts=self.rollouts,
                 seed=self.seed,
                 policies=len(group.indices),
-                ratio=self.ratio if any(w.form != "uniform" for w in weightings) else None,
-                draws=self.draws if any(w.conditional for w in weightings) else 1,
+                ratio=self.ratio if weighted else None,
+                draws=draws,
                 progress=progress,
             )
             seconds = time.perf_counter() - started
@@ -156,6 +163,7 @@ class FittedModel:
             bounded_share=float(rollout.bounded_share[place]),
             classifier_log_loss=None if report is None else report.log_loss,
             classifier_accuracy=None if report is None else report.accuracy,
+            classifier_temperature=None if report is None else report.temperature,
             seconds={**used, "rollout": seconds},
             warnings=tuple(warnings),
             returns=rewards.sum(-1).cpu().numpy().astype(np.float64),

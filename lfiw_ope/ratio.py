@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lfiw_ope.checks import choice, whole, widths
 from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import FitReport, autocast
-from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
+from lfiw_ope.nn.fit import autocast
+from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.types import Transition
 
 
@@ -38,13 +38,11 @@ class RatioConfig:
     fit: FitConfig = field(default_factory=lambda: FitConfig(updates=2000, evaluate_every=100))
 
     def __post_init__(self) -> None:
-        if self.members < 1:
-            raise ConfigError(f"members is {self.members!r}; it must be 1 or more.")
-        for name, known in (("features", ("residual", "raw")), ("average", ("logits", "ratios"))):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}."
-                )
+        whole("members", self.members, least=1)
+        widths("hidden", self.hidden)
+        choice("activation", self.activation, tuple(ACTIVATIONS))
+        choice("features", self.features, ("residual", "raw"))
+        choice("average", self.average, ("logits", "ratios"))
 
 
 @dataclass(frozen=True)

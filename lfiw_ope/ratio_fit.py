@@ -17,6 +17,10 @@ from lfiw_ope.ratio import ClassifierReport, DensityRatio, RatioConfig
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, silent
 
+LOG_TEMPERATURE_BOUNDS = (-0.7, 5.0)
+"""Early-stopped classifiers are hardly under-confident: logits are at most doubled, so that a
+handful of held-out rows, which chance may separate, cannot sharpen noise into weights."""
+
 
 class _RealOrSimulated:
     """Binary cross-entropy of logged against freshly simulated transitions at the same (s, a)."""
@@ -38,6 +42,10 @@ class _RealOrSimulated:
         self.simulated_features = ratio.features(given, simulated)
         self.given = ratio.given(train.state, train.action)
         self.train_features = ratio.features(self.given, train)
+
+    def content(self) -> tuple[str, Sequence[Tensor]]:
+        # Held-out negatives come from the model: another model is another training.
+        return repr(self.ratio.config), (*self.train, self.real_features, self.simulated_features)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         ratio, flat = self.ratio, rows.flatten()
@@ -139,7 +147,7 @@ def _calibrate(ratio: DensityRatio, objective: _RealOrSimulated) -> None:
             log_loss(ratio.combine(real, temperature), ratio.combine(simulated, temperature))
         )
 
-    best = minimize_scalar(loss, bounds=(-3.0, 5.0), method="bounded")
+    best = minimize_scalar(loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded")
     temperature = math.exp(best.x)
     ratio.temperature.fill_(temperature)
     right = (ratio.combine(real, temperature) > 0).double().mean()

@@ -31,6 +31,8 @@ class Estimate:
         bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
         classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
         classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
+        classifier_temperature: what logits were divided by, to calibrate them; above 1 the
+            classifiers were over-confident.
         seconds: wall-clock by stage. Fitting is shared by every policy of one fit, and a rollout
             by the policies of one call.
         warnings: in words, what is wrong and what to do.
@@ -49,6 +51,7 @@ class Estimate:
     bounded_share: float
     classifier_log_loss: float | None = None
     classifier_accuracy: float | None = None
+    classifier_temperature: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     returns: NDArray[np.float64] = field(repr=False, compare=False)

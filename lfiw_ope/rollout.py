@@ -1,12 +1,13 @@
 """Simulation of policies in a dynamics model: one batched loop over time."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import whole
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, Transition, silent
 from lfiw_ope.weights import conditional_normalise
@@ -88,8 +89,7 @@ def simulate(
         ConfigError: if n, T or K is below 1.
     """
     for name, count in (("rollouts", rollouts), ("horizon", horizon), ("draws", draws)):
-        if count < 1:
-            raise ConfigError(f"{name} is {count!r}; it must be 1 or more.")
+        whole(name, count, least=1)
     device = initial_states.device
     starts, acting, moving, drawing = (
         torch_generator(seed, "rollout", name, device=device)
@@ -100,10 +100,11 @@ def simulate(
     alive_now = torch.ones((policies, rollouts), dtype=torch.bool, device=device)
     # Time leads in memory, so that each step writes one contiguous block.
     shape = (horizon, policies, rollouts)
-    rewards = torch.zeros(shape, device=device)
+    zeros = partial(torch.zeros, shape, device=device, dtype=torch.float32)
+    rewards = zeros()
     alive = torch.zeros(shape, dtype=torch.bool, device=device)
-    log_ratio = None if ratio is None else torch.zeros(shape, device=device)
-    normalised = None if ratio is None or draws == 1 else torch.zeros(shape, device=device)
+    log_ratio = None if ratio is None else zeros()
+    normalised = None if ratio is None or draws == 1 else zeros()
     bounded = torch.zeros(policies, dtype=torch.int64, device=device)
     for t in range(horizon):
         action = policy.act(state, acting)

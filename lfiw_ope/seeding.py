@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import whole
 
 
 def derive(seed: int, *names: str) -> int:
@@ -17,11 +17,10 @@ def derive(seed: int, *names: str) -> int:
     Raises:
         ConfigError: if the seed is not a whole number, 0 or more.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ConfigError(f"The seed is {seed!r}; it must be a whole number, 0 or more.")
+    seed = whole("The seed", seed, least=0)
     digest = hashlib.sha256("/".join(names).encode()).digest()
     words = np.frombuffer(digest, dtype=np.uint32).tolist()
-    state = np.random.SeedSequence([int(seed), *words]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lfiw_ope.errors import ConfigError, DivergedError
+from lfiw_ope.checks import choice, whole
+from lfiw_ope.errors import DivergedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,9 @@ class Weighting:
     self_normalised: bool = True
 
     def __post_init__(self) -> None:
-        if self.form not in ("uniform", "trajectory", "stepwise"):
-            raise ConfigError(
-                f"form is {self.form!r}; it must be one of 'uniform', 'trajectory', 'stepwise'."
-            )
-        if self.first is not None and self.first < 0:
-            raise ConfigError(f"first is {self.first!r}; it must be 0 or more, or None.")
+        choice("form", self.form, ("uniform", "trajectory", "stepwise"))
+        if self.first is not None:
+            whole("first", self.first, least=0)
 
     @property
     def label(self) -> str:
@@ -170,5 +168,11 @@ def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedV
     else:
         influence = (share * term).sum(-1) - value / n
     error = math.sqrt(float(influence.square().sum()) * n / max(n - 1, 1))
-    known = float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
+    if not (math.isfinite(float(value)) and math.isfinite(error)):
+        raise DivergedError(
+            f"The weights of {weighting.label} overflow: the largest has a logarithm of "
+            f"{float(log_weight.max()):.0f}; use a self-normalised form."
+        )
+    uniform = weighting.form == "uniform"
+    known = uniform or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return WeightedValue(float(value), error if known else None, normalised[:, -1], ess)

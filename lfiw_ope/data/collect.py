@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lfiw_ope.checks import whole
 from lfiw_ope.data.spaces import action_spec, decode_actions, flatten_states, gymnasium
 from lfiw_ope.data.trajectories import FloatArray, Trajectories
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.policies.stacking import check_policy
+from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import DensityPolicy, Policy, Progress, silent
 
@@ -41,8 +42,12 @@ def collect(
         PolicyError: if the policy is for other spaces.
         DataError: if the policy's actions lie outside the action space.
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes!r}; it must be 1 or more.")
+    whole("episodes", episodes, least=1)
+    if not isinstance(env, gymnasium().vector.VectorEnv):
+        raise ConfigError(
+            f"{type(env).__name__} is no vector environment; wrap it, for one copy with "
+            "gymnasium.vector.SyncVectorEnv([lambda: env])."
+        )
     modes = gymnasium().vector.AutoresetMode
     mode = modes(env.metadata.get("autoreset_mode", modes.NEXT_STEP))
     if mode not in (modes.NEXT_STEP, modes.SAME_STEP):
@@ -54,6 +59,7 @@ def collect(
     recorder = _Recorder(env.num_envs, episodes)
     states = _reset(env, seed)
     check_policy(policy, state_size=states.shape[1], action_size=spec.size)
+    probe(policy, torch.from_numpy(states))
     generator = torch_generator(seed, "collect", "actions")
     starting = np.ones(env.num_envs, bool)  # the next step of these begins an episode
     resetting = np.zeros(env.num_envs, bool)  # NEXT_STEP: that of these is a reset, no transition

@@ -67,6 +67,11 @@ def load_minari(source: str | Path) -> Trajectories:
             if episode.infos and name in episode.infos:
                 kept.append(np.asarray(episode.infos[name])[-steps:])
         row += steps
+    for name, kept in infos.items():
+        if 0 < len(kept) < episodes:
+            raise DataError(
+                f"{len(kept)} of {episodes} episodes of {source} carry {name}; all or none must."
+            )
     log_prob, proposed = (
         np.concatenate(kept) if len(kept) == episodes else None for kept in infos.values()
     )
@@ -172,6 +177,8 @@ def _minari() -> Any:
 def _open(source: str | Path) -> Any:
     minari = _minari()
     folder = Path(source)
+    if not folder.exists() and (folder.is_absolute() or str(source).startswith(".")):
+        raise DataError(f"There is no folder {source}; name one with a Minari data set, or an id.")
     try:
         if folder.is_dir():
             return minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)

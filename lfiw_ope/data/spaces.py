@@ -73,10 +73,13 @@ def decode_actions(space: Any, actions: FloatArray) -> NDArray[Any]:
     """
     if isinstance(space, gymnasium().spaces.Discrete):
         return np.asarray(actions.argmax(1) + int(space.start), dtype=space.dtype)
-    shaped = actions.reshape(len(actions), *space.shape).astype(space.dtype)
-    if not ((shaped >= space.low) & (shaped <= space.high)).all():
+    shaped = actions.reshape(len(actions), *space.shape)
+    # Compared as float32, which actions are: a float64 bound of 0.1 is below its own rounding.
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    if not ((shaped >= low) & (shaped <= high)).all():
         raise DataError(
-            f"The policy gave an action outside the environment's bounds {space}; give the policy "
-            "the bounds, so that it clips as it did in training."
+            f"An action lies outside the action space {space}; where a policy gave it, give the "
+            "policy the bounds, so that it clips as it did in training."
         )
-    return shaped
+    inside: NDArray[Any] = np.clip(shaped.astype(space.dtype), space.low, space.high)
+    return inside

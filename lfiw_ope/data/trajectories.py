@@ -50,7 +50,7 @@ class TransitionArrays(NamedTuple):
     episode: NDArray[np.int64]  # [R]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Trajectories:
     """N logged episodes of a behaviour policy.
 
@@ -88,6 +88,8 @@ class Trajectories:
     env_id: str | None = None
 
     def __post_init__(self) -> None:
+        if not np.issubdtype(np.asarray(self.lengths).dtype, np.integer) and np.size(self.lengths):
+            raise DataError("lengths are no whole numbers; they count each episode's transitions.")
         for name, dtype in (("lengths", np.int64), ("terminated", bool), ("truncated", bool)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):
@@ -195,15 +197,24 @@ class Trajectories:
             weight[step >= horizon] = 0.0
         return np.add.reduceat(weight * self.rewards, self.offsets[:-1])
 
-    def select(self, episodes: Sequence[int] | NDArray[np.int64]) -> "Trajectories":
-        """The episodes with these indices, in this order.
+    def select(
+        self, episodes: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]
+    ) -> "Trajectories":
+        """The episodes with these indices, in this order; or those where a mask `[N]` is True.
 
         Raises:
-            DataError: if there is none, or an index is out of range.
+            DataError: if there is none, or an index is out of range or no whole number.
         """
-        chosen = np.asarray(episodes, np.int64)
+        chosen = np.asarray(episodes)
+        if chosen.dtype == bool and chosen.shape == (self.num_episodes,):
+            chosen = np.flatnonzero(chosen)
         if chosen.size == 0:
             raise DataError("No episode was selected; at least one is needed.")
+        if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+            raise DataError(
+                f"Episodes are selected by an array of {chosen.dtype} and shape {chosen.shape}; "
+                f"use whole numbers, or a mask of shape {(self.num_episodes,)}."
+            )
         if chosen.min() < 0 or chosen.max() >= self.num_episodes:
             raise DataError(
                 f"Episode indices run from {chosen.min()} to {chosen.max()}; "

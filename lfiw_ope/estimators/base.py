@@ -57,7 +57,7 @@ class ModelEstimator(ABC, Generic[Config]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         """Fit to the log; the result serves any number of policies.
 
@@ -80,7 +80,7 @@ class ModelEstimator(ABC, Generic[Config]):
         split: EpisodeSplit,
         seed: int,
         progress: Progress,
-        checkpoints: Path | None,
+        checkpoints: str | Path | None,
     ) -> FittedModel:
         """The dynamics, and uniform weights."""
         started = time.perf_counter()
@@ -94,7 +94,7 @@ class ModelEstimator(ABC, Generic[Config]):
             reward=self.reward,
             termination=self.termination,
             progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "dynamics.pt",
+            checkpoint=None if checkpoints is None else Path(checkpoints) / "dynamics.pt",
         )
         return FittedModel(
             estimand=self.estimand,
@@ -105,7 +105,7 @@ class ModelEstimator(ABC, Generic[Config]):
             weighting=Weighting(form="uniform"),
             rollouts=rollouts,
             draws=1,
-            seed=seed,
+            seed=int(seed),
             seconds={"dynamics": time.perf_counter() - started},
         )
 

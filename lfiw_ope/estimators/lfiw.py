@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lfiw_ope.checks import real, whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig
@@ -38,16 +39,13 @@ class LFIWConfig:
     ratio_share: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.rollouts < 2:
-            raise ConfigError(f"rollouts is {self.rollouts!r}; it must be 2 or more.")
-        if self.draws < 1:
-            raise ConfigError(f"draws is {self.draws!r}; it must be 1 or more.")
+        whole("rollouts", self.rollouts, least=2)
+        whole("draws", self.draws, least=1)
         if self.weighting.conditional and self.draws < 2:
             raise ConfigError(
                 f"draws is {self.draws!r}, and conditional normalisation needs 2 or more."
             )
-        if not 0 < self.ratio_share < 1:
-            raise ConfigError(f"ratio_share is {self.ratio_share!r}; it must lie in (0, 1).")
+        real("ratio_share", self.ratio_share, least=0.01, most=0.99)
 
 
 class LFIW(ModelEstimator[LFIWConfig]):
@@ -70,7 +68,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         config = self.config
         split = EpisodeSplit.draw(data.num_episodes, seed, config.ratio_share)
@@ -86,7 +84,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
             train=split.ratio.tolist(),
             held_out=split.ratio_held_out.tolist(),
             progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "classifier.pt",
+            checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         return replace(

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lfiw_ope.checks import whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig
-from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimators.base import ModelEstimator
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.types import Progress, silent
@@ -25,8 +25,7 @@ class ModelBasedConfig:
     rollouts: int = 1000
 
     def __post_init__(self) -> None:
-        if self.rollouts < 2:
-            raise ConfigError(f"rollouts is {self.rollouts!r}; it must be 2 or more.")
+        whole("rollouts", self.rollouts, least=2)
 
 
 class ModelBased(ModelEstimator[ModelBasedConfig]):
@@ -46,7 +45,7 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         split = EpisodeSplit.draw(data.num_episodes, seed, ratio_share=0.0)
         config = self.config

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import choice
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
@@ -39,10 +39,7 @@ class BatchedMLP(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"The activation is {activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
-            )
+        choice("activation", activation, tuple(ACTIVATIONS))
         self.sizes = tuple(sizes)
         self.members = members
         self.activation = activation
@@ -53,7 +50,7 @@ class BatchedMLP(nn.Module):
                 (self.weights, (members, fan_in, fan_out)),
                 (self.biases, (members, 1, fan_out)),
             ):
-                values = torch.zeros(shape)
+                values = torch.zeros(shape, dtype=torch.float32)
                 if generator is not None:
                     limit = 1.0 / math.sqrt(fan_in)
                     values.uniform_(-limit, limit, generator=generator)

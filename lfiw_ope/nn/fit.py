@@ -1,9 +1,13 @@
 """The package's only training loop: E networks at once, early-stopped each on its own."""
 
+import hashlib
 import math
 import os
+import pickle
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.errors import ConfigError, DivergedError
-from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.types import Progress, silent
 
 EVALUATED_AT_ONCE = 8192
@@ -26,6 +30,10 @@ class Objective(Protocol):
         """Training rows to draw batches from."""
         ...
 
+    def content(self) -> tuple[str, Sequence[Tensor]]:
+        """Settings and tensors that the losses rest on, for a checkpoint to be told by."""
+        ...
+
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """The members' losses `[E]` on their batches, row indices `[E, B]`."""
         ...
@@ -33,25 +41,6 @@ class Objective(Protocol):
     def held_out_loss(self) -> Tensor:
         """The members' losses `[E]` on data that training never sees."""
         ...
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """How a training went.
-
-    Attributes:
-        held_out_loss: each member's best, whose weights it ends with.
-        best_update: the update where each member had it.
-        updates: how many were run.
-        history: (update, mean training loss since the last look, mean held-out loss).
-        seconds: wall-clock, of this process.
-    """
-
-    held_out_loss: tuple[float, ...]
-    best_update: tuple[int, ...]
-    updates: int
-    history: tuple[tuple[int, float, float], ...]
-    seconds: float
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -198,19 +187,25 @@ class _Run:
             seconds=seconds,
         )
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
-        shapes = [list(p.shape) for p in self.parameters]
+        settings, tensors = self.objective.content()
+        data = hashlib.sha256()
+        for tensor in tensors:
+            data.update(str(tuple(tensor.shape)).encode())
+            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return {
             "stage": self.stage,
             "config": asdict(self.config),
-            "rows": self.objective.rows,
-            "shapes": shapes,
+            "settings": settings,
+            "shapes": [list(p.shape) for p in self.parameters],
             "seed": self.generator.initial_seed(),
+            "data": data.hexdigest(),
         }
 
     def save(self, path: Path) -> None:
         state = {
-            "identity": self._identity(),
+            "identity": self._identity,
             "parameters": [p.detach() for p in self.parameters],
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -228,9 +223,15 @@ class _Run:
 
     @torch.no_grad()
     def load(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        mine = self._identity()
-        differing = [k for k in mine if state["identity"].get(k) != mine[k]]
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            saved_identity = state["identity"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is no checkpoint of a training; delete it or name another file."
+            ) from error
+        mine = self._identity
+        differing = [k for k in mine if saved_identity.get(k) != mine[k]]
         if differing:
             raise ConfigError(
                 f"The checkpoint {path} belongs to another training ({', '.join(differing)} "

@@ -1,9 +1,9 @@
-"""Settings of a training."""
+"""Settings of a training, and its report."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.checks import choice, real, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +33,29 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be 1 or more.")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate!r}; it must be positive.")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay is {self.weight_decay!r}; it must be 0 or more.")
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"patience is {self.patience!r}; it must be 1 or more, or None.")
-        for name, known in (
-            ("schedule", ("cosine", "constant")),
-            ("precision", ("float32", "bfloat16")),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}."
-                )
+            whole(name, getattr(self, name), least=1)
+        if self.patience is not None:
+            whole("patience", self.patience, least=1)
+        real("learning_rate", self.learning_rate, least=1e-12, most=1e3)
+        real("weight_decay", self.weight_decay, least=0.0, most=1e3)
+        choice("schedule", self.schedule, ("cosine", "constant"))
+        choice("precision", self.precision, ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a training went.
+
+    Attributes:
+        held_out_loss: each member's best, whose weights it ends with.
+        best_update: the update where each member had it.
+        updates: how many were run.
+        history: (update, mean training loss since the last look, mean held-out loss).
+        seconds: wall-clock, of this process.
+    """
+
+    held_out_loss: tuple[float, ...]
+    best_update: tuple[int, ...]
+    updates: int
+    history: tuple[tuple[int, float, float], ...]
+    seconds: float

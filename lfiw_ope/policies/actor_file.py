@@ -54,6 +54,11 @@ def load_actor(path: str | Path, *, deterministic: bool = False) -> MLPPolicy:
             f"{path} says its format is {metadata.get('format')!r}; expected {FORMAT!r}, as "
             "save_actor writes it."
         )
+    expected = {f"head.{name}" for name in ("log_std", "low", "high")}
+    if metadata.get("head") not in ("gaussian", "categorical") or (
+        metadata["head"] == "gaussian" and not expected <= state.keys()
+    ):
+        raise DataError(f"{path} lacks the tensors of an actor; write it with save_actor.")
     layers = sum(name.startswith("network.weights.") for name in state)
     head: GaussianHead | CategoricalHead = CategoricalHead()
     if metadata["head"] == GaussianHead.name:

@@ -37,6 +37,8 @@ class MLPPolicy(nn.Module):
                 f"log_std has shape {tuple(head.log_std.shape)}; the network gives {shape[0]} "
                 f"policies of {shape[1]} action entries, so it must be {shape}."
             )
+        if not all(values.isfinite().all() for values in network.parameters()):
+            raise PolicyError("The policy's network has weights that are not finite.")
         self.network = network
         self.head = head
         self.deterministic = deterministic

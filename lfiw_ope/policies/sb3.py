@@ -43,18 +43,29 @@ def from_sb3(model: Any, *, deterministic: bool = False) -> MLPPolicy:
         raise PolicyError(
             f"The policy has a {extractor}; only 'MlpPolicy', which flattens observations, works."
         )
-    activation = type(policy.mlp_extractor.policy_net[1]).__name__
+    if len(policy.observation_space.shape) > 1 and policy.observation_space.dtype == "uint8":
+        raise PolicyError(
+            "The policy takes images, which stable-baselines3 rescales; only vectors work."
+        )
+    activation = policy.activation_fn.__name__
     space = policy.action_space
-    bounds = (space.low, space.high) if hasattr(space, "low") else None
+    kind = _space_kind(type(space).__name__)
+    bounds = None if kind == "Discrete" else (space.low, space.high)
     return _rebuild(
         policy.state_dict(),
         activation=_known_activation(activation),
         bounds=bounds,
         use_sde=bool(getattr(policy, "use_sde", False)),
         squashed=bool(getattr(policy, "squash_output", False)),
-        discrete=hasattr(space, "n"),
+        discrete=kind == "Discrete",
         deterministic=deterministic,
     )
+
+
+def _space_kind(name: str) -> str:
+    if name not in ("Box", "Discrete"):
+        raise PolicyError(f"The policy's action space is {name}; Box and Discrete work.")
+    return name
 
 
 def load_sb3(
@@ -90,7 +101,7 @@ def load_sb3(
             ) from error
         return from_sb3(PPO.load(path, device="cpu"), deterministic=deterministic)
     said, tensors = _read_zip(path)
-    kwargs = said.get("policy_kwargs", {})
+    kwargs = said.get("policy_kwargs") or {}
     if ":serialized:" in kwargs:
         if activation is None:
             raise UntrustedFileError(
@@ -98,17 +109,22 @@ def load_sb3(
                 "known; pass activation='tanh', 'relu' or 'silu', or trust=True if the file is "
                 "yours."
             )
-    elif activation is None:
-        activation = "tanh"  # stable-baselines3's default, which empty policy_kwargs mean
-    space = said.get("action_space", {})
-    kind = str(space.get(":type:", ""))
-    discrete = "Discrete" in kind and "Multi" not in kind
+    elif activation not in (None, "tanh"):
+        raise PolicyError(
+            f"activation is {activation!r}, but {path} says that the policy was built with "
+            "stable-baselines3's default, tanh; leave the argument out."
+        )
+    else:
+        activation = "tanh"
+    space = said["action_space"]
+    kind = re.sub(r".*\.(\w+)'>$", r"\1", str(space.get(":type:", "")))
+    discrete = _space_kind(kind) == "Discrete"
     return _rebuild(
         tensors,
         activation=activation,
         bounds=None if discrete else (_numbers(space, "low", path), _numbers(space, "high", path)),
         use_sde=bool(said.get("use_sde", False)),
-        squashed=bool(isinstance(kwargs, dict) and kwargs.get("squash_output", False)),
+        squashed=bool(kwargs.get("squash_output", False)),
         discrete=discrete,
         deterministic=deterministic,
     )
@@ -131,6 +147,8 @@ def _read_zip(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} holds more than tensors in policy.pth ({error}); pass trust=True if the "
             "file is yours."
         ) from error
+    if not isinstance(said, dict) or not isinstance(said.get("action_space"), dict):
+        raise DataError(f"{path} does not say its action space; expected a stable-baselines3 zip.")
     return said, tensors
 
 

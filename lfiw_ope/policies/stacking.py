@@ -4,8 +4,10 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lfiw_ope.errors import PolicyError
+from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Policy, StackablePolicy
 
 
@@ -40,6 +42,37 @@ def check_policy(policy: object, *, state_size: int, action_size: int) -> Policy
             "Use a policy of the data's environment."
         )
     return policy
+
+
+def probe(policy: Policy, states: Tensor) -> None:
+    """Let the policy act once, before hours of work rest on it.
+
+    Args:
+        policy: what is tried.
+        states: `[P, n, S]` or `[n, S]`.
+
+    Raises:
+        PolicyError: if it fails, or gives actions of another shape or dtype, or not finite ones.
+    """
+    wanted = (*states.shape[:-1], policy.action_size)
+    try:
+        action = policy.act(states, torch_generator(0, "probe", device=states.device))
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise PolicyError(
+            f"The policy failed on states of shape {tuple(states.shape)} ({error}); a policy that "
+            "stacks several cannot stand for one."
+        ) from error
+    if tuple(action.shape) != wanted or action.dtype != states.dtype:
+        raise PolicyError(
+            f"The policy gave {action.dtype} actions of shape {tuple(action.shape)} at "
+            f"{states.dtype} states of shape {tuple(states.shape)}; expected {states.dtype} "
+            f"actions of shape {wanted}."
+        )
+    if not action.isfinite().all():
+        raise PolicyError(
+            "The policy gave actions that are not finite at logged states; look for NaN in its "
+            "weights or in the normaliser that it was trained with."
+        )
 
 
 def group_policies(

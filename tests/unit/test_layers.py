@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lfiw_ope"
 
 ORDER = [
-    *("errors", "types", "estimand", "seeding"),
+    *("errors", "checks", "types", "estimand", "seeding"),
     *("data.trajectories", "data.tensors", "data.split"),
     *("nn.ensemble", "nn.dealing", "nn.fit_config", "nn.fit"),
     *("policies.heads", "policies.mlp", "policies.actor_file", "policies.sb3", "policies.stacking"),

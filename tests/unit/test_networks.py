@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
 from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
@@ -30,6 +31,9 @@ class Regression:
         self.y = torch.sin(3 * self.x) + 0.1 * torch.randn(self.x.shape, generator=generator)
         self.calls = 0
 
+    def content(self):
+        return "regression", (self.x, self.y)
+
     def loss(self, rows, generator):  # noqa: ARG002
         self.calls += 1
         loss = (self.network(self.x[rows]) - self.y[rows]).square().mean((1, 2))
@@ -40,6 +44,19 @@ class Regression:
     def held_out_loss(self):
         error = self.network(self.x[self.rows :]) - self.y[self.rows :]
         return error.square().mean((1, 2))
+
+
+class ProductTypes(TorchDispatchMode):
+    """The types of batched products."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in {"baddbmm", "bmm"}:
+            self.seen.add(args[1].dtype)
+        return func(*args, **(kwargs or {}))
 
 
 def train(network, objective=None, checkpoint=None, **changes):
@@ -119,10 +136,17 @@ def test_divergence_names_what_diverged():
 
 
 def test_bf16_training_ends_near_float32():
-    losses = {}
+    losses, products = {}, {}
     for precision in ("float32", "bfloat16"):
         network = batched(sizes=(1, 32, 32, 1))
-        losses[precision] = train(network, precision=precision, updates=1500).held_out_loss
+        with ProductTypes() as watched:
+            report = train(network, precision=precision, updates=1500)
+        losses[precision], products[precision] = report.held_out_loss, watched.seen
+    # The last layer's product is float32 in either.
+    assert products == {
+        "float32": {torch.float32},
+        "bfloat16": {torch.bfloat16, torch.float32},
+    }
     # bf16 keeps 8 bits: outputs of size 1 are off by about 2^-9, far below the noise of 0.1.
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.15)
 
@@ -179,6 +203,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     train(batched(sizes=(1, 16, 1)), checkpoint=path)
     with pytest.raises(ConfigError, match=r"belongs to another training \(config differ\)"):
         train(batched(sizes=(1, 16, 1)), checkpoint=path, learning_rate=0.1)
+    network = batched(sizes=(1, 16, 1))
+    other = Regression(network)
+    other.y = other.y + 1
+    with pytest.raises(ConfigError, match=r"belongs to another training \(data differ\)"):
+        train(network, other, checkpoint=path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ConfigError, match="is no checkpoint of a training"):
+        train(batched(sizes=(1, 16, 1)), checkpoint=path)
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,23 @@ from lfiw_ope import ConfigError, DataError, Estimand, Estimate
 from lfiw_ope.seeding import derive, numpy_generator, torch_generator
 
 
-@pytest.mark.parametrize("horizon", [0, -1, 2.5, True, "10"])
+@pytest.mark.parametrize("horizon", [0, -1, 2.5, True, "10", None])
 def test_a_horizon_is_a_positive_whole_number(horizon):
     with pytest.raises(ConfigError, match="horizon is"):
         Estimand(horizon)
 
 
-@pytest.mark.parametrize("discount", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("discount", [-0.1, 1.1, float("nan"), "0.9", None])
 def test_a_discount_lies_between_zero_and_one(discount):
     with pytest.raises(ConfigError, match="discount is"):
         Estimand(10, discount)
+
+
+def test_numpy_numbers_are_numbers():
+    estimand = Estimand(np.int64(5), np.float32(0.5))
+    assert estimand == Estimand(5, 0.5)
+    assert json.dumps([estimand.horizon, estimand.discount]) == "[5, 0.5]"
+    assert derive(np.int64(3), "a") == derive(3, "a")
 
 
 def test_streams_differ_by_name_and_seed_and_repeat():

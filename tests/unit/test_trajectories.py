@@ -55,6 +55,7 @@ def test_repr_says_what_is_in_it():
         ({"states": np.zeros((6, 2))}, r"states has shape \(6, 2\).*\(9, 2\)"),
         ({"log_prob": np.zeros(5)}, r"log_prob has shape \(5,\)"),
         ({"lengths": np.array([], int)}, "no episode"),
+        ({"lengths": np.array([2.5, 1, 2.5])}, "no whole numbers"),
         ({"lengths": np.array([3, 0, 3])}, "Episode 1 has no transition"),
         ({"rewards": np.array([1, 2, np.nan, 4, np.inf, 6])}, "2 entries.*first in row 2"),
         ({"action_spec": ActionSpec.discrete(1)}, "one-hot"),
@@ -65,7 +66,12 @@ def test_data_that_cannot_be_raise(changes, message):
         ragged(**changes)
 
 
-@pytest.mark.parametrize("episodes", [[], [3], [-1]])
+def test_select_takes_a_mask():
+    data = ragged()
+    assert data.select(data.truncated).rewards.tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("episodes", [[], [3], [-1], [0.5], np.array([True, False])])
 def test_select_refuses_what_is_not_there(episodes):
-    with pytest.raises(DataError, match="episode"):
+    with pytest.raises(DataError, match=r"[Ee]pisode"):
         ragged().select(episodes)

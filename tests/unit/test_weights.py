@@ -131,6 +131,18 @@ def test_values_that_are_not_finite_raise(value):
         weigh(rewards, log_ratio, Weighting())
 
 
+def test_weights_that_overflow_raise():
+    with pytest.raises(DivergedError, match=r"LFIW unnormalised overflow.*800; use a self-norm"):
+        weigh(torch.ones(20, 100), torch.full((20, 100), 8.0), Weighting(self_normalised=False))
+    same = weigh(torch.ones(20, 100), torch.full((20, 100), 8.0), Weighting())
+    assert same.value == pytest.approx(100)
+
+
+def test_the_plain_model_has_a_standard_error_at_any_number_of_rollouts():
+    found = weigh(torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1), Weighting(form="uniform"))
+    assert found.mc_standard_error == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("wrong", [{"form": "product"}, {"first": -1}])
 def test_settings_out_of_range_raise(wrong):
     with pytest.raises(ConfigError, match="must be"):

@@ -1,0 +1,61 @@
+"""Settings, checked where they are given: what was found, what was expected."""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+from lfiw_ope.errors import ConfigError
+
+
+def whole(name: str, value: SupportsIndex, *, least: int) -> int:
+    """A whole number, `least` or more, as an int.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
+    return number
+
+
+def real(name: str, value: float, *, least: float, most: float = math.inf) -> float:
+    """A number in [least, most], as a float.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, str) or not least <= number <= most:
+        bounds = f"in [{least:g}, {most:g}]" if math.isfinite(most) else f"{least:g} or more"
+        raise ConfigError(f"{name} is {value!r}; it must be a number, {bounds}.")
+    return number
+
+
+def choice(name: str, value: object, known: Sequence[str]) -> None:
+    """One of the known words.
+
+    Raises:
+        ConfigError: if it is not one; it names them.
+    """
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+
+
+def widths(name: str, value: Sequence[int]) -> None:
+    """Widths of hidden layers.
+
+    Raises:
+        ConfigError: if one is not a positive whole number.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name} is {value!r}; it must be a tuple of widths, such as (64, 64).")
+    for width in value:
+        whole(f"a width of {name}", width, least=1)

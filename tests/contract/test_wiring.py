@@ -1,0 +1,199 @@
+"""That the parts are joined as they should be: what a slip between two right parts would do."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from testbeds import linear_gaussian, log_of
+
+import lfiw_ope as ope
+from lfiw_ope import fitted
+from lfiw_ope.data.split import EpisodeSplit
+from lfiw_ope.estimators import base, lfiw
+from lfiw_ope.rollout import simulate
+from lfiw_ope.weights import weigh
+
+FIT = ope.FitConfig(updates=200, evaluate_every=100, batch_size=64)
+CONFIG = ope.LFIWConfig(
+    dynamics=ope.DynamicsConfig(members=2, hidden=(16, 16), fit=FIT),
+    ratio=ope.RatioConfig(members=2, hidden=(16,), fit=FIT),
+    rollouts=200,
+    draws=4,
+)
+
+
+@pytest.fixture(scope="module")
+def bed():
+    truth, _, policy = linear_gaussian()
+    return policy, log_of(truth, policy, episodes=100, horizon=6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fit(bed):
+    return ope.LFIW(ope.Estimand(6, 0.9), CONFIG).fit(bed[1], seed=0)
+
+
+@pytest.mark.parametrize("episodes", [4, 5, 10, 97])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_every_episode_has_one_part(episodes, share):
+    split = EpisodeSplit.draw(episodes, seed=0, ratio_share=share)
+    parts = (split.dynamics, split.dynamics_held_out, split.ratio, split.ratio_held_out)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(episodes))
+    assert all(len(part) > 0 for part in (parts if share else parts[:2]))
+
+
+def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
+    _, data = bed
+    seen = {}
+    for module, name in ((base, "fit_dynamics"), (lfiw, "fit_ratio")):
+        real = getattr(module, name)
+
+        def spy(*args, real=real, name=name, **kwargs):
+            seen[name] = (set(kwargs["train"]), set(kwargs["held_out"]))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, spy)
+    ope.LFIW(ope.Estimand(6), CONFIG).fit(data, seed=0)
+    parts = [*seen["fit_dynamics"], *seen["fit_ratio"]]
+    assert sum(len(part) for part in parts) == len(set.union(*parts)) == 100
+
+
+def test_each_form_weighs_by_its_own_ratios(bed, fit):
+    policy, _ = bed
+    rollout = simulate(
+        policy,
+        fit.dynamics,
+        fit.initial_states,
+        horizon=6,
+        rollouts=200,
+        seed=0,
+        ratio=fit.ratio,
+        draws=4,
+    )
+    rewards = rollout.discounted(0.9)[0]
+    forms = [
+        (ope.Weighting(form="uniform"), torch.zeros_like(rewards)),
+        (ope.Weighting(), rollout.log_ratio[0]),
+        (ope.Weighting(conditional=True), rollout.conditional_log_ratio[0]),
+        (ope.Weighting(form="stepwise", first=3), rollout.log_ratio[0]),
+        (ope.Weighting(form="stepwise", conditional=True), rollout.conditional_log_ratio[0]),
+    ]
+    (found,) = fit.estimate_forms([policy], [weighting for weighting, _ in forms])
+    for (weighting, log_ratio), estimate in zip(forms, found, strict=True):
+        assert estimate.estimator == weighting.label
+        assert estimate.value == pytest.approx(weigh(rewards, log_ratio, weighting).value)
+    assert len({round(estimate.value, 6) for estimate in found}) == len(forms)
+    # The default is the configuration's; the plain model's rollouts are the same ones.
+    assert fit.estimate(policy).value == pytest.approx(found[2].value)
+    assert fit.plain_model().estimate(policy).value == pytest.approx(found[0].value)
+
+
+def test_log_ratios_are_divided_by_the_temperature(bed, fit):
+    rows = bed[1].transitions()
+    state, action = torch.tensor(rows.state[:50]), torch.tensor(rows.action[:50])
+    step = fit.dynamics.sample(state, action, torch.Generator().manual_seed(0))
+    ratio = fit.ratio
+    before, kept = ratio.log_ratio(state, action, step), ratio.temperature.clone()
+    try:
+        ratio.temperature.mul_(3)
+        torch.testing.assert_close(ratio.log_ratio(state, action, step), before / 3)
+    finally:
+        ratio.temperature.copy_(kept)
+
+
+def test_draws_do_not_depend_on_a_caller_s_autocast(fit):
+    state, action = torch.randn(64, 3), torch.randn(64, 2)
+    plain = fit.dynamics.sample(state, action, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = fit.dynamics.sample(state, action, torch.Generator().manual_seed(0))
+    assert torch.equal(plain.next_state, inside.next_state)
+
+
+def test_bf16_values_stay_within_the_simulation_noise(bed, fit):
+    policy, data = bed
+    half = replace(FIT, precision="bfloat16")
+    config = replace(
+        CONFIG,
+        dynamics=replace(CONFIG.dynamics, fit=half),
+        ratio=replace(CONFIG.ratio, fit=half),
+    )
+    found = ope.LFIW(ope.Estimand(6, 0.9), config).fit(data, seed=0).estimate(policy)
+    full = fit.estimate(policy)
+    assert found.value != full.value
+    # The same starts, actions and noise: what differs is rounding, far less than the noise itself.
+    assert abs(found.value - full.value) < full.mc_standard_error
+
+
+def test_checkpoints_resume_a_fit_and_refuse_another_s(bed, fit, tmp_path):
+    policy, data = bed
+    whole = fit.estimate(policy).value
+    estimator = ope.LFIW(ope.Estimand(6, 0.9), CONFIG)
+    first = estimator.fit(data, seed=0, checkpoints=tmp_path)
+    again = estimator.fit(data, seed=0, checkpoints=str(tmp_path))
+    assert first.estimate(policy).value == again.estimate(policy).value == whole
+    assert again.dynamics.report.updates == first.dynamics.report.updates
+    other = data.select(np.arange(100)[::-1])
+    with pytest.raises(ope.ConfigError, match=r"belongs to another training \(data differ\)"):
+        estimator.fit(other, seed=0, checkpoints=tmp_path)
+    tanh = replace(CONFIG, dynamics=replace(CONFIG.dynamics, activation="tanh"))
+    with pytest.raises(ope.ConfigError, match="settings differ"):
+        ope.LFIW(ope.Estimand(6, 0.9), tanh).fit(data, seed=0, checkpoints=tmp_path)
+
+
+def test_many_policies_are_simulated_in_several_calls_with_the_same_numbers(fit, monkeypatch):
+    layers = torch.nn.Linear(3, 2)
+    limit = torch.ones(1, 2)
+    head = ope.policies.heads.GaussianHead(0 * limit, -limit, limit)
+    policies = [
+        ope.MLPPolicy.from_layers(
+            [(i + 1) * layers.weight.T], [layers.bias], head, activation="tanh"
+        )
+        for i in range(5)
+    ]
+    together = fit.estimate(policies)
+    calls = []
+    real = fitted.simulate
+    monkeypatch.setattr(fitted, "simulate", lambda *a, **k: calls.append(k) or real(*a, **k))
+    monkeypatch.setattr(fitted, "ROWS_AT_ONCE", 2 * 200 * 4)
+    apart = fit.estimate(policies)
+    assert [call["policies"] for call in calls] == [2, 2, 1]
+    for one, other in zip(together, apart, strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-5)
+
+
+class Acting:
+    state_size, action_size = 3, 2
+
+    def __init__(self, act):
+        self.act = act
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda s, _: torch.zeros(*s.shape[:-1], 2, dtype=torch.float64), "gave torch.float64"),
+        (lambda s, _: torch.zeros(s.shape[-2], 2), r"of shape \(2, 2\)"),
+        (lambda s, _: torch.full((*s.shape[:-1], 2), torch.nan), "not finite"),
+        (lambda s, _: s @ torch.ones(4, 2), "failed on states of shape"),
+    ],
+)  # fmt: skip
+def test_policies_that_misbehave_are_refused_before_the_simulation(fit, act, message):
+    with pytest.raises(ope.PolicyError, match=message):
+        fit.estimate(Acting(act))
+
+
+def test_a_stack_of_policies_does_not_stand_for_one(fit):
+    layers = torch.nn.Linear(3, 2)
+    limit = torch.ones(1, 2)
+    head = ope.policies.heads.GaussianHead(0 * limit, -limit, limit)
+    one = ope.MLPPolicy.from_layers([layers.weight.T], [layers.bias], head, activation="tanh")
+    with pytest.raises(ope.PolicyError, match="cannot stand for one"):
+        fit.estimate(one.stack([one]))
+
+
+def test_numbers_of_numpy_are_stored(bed):
+    policy, data = bed
+    config = replace(CONFIG, rollouts=50)
+    found = ope.LFIW(ope.Estimand(np.int64(6)), config).fit(data, seed=np.int64(3))
+    assert ope.Estimate.from_json(found.estimate(policy).to_json()).seed == 3

@@ -144,12 +144,14 @@ def test_what_cannot_be_collected_is_refused(cartpole):
         ope.collect(env, cartpole, episodes=0, seed=0)
     with pytest.raises(ope.PolicyError, match="takes 3 state entries"):
         ope.collect(env, linear_policy(3, gaussian(1, 2.0)), episodes=1, seed=0)
+    with pytest.raises(ope.ConfigError, match="TimeLimit is no vector environment"):
+        ope.collect(gym.make("CartPole-v1"), cartpole, episodes=1, seed=0)
     manual = SyncVectorEnv([lambda: gym.make("CartPole-v1")], autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ope.ConfigError, match="NEXT_STEP or SAME_STEP"):
         ope.collect(manual, cartpole, episodes=1, seed=0)
     unbounded = linear_policy(3, gaussian(1, float("inf")), scale=50.0)
     pendulum = SyncVectorEnv([lambda: gym.make("Pendulum-v1")])
-    with pytest.raises(ope.DataError, match="outside the environment's bounds"):
+    with pytest.raises(ope.DataError, match="outside the action space"):
         ope.collect(pendulum, unbounded, episodes=1, seed=0)
 
 

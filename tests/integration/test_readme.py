@@ -1,5 +1,6 @@
 """Every code block of the README runs, in order, in one session."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -43,3 +44,14 @@ def test_links_and_named_paths_exist():
         assert (ROOT / path).exists(), path
     for path in re.findall(r"^\| `([\w/]+/)`", README, re.MULTILINE):
         assert (ROOT / path).is_dir(), path
+
+
+def test_the_table_holds_the_committed_results():
+    results = ROOT / "experiments" / "results" / "demo"
+    stored = [
+        json.loads((results / f"demo_{task}.json").read_text(encoding="utf-8"))
+        for task in ("swimmer", "half_cheetah")
+    ]
+    for pair in zip(*(one["estimates"] for one in stored), strict=True):
+        cells = [f"{e['value']:.2f} | {e['error']:+.2f} | {e['ess']:.1f}" for e in pair]
+        assert f"| {pair[0]['estimator']} | {' | '.join(cells)} |" in README

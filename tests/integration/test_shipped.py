@@ -1,6 +1,7 @@
 """What is shipped: policies, values, and a wheel that carries them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -49,7 +50,13 @@ def test_unknown_names_are_refused():
 
 def test_the_wheel_works_outside_the_clone(tmp_path):
     """Built, installed in an empty venv, used from another folder; dependencies are lent to it."""
-    wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT]
+    source = tmp_path / "source"  # a copy: building leaves a build/ behind
+    for folder in ("lfiw_ope", "envs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, source]
     subprocess.run(wheel, check=True, capture_output=True)
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)

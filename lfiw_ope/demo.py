@@ -94,7 +94,7 @@ def run_demo(
         behaviour=float(data.returns(task.horizon, task.discount).mean()),
         data=repr(data),
         estimates=tuple(estimates),
-        config=config,
+        config=lfiw.config,
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.checks import choice, real, whole, widths
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import deal, hand_out, take_back
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
@@ -31,7 +32,11 @@ class DynamicsConfig:
             and bounded scale trained by likelihood, independent entries.
         bound_margin: states and rewards that leave the data's range by more than this many ranges
             are put back there, and counted; inf never does.
+        device: where the model is fitted and simulated, such as "cpu" or "cuda".
         fit: the training.
+
+    Raises:
+        ConfigError: if a setting is out of its range, or the device is not there.
     """
 
     members: int = 5
@@ -39,6 +44,7 @@ class DynamicsConfig:
     activation: str = "silu"
     noise: Literal["residual", "diagonal", "gaussian"] = "residual"
     bound_margin: float = 1.0
+    device: str = "cpu"
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
@@ -47,6 +53,15 @@ class DynamicsConfig:
         choice("activation", self.activation, tuple(ACTIVATIONS))
         choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
         real("bound_margin", self.bound_margin, least=0.0)
+        _check_device(self.device)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device {device!r} cannot be used: {reason}") from error
 
 
 class ModelTransition(NamedTuple):
@@ -109,7 +124,7 @@ class EnsembleDynamics(nn.Module):
         outputs = self.target_size * (1 + (config.noise == "gaussian")) + learns_termination
         sizes = (inputs.mean.numel(), *config.hidden, outputs)
         self.network = BatchedMLP(config.members, sizes, config.activation, generator)
-        self.register_buffer("noise_factor", torch.eye(self.target_size))
+        self.register_buffer("noise_factor", torch.eye(self.target_size, dtype=torch.float32))
         self.register_buffer("low", bounds[0])
         self.register_buffer("high", bounds[1])
         self.report: FitReport | None = None

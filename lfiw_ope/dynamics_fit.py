@@ -98,7 +98,6 @@ def fit_dynamics(
     *,
     train: Sequence[int],
     held_out: Sequence[int],
-    device: torch.device | str = "cpu",
     reward: Reward | None = None,
     termination: Termination | None = None,
     progress: Progress = silent,
@@ -112,7 +111,6 @@ def fit_dynamics(
         seed: of weights and batches.
         train: episodes to learn from.
         held_out: other episodes, for early stopping and the scale of the noise.
-        device: where the ensemble lives.
         reward: the reward as a function, where it is known exactly; else it is learned.
         termination: the termination rule, where known; else it is learned if any logged episode
             terminated, and never happens if none did.
@@ -122,7 +120,7 @@ def fit_dynamics(
     Raises:
         DivergedError: if a member's loss stops being finite.
     """
-    device = torch.device(device)
+    device = torch.device(config.device)
     rows = TransitionTensors.of(data.select(train).transitions(), device)
     held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
     moved = torch.cat((rows.next_state - rows.state, rows.reward[:, None]), -1)

@@ -99,7 +99,7 @@ class DensityRatio(nn.Module):
         self.network = BatchedMLP(
             config.members, (features, *config.hidden, 1), config.activation, generator
         )
-        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("temperature", torch.ones((), dtype=torch.float32))
         self.fit_report: FitReport | None = None
         self.report: ClassifierReport | None = None
 

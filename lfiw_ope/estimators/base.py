@@ -2,22 +2,40 @@
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
+from lfiw_ope.checks import whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.dynamics_fit import fit_dynamics
-from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.types import Progress, Reward, Termination, silent
 from lfiw_ope.weights import Weighting
 
-Config = TypeVar("Config")
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """Settings of an estimator that simulates.
+
+    Attributes:
+        dynamics: the ensemble.
+        rollouts: n, of each policy.
+    """
+
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    rollouts: int = 1000
+
+    def __post_init__(self) -> None:
+        whole("rollouts", self.rollouts, least=2)
+
+
+Config = TypeVar("Config", bound=SimulationConfig)
 
 
 class ModelEstimator(ABC, Generic[Config]):
@@ -26,7 +44,8 @@ class ModelEstimator(ABC, Generic[Config]):
     Args:
         estimand: what is estimated.
         config: settings; the defaults where none are given.
-        device: where everything is fitted and simulated, such as "cpu" or "cuda".
+        device: where everything is fitted and simulated, such as "cpu" or "cuda"; in place of the
+            configuration's.
         reward: the reward function, where it is known exactly; else it is learned.
         termination: the termination rule, where it is known; else it is learned.
 
@@ -41,13 +60,15 @@ class ModelEstimator(ABC, Generic[Config]):
         estimand: Estimand,
         config: Config | None = None,
         *,
-        device: torch.device | str = "cpu",
+        device: str | None = None,
         reward: Reward | None = None,
         termination: Termination | None = None,
     ) -> None:
         self.estimand = estimand
-        self.config = self.default_config() if config is None else config
-        self.device = check_device(device)
+        config = self.default_config() if config is None else config
+        if device is not None:
+            config = replace(config, dynamics=replace(config.dynamics, device=device))
+        self.config = config
         self.reward, self.termination = reward, termination
 
     @abstractmethod
@@ -75,8 +96,6 @@ class ModelEstimator(ABC, Generic[Config]):
     def _fit_plain_model(
         self,
         data: Trajectories,
-        config: DynamicsConfig,
-        rollouts: int,
         split: EpisodeSplit,
         seed: int,
         progress: Progress,
@@ -86,11 +105,10 @@ class ModelEstimator(ABC, Generic[Config]):
         started = time.perf_counter()
         dynamics = fit_dynamics(
             data,
-            config,
+            self.config.dynamics,
             seed,
             train=split.dynamics.tolist(),
             held_out=split.dynamics_held_out.tolist(),
-            device=self.device,
             reward=self.reward,
             termination=self.termination,
             progress=progress,
@@ -100,25 +118,11 @@ class ModelEstimator(ABC, Generic[Config]):
             estimand=self.estimand,
             dynamics=dynamics,
             ratio=None,
-            initial_states=torch.from_numpy(data.initial_states).to(self.device),
+            initial_states=torch.from_numpy(data.initial_states).to(self.config.dynamics.device),
             action_size=data.action_size,
             weighting=Weighting(form="uniform"),
-            rollouts=rollouts,
+            rollouts=self.config.rollouts,
             draws=1,
             seed=int(seed),
             seconds={"dynamics": time.perf_counter() - started},
         )
-
-
-def check_device(device: torch.device | str) -> torch.device:
-    """The argument as a device that is there.
-
-    Raises:
-        ConfigError: if torch does not know it, or it is not present.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device {device!r} cannot be used: {reason}") from error
-    return torch.device(device)

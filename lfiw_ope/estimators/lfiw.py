@@ -7,9 +7,8 @@ from pathlib import Path
 from lfiw_ope.checks import real, whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimators.base import ModelEstimator
+from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.ratio_fit import fit_ratio
@@ -18,28 +17,26 @@ from lfiw_ope.weights import Weighting
 
 
 @dataclass(frozen=True, kw_only=True)
-class LFIWConfig:
+class LFIWConfig(SimulationConfig):
     """Settings of `LFIW`.
 
     Attributes:
         dynamics: the ensemble.
         ratio: the classifiers.
-        weighting: the form of the weights; conditional normalisation by default, without which
-            the product of ratios collapses onto one rollout on deterministic simulators.
+        weighting: the form of the weights; conditionally normalised by default, which takes away
+            the drift that a learned ratio has off the data.
         rollouts: n, of each policy.
         draws: K, draws of the model at each step for conditional normalisation.
         ratio_share: of the episodes, those kept from the dynamics for the classifiers.
     """
 
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     ratio: RatioConfig = field(default_factory=RatioConfig)
     weighting: Weighting = field(default_factory=lambda: Weighting(conditional=True))
-    rollouts: int = 1000
     draws: int = 16
     ratio_share: float = 0.3
 
     def __post_init__(self) -> None:
-        whole("rollouts", self.rollouts, least=2)
+        super().__post_init__()
         whole("draws", self.draws, least=1)
         if self.weighting.conditional and self.draws < 2:
             raise ConfigError(
@@ -72,9 +69,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
     ) -> FittedModel:
         config = self.config
         split = EpisodeSplit.draw(data.num_episodes, seed, config.ratio_share)
-        model = self._fit_plain_model(
-            data, config.dynamics, config.rollouts, split, seed, progress, checkpoints
-        )
+        model = self._fit_plain_model(data, split, seed, progress, checkpoints)
         started = time.perf_counter()
         ratio = fit_ratio(
             data,

@@ -1,31 +1,16 @@
 """The plain model-based estimate: the mean simulated return."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from lfiw_ope.checks import whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig
-from lfiw_ope.estimators.base import ModelEstimator
+from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.types import Progress, silent
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelBasedConfig:
-    """Settings of `ModelBased`.
-
-    Attributes:
-        dynamics: the ensemble.
-        rollouts: n, of each policy.
-    """
-
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    rollouts: int = 1000
-
-    def __post_init__(self) -> None:
-        whole("rollouts", self.rollouts, least=2)
+class ModelBasedConfig(SimulationConfig):
+    """Settings of `ModelBased`: those of any estimator that simulates."""
 
 
 class ModelBased(ModelEstimator[ModelBasedConfig]):
@@ -48,7 +33,4 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
         checkpoints: str | Path | None = None,
     ) -> FittedModel:
         split = EpisodeSplit.draw(data.num_episodes, seed, ratio_share=0.0)
-        config = self.config
-        return self._fit_plain_model(
-            data, config.dynamics, config.rollouts, split, seed, progress, checkpoints
-        )
+        return self._fit_plain_model(data, split, seed, progress, checkpoints)

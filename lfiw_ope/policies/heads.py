@@ -64,7 +64,9 @@ class GaussianHead(nn.Module):
         if noise is None:
             return output
         # Drawn for the n axis alone: policies of a stack share the noise (see lfiw_ope.types).
-        draw = torch.randn(output.shape[-2:], generator=noise, device=output.device)
+        draw = torch.randn(
+            output.shape[-2:], generator=noise, device=output.device, dtype=output.dtype
+        )
         return output + _per_row(self.log_std.exp(), output) * draw
 
     def execute(self, proposed: Tensor) -> Tensor:
@@ -93,7 +95,9 @@ class CategoricalHead(nn.Module):
         if noise is None:
             chosen = output.argmax(-1)
         else:
-            uniform = torch.rand(output.shape[-2:-1], generator=noise, device=output.device)
+            uniform = torch.rand(
+                output.shape[-2:-1], generator=noise, device=output.device, dtype=output.dtype
+            )
             levels = output.softmax(-1).cumsum(-1)
             below = (levels < uniform[:, None] * levels[..., -1:]).sum(-1)
             chosen = below.clamp_max(output.shape[-1] - 1)

@@ -162,6 +162,20 @@ def test_many_policies_are_simulated_in_several_calls_with_the_same_numbers(fit,
         assert one.value == pytest.approx(other.value, abs=1e-5)
 
 
+def test_a_default_dtype_of_float64_changes_nothing(bed, fit):
+    layers = torch.nn.Linear(3, 2)
+    limit = torch.ones(1, 2)
+    head = ope.policies.heads.GaussianHead(0 * limit, -limit, limit)
+    policy = ope.MLPPolicy.from_layers([layers.weight.T], [layers.bias], head, activation="tanh")
+    expected = fit.estimate(policy)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = ope.LFIW(ope.Estimand(6, 0.9), CONFIG).fit(bed[1], seed=0).estimate(policy)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert again.value == pytest.approx(expected.value, rel=1e-4)
+
+
 class Acting:
     state_size, action_size = 3, 2
 

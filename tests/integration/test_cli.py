@@ -65,8 +65,8 @@ def test_demo_says_how_far_it_is_in_plain_lines(demo):
     ("words", "message"),
     [
         (("demo", "walker"), "There is no task 'walker'; choose one of swimmer"),
-        (("demo", "--rollouts", "1"), "rollouts is 1; it must be 2 or more"),
-        (("demo", "--episodes", "0"), "episodes is 0; it must be 1 or more"),
+        (("demo", "--rollouts", "1"), "rollouts is 1; it must be a whole number, 2 or more"),
+        (("demo", "--episodes", "0"), "episodes is 0; it must be a whole number, 1 or more"),
         (("demo", "--episodes", "3"), "The data hold 3 episodes; at least 4 are needed"),
         (("demo", "--seed", "-1"), "The seed is -1"),
         (("demo", "--device", "warp"), "The device 'warp' cannot be used"),

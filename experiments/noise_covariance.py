@@ -7,6 +7,9 @@ then told from real transitions: the nearer the held-out log-loss of the classif
 0.693, the better the model; the effective sample size of conditionally normalised weights, for
 another random network as the target, says what is left for weights to carry. Each finished cell is
 stored at once; a stopped run goes on.
+
+A first run with 300 Hopper episodes (4.5k transitions) was not clear: diagonal 0.357 and 0.618,
+residual 0.641 and 0.549. The committed one has 2000 episodes.
 """
 
 import json

@@ -23,6 +23,9 @@ ROWS_AT_ONCE = 100_000
 """Rollouts times draws that are simulated in one call: about 1 GB at the default widths. More
 policies are simulated in several calls, with the same numbers."""
 
+MOST_BOUNDED = 0.05
+"""Share of simulated steps on the model's bounds above which an estimate warns."""
+
 
 @dataclass(frozen=True)
 class FittedModel:
@@ -146,6 +149,13 @@ class FittedModel:
         used = {k: v for k, v in self.seconds.items() if k != "classifier" or report is not None}
         ess = float(weighted.ess_by_step.min())
         warnings = []
+        bounded_share = float(rollout.bounded_share[place])
+        if bounded_share > MOST_BOUNDED:
+            warnings.append(
+                f"{bounded_share:.0%} of simulated steps left the range of the data and were put "
+                "back on its bounds: the policy goes where the model knows nothing; collect data "
+                "nearer to it."
+            )
         if weighted.mc_standard_error is None:
             warnings.append(
                 f"The weights of {weighting.label} rest on {ess:.1f} of {self.rollouts} rollouts, "
@@ -160,7 +170,7 @@ class FittedModel:
             seed=self.seed,
             rollouts=self.rollouts,
             ess=ess,
-            bounded_share=float(rollout.bounded_share[place]),
+            bounded_share=bounded_share,
             classifier_log_loss=None if report is None else report.log_loss,
             classifier_accuracy=None if report is None else report.accuracy,
             classifier_temperature=None if report is None else report.temperature,

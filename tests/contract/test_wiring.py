@@ -1,5 +1,6 @@
 """That the parts are joined as they should be: what a slip between two right parts would do."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -160,6 +161,17 @@ def test_many_policies_are_simulated_in_several_calls_with_the_same_numbers(fit,
     assert [call["policies"] for call in calls] == [2, 2, 1]
     for one, other in zip(together, apart, strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-5)
+
+
+def test_states_on_the_bounds_are_warned_of(bed, fit):
+    policy, _ = bed
+    assert fit.plain_model().estimate(policy).warnings == ()
+    tight = copy.deepcopy(fit.dynamics)
+    middle = (tight.low + tight.high) / 2
+    tight.low, tight.high = middle - 1e-3, middle + 1e-3
+    found = replace(fit.plain_model(), dynamics=tight).estimate(policy)
+    assert found.bounded_share == pytest.approx(1.0)
+    assert "100% of simulated steps left the range of the data" in found.warnings[0]
 
 
 def test_a_default_dtype_of_float64_changes_nothing(bed, fit):

@@ -121,8 +121,11 @@ class FittedModel:
                 progress=progress,
             )
             seconds = time.perf_counter() - started
+            rewards = together.discounted(self.estimand.discount)
             for place, index in enumerate(group.indices):
-                found[index] = [self._weigh(together, place, w, seconds) for w in weightings]
+                found[index] = [
+                    self._weigh(together, rewards[place], place, w, seconds) for w in weightings
+                ]
         return [found[index] for index in range(len(policies))]
 
     def _check_weighting(self, weighting: Weighting) -> None:
@@ -138,11 +141,10 @@ class FittedModel:
             )
 
     def _weigh(
-        self, rollout: Rollout, place: int, weighting: Weighting, seconds: float
+        self, rollout: Rollout, rewards: Tensor, place: int, weighting: Weighting, seconds: float
     ) -> Estimate:
-        """One policy's estimate from the rollouts of several."""
+        """One policy's estimate, from its discounted rewards `[n, T]` in rollouts of several."""
         log_ratio = rollout.conditional_log_ratio if weighting.conditional else rollout.log_ratio
-        rewards = rollout.discounted(self.estimand.discount)[place]
         ratios = torch.zeros_like(rewards) if log_ratio is None else log_ratio[place]
         weighted = weigh(rewards, ratios, weighting)
         report = None if self.ratio is None or weighting.form == "uniform" else self.ratio.report

@@ -39,17 +39,6 @@ class Rollout:
             torch.tensor(discount, dtype=torch.float64, device=step.device), step
         )
 
-    def policy(self, index: int) -> "Rollout":
-        """The rollouts of one of the P policies, its axis kept."""
-        one = slice(index, index + 1)
-        return Rollout(
-            self.rewards[one],
-            self.alive[one],
-            None if self.log_ratio is None else self.log_ratio[one],
-            None if self.conditional_log_ratio is None else self.conditional_log_ratio[one],
-            self.bounded_share[one],
-        )
-
 
 @torch.inference_mode()
 def simulate(

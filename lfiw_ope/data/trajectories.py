@@ -1,9 +1,9 @@
 """Logged episodes, stored flat."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +71,7 @@ class Trajectories:
             bounds clipped it. Clipped actions have point masses at the bounds, where a density
             ratio of `actions` would be wrong.
         env_id: the Gymnasium id of the environment, where known.
+        env_kwargs: what `gymnasium.make` was given beside the id.
 
     Raises:
         DataError: if shapes disagree, a number is not finite, or there is no transition.
@@ -86,6 +87,7 @@ class Trajectories:
     log_prob: FloatArray | None = None
     proposed_actions: FloatArray | None = None
     env_id: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.lengths).dtype, np.integer) and np.size(self.lengths):
@@ -233,6 +235,7 @@ class Trajectories:
             log_prob=None if self.log_prob is None else self.log_prob[rows],
             proposed_actions=None if self.proposed_actions is None else self.proposed_actions[rows],
             env_id=self.env_id,
+            env_kwargs=self.env_kwargs,
         )
 
     def __repr__(self) -> str:

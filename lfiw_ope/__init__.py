@@ -3,9 +3,10 @@
 Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
+from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.collect import collect
 from lfiw_ope.data.minari import load_minari, save_minari
-from lfiw_ope.data.trajectories import ActionSpec, Trajectories
+from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (

@@ -6,30 +6,33 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.nn.fit import EVALUATED_AT_ONCE, autocast, fit
+from lfiw_ope.nn.fit import autocast, fit
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, Reward, Termination, silent
+
+MOST_HELD_OUT = 1 << 16
+"""Held-out transitions that a look uses. Their mean loss is known to well below a percent by then;
+more of them, at 1e7 transitions, would cost more than the training."""
 
 
 class _OneStepLoss:
     """Squared error or Gaussian likelihood of standardised targets, and of termination."""
 
     def __init__(
-        self, model: EnsembleDynamics, train: TransitionTensors, held_out: TransitionTensors
+        self, model: EnsembleDynamics, log: DeviceLog, train: Tensor, held_out: Tensor
     ) -> None:
-        self.model, self.train, self.held_out = model, train, held_out
-        self.rows = train.state.shape[0]
+        self.model, self.log, self.train, self.held_out = model, log, train, held_out
+        self.rows = len(train)
 
     def content(self) -> tuple[str, Sequence[Tensor]]:
-        return repr(self.model.config), (*self.train, *self.held_out)
+        return repr(self.model.config), (*self.log, self.train, self.held_out)
 
     def targets(self, rows: TransitionTensors) -> Tensor:
-        moved = torch.cat((rows.next_state - rows.state, rows.reward[..., None]), -1)
-        standardised: Tensor = self.model.targets(moved)
+        standardised: Tensor = self.model.targets(_moved(rows))
         return standardised
 
     def _loss(self, rows: TransitionTensors) -> Tensor:
@@ -47,14 +50,13 @@ class _OneStepLoss:
         return loss
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        return self._loss(self.train.at(rows))
+        return self._loss(self.log.at(self.train[rows]))
 
     def held_out_loss(self) -> Tensor:
-        members, count = self.model.config.members, self.held_out.state.shape[0]
-        total = torch.zeros(members, device=self.held_out.state.device)
-        for chunk in torch.split(torch.arange(count, device=total.device), EVALUATED_AT_ONCE):
-            total += self._loss(self.held_out.at(chunk)) * chunk.numel()
-        return total / count
+        total = torch.zeros(self.model.config.members, device=self.held_out.device)
+        for rows in self.log.chunks(self.held_out):
+            total += self._loss(rows) * len(rows.reward)
+        return total / len(self.held_out)
 
     @torch.no_grad()
     def residual_moment(self) -> Tensor:
@@ -62,14 +64,17 @@ class _OneStepLoss:
         model = self.model
         size = model.target_size
         squares = torch.zeros((size, size), dtype=torch.float64, device=model.low.device)
-        count = self.held_out.state.shape[0]
-        for chunk in torch.split(torch.arange(count, device=squares.device), EVALUATED_AT_ONCE):
-            rows = self.held_out.at(chunk)
+        for rows in self.log.chunks(self.held_out):
             with autocast(squares.device, model.config.fit.precision):
                 outputs = model.member_outputs(rows.state, rows.action)
             error = (self.targets(rows) - outputs.mean).double().flatten(0, 1)
             squares += error.T @ error / model.config.members
-        return squares / count
+        return squares / len(self.held_out)
+
+
+def _moved(rows: TransitionTensors) -> Tensor:
+    """`[..., S + 1]`, what the networks predict: s' − s and the reward."""
+    return torch.cat((rows.next_state - rows.state, rows.reward[..., None]), -1)
 
 
 def _factor(moment: Tensor, diagonal: bool) -> Tensor:
@@ -83,11 +88,10 @@ def _factor(moment: Tensor, diagonal: bool) -> Tensor:
     return factor
 
 
-def _range(rows: TransitionTensors) -> tuple[Tensor, Tensor]:
-    """Lowest and highest of each state entry, before and after the step, and of the reward."""
-    states = torch.stack((rows.state, rows.next_state))
-    low = torch.cat((states.amin((0, 1)), rows.reward.amin()[None]))
-    high = torch.cat((states.amax((0, 1)), rows.reward.amax()[None]))
+def _range(log: DeviceLog) -> tuple[Tensor, Tensor]:
+    """Lowest and highest of each state entry and of the reward."""
+    low = torch.cat((log.states.amin(0), log.rewards.amin()[None]))
+    high = torch.cat((log.states.amax(0), log.rewards.amax()[None]))
     return low, high
 
 
@@ -121,17 +125,16 @@ def fit_dynamics(
         DivergedError: if a member's loss stops being finite.
     """
     device = torch.device(config.device)
-    rows = TransitionTensors.of(data.select(train).transitions(), device)
-    held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
-    moved = torch.cat((rows.next_state - rows.state, rows.reward[:, None]), -1)
+    log = DeviceLog.of(data, device)
+    rows = log.rows_of(train)
     # Over all the log: bounds are no fit, and an entry that is constant in one part may not be so
     # in another.
-    low, high = _range(TransitionTensors.of(data.transitions(), device))
+    low, high = _range(log)
     margin = torch.where(high > low, config.bound_margin * (high - low), 0.0)
     model = EnsembleDynamics(
         config,
-        Standardiser.of(torch.cat((rows.state, rows.action), -1)),
-        Standardiser.of(moved),
+        Standardiser.of(torch.cat((some.state, some.action), -1) for some in log.chunks(rows)),
+        Standardiser.of(_moved(some) for some in log.chunks(rows)),
         (low - margin, high + margin),
         state_size=data.state_size,
         learns_termination=termination is None and bool(data.terminated.any()),
@@ -139,7 +142,7 @@ def fit_dynamics(
         termination=termination,
         generator=torch_generator(seed, "dynamics", "weights"),
     ).to(device)
-    loss = _OneStepLoss(model, rows, held_out_rows)
+    loss = _OneStepLoss(model, log, rows, thin(log.rows_of(held_out), MOST_HELD_OUT))
     model.report = fit(
         model.network,
         loss,

@@ -8,14 +8,17 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.nn.fit import EVALUATED_AT_ONCE, autocast, fit
+from lfiw_ope.nn.fit import autocast, fit
 from lfiw_ope.ratio import ClassifierReport, DensityRatio, RatioConfig
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, silent
+
+MOST_HELD_OUT = 1 << 16
+"""Held-out transitions that calibration and the report rest on: more would not change them."""
 
 LOG_TEMPERATURE_BOUNDS = (-0.7, 5.0)
 """Early-stopped classifiers are hardly under-confident: logits are at most doubled, so that a
@@ -28,48 +31,44 @@ class _RealOrSimulated:
     def __init__(
         self,
         ratio: DensityRatio,
-        train: TransitionTensors,
-        held_out: TransitionTensors,
+        log: DeviceLog,
+        train: Tensor,
+        held_out: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.ratio = ratio
-        self.train = train
-        self.rows = train.state.shape[0]
+        self.ratio, self.log, self.train, self.held_out = ratio, log, train, held_out
+        self.rows = len(train)
         # Held-out negatives are drawn once: looks at the loss then differ by training alone.
-        simulated = ratio.dynamics.sample(held_out.state, held_out.action, generator)
-        given = ratio.given(held_out.state, held_out.action)
-        self.real_features = ratio.features(given, held_out)
-        self.simulated_features = ratio.features(given, simulated)
-        self.given = ratio.given(train.state, train.action)
-        self.train_features = ratio.features(self.given, train)
+        pairs = [self._features(rows, generator) for rows in log.chunks(held_out)]
+        self.real_features, self.simulated_features = (
+            torch.cat(features) for features in zip(*pairs, strict=True)
+        )
 
     def content(self) -> tuple[str, Sequence[Tensor]]:
         # Held-out negatives come from the model: another model is another training.
-        return repr(self.ratio.config), (*self.train, self.real_features, self.simulated_features)
+        own = (self.train, self.real_features, self.simulated_features)
+        return repr(self.ratio.config), (*self.log, *own)
+
+    def _features(
+        self, rows: TransitionTensors, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Of logged transitions `[B, F]`, and of as many simulated at the same (s, a)."""
+        ratio = self.ratio
+        simulated = ratio.dynamics.sample(rows.state, rows.action, generator)
+        given = ratio.given(rows.state, rows.action)
+        return ratio.features(given, rows), ratio.features(given, simulated)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        ratio, flat = self.ratio, rows.flatten()
-        simulated = ratio.dynamics.sample(
-            self.train.state[flat], self.train.action[flat], generator
-        )
-        features = ratio.features(self.given.at(flat), simulated).view(*rows.shape, -1)
-        both = torch.cat((self.train_features[rows], features), 1)
-        real_logits, simulated_logits = ratio.member_logits(both).chunk(2, 1)
+        logged = self.log.at(self.train[rows.flatten()])
+        pair = (some.view(*rows.shape, -1) for some in self._features(logged, generator))
+        logits = self.ratio.member_logits(torch.cat(tuple(pair), 1))
+        real_logits, simulated_logits = logits.chunk(2, 1)
         return log_loss(real_logits, simulated_logits)
 
     def held_out_logits(self) -> tuple[Tensor, Tensor]:
         """`[C, R]` of logged and of simulated held-out transitions."""
-        real, simulated = (
-            torch.cat(
-                [
-                    self.ratio.member_logits(chunk)
-                    for chunk in torch.split(features, EVALUATED_AT_ONCE)
-                ],
-                1,
-            )
-            for features in (self.real_features, self.simulated_features)
-        )
-        return real, simulated
+        member_logits = self.ratio.member_logits
+        return member_logits(self.real_features), member_logits(self.simulated_features)
 
     def held_out_loss(self) -> Tensor:
         return log_loss(*self.held_out_logits())
@@ -109,18 +108,24 @@ def fit_ratio(
         DivergedError: if a member's loss stops being finite.
     """
     device = dynamics.low.device
-    rows = TransitionTensors.of(data.select(train).transitions(), device)
-    held_out_rows = TransitionTensors.of(data.select(held_out).transitions(), device)
-    outcome = rows.next_state if config.features == "raw" else rows.next_state - rows.state
+    log = DeviceLog.of(data, device)
+    rows = log.rows_of(train)
     ratio = DensityRatio(
         config,
         dynamics,
-        Standardiser.of(torch.cat((rows.state, rows.action), -1)),
-        Standardiser.of(torch.cat((outcome, rows.reward[:, None]), -1)),
+        Standardiser.of(torch.cat((some.state, some.action), -1) for some in log.chunks(rows)),
+        Standardiser.of(
+            torch.cat((_outcome(some, config), some.reward[:, None]), -1)
+            for some in log.chunks(rows)
+        ),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
     objective = _RealOrSimulated(
-        ratio, rows, held_out_rows, torch_generator(seed, "ratio", "held out", device=device)
+        ratio,
+        log,
+        rows,
+        thin(log.rows_of(held_out), MOST_HELD_OUT),
+        torch_generator(seed, "ratio", "held out", device=device),
     )
     ratio.fit_report = fit(
         ratio.network,
@@ -133,6 +138,10 @@ def fit_ratio(
     )
     _calibrate(ratio, objective)
     return ratio.requires_grad_(False)
+
+
+def _outcome(rows: TransitionTensors, config: RatioConfig) -> Tensor:
+    return rows.next_state if config.features == "raw" else rows.next_state - rows.state
 
 
 @torch.no_grad()

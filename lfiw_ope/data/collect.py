@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from lfiw_ope.checks import whole
+from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.spaces import action_spec, decode_actions, flatten_states, gymnasium
-from lfiw_ope.data.trajectories import FloatArray, Trajectories
+from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.seeding import derive, torch_generator

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.data.trajectories import ActionSpec, FloatArray
+from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.data.log import FloatArray
 from lfiw_ope.errors import DataError, MissingDependencyError
 
 

@@ -1,29 +1,85 @@
-"""Logged transitions as tensors."""
+"""Logged transitions on a device: the log stands there once, and batches are indices into it."""
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lfiw_ope.data.trajectories import TransitionArrays
+from lfiw_ope.data.trajectories import Trajectories
+
+ROWS_AT_ONCE = 1 << 13
+"""Transitions handled together where all are passed through: bounds the memory it takes."""
 
 
 class TransitionTensors(NamedTuple):
-    """Logged transitions on a device, one a row; also a `Transition` of their own."""
+    """Some logged transitions; also a `Transition` of their own."""
 
-    state: Tensor  # [R, S]
-    action: Tensor  # [R, A]
-    reward: Tensor  # [R]
-    next_state: Tensor  # [R, S]
+    state: Tensor  # [..., S]
+    action: Tensor  # [..., A]
+    reward: Tensor  # [...]
+    next_state: Tensor  # [..., S]
+    terminated: Tensor  # [...] bool
+    bounded: Tensor  # [...] bool, all False
+
+
+class DeviceLog(NamedTuple):
+    """A log's arrays on a device. On the CPU they are the log's own memory, not a copy.
+
+    A state and its successor stand next to each other, so that neither needs a second copy: what a
+    transition costs is its row here and its index there.
+    """
+
+    states: Tensor  # [R + N, S]
+    actions: Tensor  # [R, A]
+    rewards: Tensor  # [R]
     terminated: Tensor  # [R] bool
-    bounded: Tensor  # [R] bool, all False
+    state_row: Tensor  # [R] int64, where each transition's state stands
+    first: Tensor  # [N] int64, each episode's first transition
+    lengths: Tensor  # [N] int64
 
     @classmethod
-    def of(cls, rows: TransitionArrays, device: torch.device) -> "TransitionTensors":
-        tensors = [torch.from_numpy(column).to(device) for column in rows[:5]]
-        state, action, reward, next_state, terminated = tensors
-        return cls(state, action, reward, next_state, terminated, torch.zeros_like(terminated))
+    def of(cls, data: Trajectories, device: torch.device | str) -> "DeviceLog":
+        terminated = np.zeros(data.num_transitions, bool)
+        terminated[data.offsets[1:] - 1] = data.terminated
+        episode = np.repeat(np.arange(data.num_episodes), data.lengths)
+        arrays = (
+            *(data.states, data.actions, data.rewards, terminated),
+            *(np.arange(data.num_transitions) + episode, data.offsets[:-1], data.lengths),
+        )
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
-    def at(self, rows: Tensor) -> "TransitionTensors":
-        """The rows with these indices, in the indices' shape."""
-        return TransitionTensors(*(column[rows] for column in self))
+    def rows_of(self, episodes: Sequence[int]) -> Tensor:
+        """`[R']` int64, the transitions of these episodes, in this order."""
+        chosen = torch.as_tensor(list(episodes), dtype=torch.int64, device=self.first.device)
+        lengths = self.lengths[chosen]
+        ends = lengths.cumsum(0)
+        begins = torch.repeat_interleave(self.first[chosen] - ends + lengths, lengths)
+        return begins + torch.arange(len(begins), device=begins.device)
+
+    def at(self, rows: Tensor) -> TransitionTensors:
+        """The transitions with these indices, in the indices' shape."""
+        flat = rows.flatten()
+        state_row = self.state_row.index_select(0, flat)
+        state, next_state = (self.states.index_select(0, state_row + i) for i in (0, 1))
+        action = self.actions.index_select(0, flat)
+        terminated = self.terminated.index_select(0, flat)
+        return TransitionTensors(
+            state.view(*rows.shape, -1),
+            action.view(*rows.shape, -1),
+            self.rewards.index_select(0, flat).view(rows.shape),
+            next_state.view(*rows.shape, -1),
+            terminated.view(rows.shape),
+            torch.zeros_like(terminated).view(rows.shape),
+        )
+
+    def chunks(self, rows: Tensor) -> Iterator[TransitionTensors]:
+        """The transitions with these indices `[R']`, some at a time."""
+        return (self.at(some) for some in torch.split(rows, ROWS_AT_ONCE))
+
+
+def thin(rows: Tensor, most: int) -> Tensor:
+    """At most `most` of these rows, evenly spaced: the same whatever the seed."""
+    return rows[:: max(1, math.ceil(len(rows) / most))]

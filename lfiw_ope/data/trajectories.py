@@ -1,75 +1,43 @@
-"""Logged episodes, stored flat."""
+"""Logged episodes, stored flat, and selections of them that share the storage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lfiw_ope.checks import real, whole
+from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.data.log import FloatArray, Log, TransitionArrays
 from lfiw_ope.errors import DataError
-
-FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ActionSpec:
-    """What an action is.
-
-    Attributes:
-        kind: "continuous" (a vector in the environment's units) or "discrete" (one-hot).
-        size: A, the entries of an action.
-        low: A lower bounds of a continuous action, -inf where it has none; empty if discrete.
-        high: A upper bounds, likewise.
-    """
-
-    kind: Literal["continuous", "discrete"]
-    size: int
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    @classmethod
-    def continuous(cls, low: ArrayLike, high: ArrayLike) -> "ActionSpec":
-        lows, highs = np.ravel(np.asarray(low, float)), np.ravel(np.asarray(high, float))
-        return cls("continuous", lows.size, tuple(lows.tolist()), tuple(highs.tolist()))
-
-    @classmethod
-    def discrete(cls, n: int) -> "ActionSpec":
-        return cls("discrete", n)
+from lfiw_ope.seeding import numpy_generator
 
 
-class TransitionArrays(NamedTuple):
-    """All R transitions of a data set, one a row, in logged order."""
-
-    state: FloatArray  # [R, S]
-    action: FloatArray  # [R, A]
-    reward: FloatArray  # [R]
-    next_state: FloatArray  # [R, S]
-    terminated: NDArray[np.bool_]  # [R]
-    episode: NDArray[np.int64]  # [R]
-
-
-@dataclass(frozen=True, repr=False, eq=False)
 class Trajectories:
     """N logged episodes of a behaviour policy.
 
     Episode i has `lengths[i]` transitions and `lengths[i] + 1` states: the last observation is
     kept, so the last transition of a truncated episode is a transition like any other.
 
-    Attributes:
-        states: `[R + N, S]` float32, the episodes' states one after the other.
-        actions: `[R, A]` float32, as the environment executed them (one-hot if discrete).
-        rewards: `[R]` float32, in the environment's units.
-        lengths: `[N]` int64, transitions of each episode.
+    `select` and its kin give a view: it holds which episodes it is made of, and the arrays stay
+    where they are. The arrays of a view of consecutive episodes are slices of the storage; those
+    of any other view are gathered when they are asked for, and not kept.
+
+    Args:
+        states: `[R + N, S]`, the episodes' states one after the other.
+        actions: `[R, A]`, as the environment executed them (one-hot if discrete).
+        rewards: `[R]`, in the environment's units.
+        lengths: `[N]`, transitions of each episode.
         terminated: `[N]` bool, the environment reached a terminal state: no value after it.
         truncated: `[N]` bool, the log ends (time limit, cut) where the environment would go on.
         action_spec: what an action is.
-        log_prob: `[R]` float32 or None, the behaviour policy's log-probability of its own draw:
-            of `proposed_actions` where those are carried, else of `actions`.
-        proposed_actions: `[R, A]` float32 or None, the behaviour's draw before the environment's
-            bounds clipped it. Clipped actions have point masses at the bounds, where a density
-            ratio of `actions` would be wrong.
+        log_prob: `[R]` or None, the behaviour policy's log-probability of its own draw: of
+            `proposed_actions` where those are carried, else of `actions`.
+        proposed_actions: `[R, A]` or None, the behaviour's draw before the environment's bounds
+            clipped it. Clipped actions have point masses at the bounds, where a density ratio of
+            `actions` would be wrong.
         env_id: the Gymnasium id of the environment, where known.
         env_kwargs: what `gymnasium.make` was given beside the id.
 
@@ -77,73 +45,84 @@ class Trajectories:
         DataError: if shapes disagree, a number is not finite, or there is no transition.
     """
 
-    states: FloatArray
-    actions: FloatArray
-    rewards: FloatArray
     lengths: NDArray[np.int64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    action_spec: ActionSpec
-    log_prob: FloatArray | None = None
-    proposed_actions: FloatArray | None = None
-    env_id: str | None = None
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not np.issubdtype(np.asarray(self.lengths).dtype, np.integer) and np.size(self.lengths):
-            raise DataError("lengths are no whole numbers; they count each episode's transitions.")
-        for name, dtype in (("lengths", np.int64), ("terminated", bool), ("truncated", bool)):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
-        for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, np.ascontiguousarray(value, np.float32))
-        self._check_shapes()
-        self._check_values()
-
-    def _check_shapes(self) -> None:
-        episodes = self.lengths.size
-        if self.lengths.ndim != 1 or episodes == 0:
-            raise DataError("The data hold no episode; at least one is needed.")
-        if int(self.lengths.min()) < 1:
-            empty = int(np.argmin(self.lengths))
-            raise DataError(f"Episode {empty} has no transition; leave empty episodes out.")
-        rows, size = self.num_transitions, self.action_spec.size
-        wanted: dict[str, tuple[int, ...]] = {
-            "states": (rows + episodes, self.states.shape[-1] if self.states.ndim else 0),
-            "actions": (rows, size),
-            "rewards": (rows,),
-            "log_prob": (rows,),
-            "proposed_actions": (rows, size),
-            "terminated": (episodes,),
-            "truncated": (episodes,),
+    def __init__(
+        self,
+        *,
+        states: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        lengths: ArrayLike,
+        terminated: ArrayLike,
+        truncated: ArrayLike,
+        action_spec: ActionSpec,
+        log_prob: ArrayLike | None = None,
+        proposed_actions: ArrayLike | None = None,
+        env_id: str | None = None,
+        env_kwargs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        arrays: dict[str, Any] = {  # whatever they are, Log makes arrays of them
+            "states": np.asarray(states),
+            "actions": np.asarray(actions),
+            "rewards": np.asarray(rewards),
+            "lengths": lengths,
+            "terminated": terminated,
+            "truncated": truncated,
+            "log_prob": log_prob,
+            "proposed_actions": proposed_actions,
         }
-        for name, shape in wanted.items():
-            value = getattr(self, name)
-            if value is not None and value.shape != shape:
-                raise DataError(
-                    f"{name} has shape {value.shape}; {episodes} episodes with {rows} transitions "
-                    f"in all need {shape} (states keep each episode's last observation)."
-                )
+        log = Log(**arrays, action_spec=action_spec)
+        self._be(log, np.arange(len(log.lengths)), env_id, dict(env_kwargs))
 
-    def _check_values(self) -> None:
-        for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):
-            value = getattr(self, name)
-            if value is None or np.isfinite(value).all():
-                continue
-            row = int(np.argwhere(~np.isfinite(value))[0][0])
-            bad = int((~np.isfinite(value)).sum())
-            raise DataError(
-                f"{name} holds {bad} entries that are not finite, the first in row {row}; "
-                "drop or repair the episodes that hold them."
-            )
-        if self.action_spec.kind == "discrete" and not (
-            np.isin(self.actions, (0.0, 1.0)).all() and (self.actions.sum(1) == 1.0).all()
-        ):
-            raise DataError(
-                "The action space is discrete but actions are not one-hot rows; "
-                "encode action k as row k of the identity matrix."
-            )
+    def _be(
+        self, log: Log, chosen: NDArray[np.int64], env_id: str | None, env_kwargs: dict[str, Any]
+    ) -> None:
+        self._log, self._chosen = log, chosen
+        self.env_id, self.env_kwargs = env_id, env_kwargs
+        self.lengths = log.lengths[chosen]
+        self.terminated, self.truncated = log.terminated[chosen], log.truncated[chosen]
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        return self._log.action_spec
+
+    @property
+    def states(self) -> FloatArray:
+        """`[R + N, S]` float32"""
+        return self._log.states[self._rows(state=True)]
+
+    @property
+    def actions(self) -> FloatArray:
+        """`[R, A]` float32"""
+        return self._log.actions[self._rows()]
+
+    @property
+    def rewards(self) -> FloatArray:
+        """`[R]` float32"""
+        return self._log.rewards[self._rows()]
+
+    @property
+    def log_prob(self) -> FloatArray | None:
+        """`[R]` float32, or None."""
+        return None if self._log.log_prob is None else self._log.log_prob[self._rows()]
+
+    @property
+    def proposed_actions(self) -> FloatArray | None:
+        """`[R, A]` float32, or None."""
+        proposed = self._log.proposed_actions
+        return None if proposed is None else proposed[self._rows()]
+
+    def _rows(self, *, state: bool = False) -> slice | NDArray[np.int64]:
+        """Where the view's transitions, or states, stand in the storage."""
+        first = self._log.offsets[self._chosen] + (self._chosen if state else 0)
+        lengths = self.lengths + state
+        if (np.diff(self._chosen) == 1).all():
+            return slice(int(first[0]), int(first[0] + lengths.sum()))
+        begins = np.repeat(first - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
+        return begins + np.arange(int(lengths.sum()))
 
     @property
     def num_episodes(self) -> int:
@@ -155,7 +134,7 @@ class Trajectories:
 
     @property
     def state_size(self) -> int:
-        return int(self.states.shape[1])
+        return int(self._log.states.shape[1])
 
     @property
     def action_size(self) -> int:
@@ -174,7 +153,8 @@ class Trajectories:
     @property
     def initial_states(self) -> FloatArray:
         """`[N, S]`"""
-        return self.states[self.state_offsets[:-1]]
+        first: FloatArray = self._log.states[self._log.offsets[self._chosen] + self._chosen]
+        return first
 
     def transitions(self) -> TransitionArrays:
         """All transitions, one a row; `terminated` is True on a terminated episode's last row."""
@@ -182,13 +162,9 @@ class Trajectories:
         row = np.arange(self.num_transitions) + episode
         terminated = np.zeros(self.num_transitions, bool)
         terminated[self.offsets[1:] - 1] = self.terminated
+        states = self.states
         return TransitionArrays(
-            self.states[row],
-            self.actions,
-            self.rewards,
-            self.states[row + 1],
-            terminated,
-            episode,
+            states[row], self.actions, self.rewards, states[row + 1], terminated, episode
         )
 
     def returns(self, horizon: int | None = None, discount: float = 1.0) -> NDArray[np.float64]:
@@ -202,7 +178,7 @@ class Trajectories:
     def select(
         self, episodes: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]
     ) -> "Trajectories":
-        """The episodes with these indices, in this order; or those where a mask `[N]` is True.
+        """A view of the episodes with these indices, in this order, or where a mask `[N]` is True.
 
         Raises:
             DataError: if there is none, or an index is out of range or no whole number.
@@ -222,21 +198,44 @@ class Trajectories:
                 f"Episode indices run from {chosen.min()} to {chosen.max()}; "
                 f"the data have episodes 0 to {self.num_episodes - 1}."
             )
-        rows = _ranges(self.offsets[chosen], self.lengths[chosen])
-        state_rows = _ranges(self.state_offsets[chosen], self.lengths[chosen] + 1)
-        return Trajectories(
-            states=self.states[state_rows],
-            actions=self.actions[rows],
-            rewards=self.rewards[rows],
-            lengths=self.lengths[chosen],
-            terminated=self.terminated[chosen],
-            truncated=self.truncated[chosen],
-            action_spec=self.action_spec,
-            log_prob=None if self.log_prob is None else self.log_prob[rows],
-            proposed_actions=None if self.proposed_actions is None else self.proposed_actions[rows],
-            env_id=self.env_id,
-            env_kwargs=self.env_kwargs,
-        )
+        view = Trajectories.__new__(Trajectories)
+        view._be(self._log, self._chosen[chosen], self.env_id, self.env_kwargs)
+        return view
+
+    def first(self, episodes: int) -> "Trajectories":
+        """A view of the first `episodes` episodes, or of all where there are fewer."""
+        most = whole("episodes", episodes, least=1)
+        return self.select(np.arange(min(most, self.num_episodes)))
+
+    def sample(self, episodes: int, *, seed: int) -> "Trajectories":
+        """A view of `episodes` episodes, drawn without replacement.
+
+        Raises:
+            ConfigError: if `episodes` is below 1.
+            DataError: if there are not as many.
+        """
+        if whole("episodes", episodes, least=1) > self.num_episodes:
+            raise DataError(f"{episodes} of {self.num_episodes} episodes cannot be drawn.")
+        order = numpy_generator(seed, "select").permutation(self.num_episodes)
+        return self.select(np.sort(order[:episodes]))
+
+    def by_return(
+        self, lowest: float = -np.inf, highest: float = np.inf, *, discount: float = 1.0
+    ) -> "Trajectories":
+        """A view of the episodes whose logged return lies in [lowest, highest], in logged order.
+
+        Raises:
+            DataError: if there is none.
+        """
+        real("highest", highest, least=real("lowest", lowest, least=-np.inf))
+        returns = self.returns(discount=discount)
+        chosen = (returns >= lowest) & (returns <= highest)
+        if not chosen.any():
+            raise DataError(
+                f"No episode's return lies in [{lowest:g}, {highest:g}]; the data's run from "
+                f"{returns.min():g} to {returns.max():g}."
+            )
+        return self.select(chosen)
 
     def __repr__(self) -> str:
         lengths = f"{self.lengths.min()} to {self.lengths.max()}"
@@ -245,11 +244,5 @@ class Trajectories:
             f"{self.num_transitions} transitions, lengths {lengths}, states [{self.state_size}], "
             f"actions [{self.action_size}] {self.action_spec.kind}, "
             f"{int(self.terminated.sum())} terminated, "
-            f"log_prob {'carried' if self.log_prob is not None else 'absent'})"
+            f"log_prob {'carried' if self._log.log_prob is not None else 'absent'})"
         )
-
-
-def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The integers start .. start + length - 1 of each pair, one after the other."""
-    begins = np.repeat(starts - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
-    return begins + np.arange(int(lengths.sum()))

@@ -1,7 +1,7 @@
 """Many small networks in one call, and the standardisation around them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -88,12 +88,24 @@ class Standardiser(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, rows: Tensor) -> "Standardiser":
-        """From rows `[R, D]`. Moments in float64: float32 sums of 1e6 rows lose digits."""
-        wide = rows.double()
-        mean, scale = wide.mean(0), wide.std(0, correction=0)
-        floor = 1e-6 * wide.abs().amax(0).clamp_min(1e-6)
-        scale = torch.where(scale > floor, scale, torch.ones_like(scale))
+    def of(cls, chunks: Iterable[Tensor]) -> "Standardiser":
+        """From rows `[R, D]`, given in chunks, so that they need not be in memory together.
+
+        Moments are float64, merged chunk by chunk (Chan et al. 1983): float32 sums of 1e6 rows
+        lose digits.
+        """
+        count = 0
+        mean = squares = largest = torch.zeros((), dtype=torch.float64)
+        for chunk in chunks:
+            rows = chunk.double()
+            new, total = len(rows), count + len(rows)
+            shift = rows.mean(0) - mean
+            squares = squares + (rows - rows.mean(0)).square().sum(0)
+            squares = squares + shift.square() * (count * new / total)
+            mean, count = mean + shift * (new / total), total
+            largest = torch.maximum(largest.to(rows.device), rows.abs().amax(0))
+        scale = (squares / count).sqrt()
+        scale = torch.where(scale > 1e-6 * largest.clamp_min(1e-6), scale, torch.ones_like(scale))
         return cls(mean.float(), scale.float())
 
     def forward(self, x: Tensor) -> Tensor:

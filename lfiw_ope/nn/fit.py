@@ -18,9 +18,6 @@ from lfiw_ope.errors import ConfigError, DivergedError
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.types import Progress, silent
 
-EVALUATED_AT_ONCE = 8192
-"""Held-out rows in one forward pass: bounds the memory of a look, not its result."""
-
 
 class Objective(Protocol):
     """What is minimised, for E members at once."""

@@ -9,7 +9,7 @@ import torch
 from testbeds import ExactRatio, linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import TransitionTensors
+from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.ratio_fit import log_loss
 
 FIT = ope.FitConfig(updates=1500, evaluate_every=100, batch_size=256)
@@ -79,7 +79,8 @@ def test_the_held_out_log_loss_is_near_the_best_there_is(bed, ratio):
     """
     truth, model, policy, _ = bed
     data = log_of(truth, policy, episodes=4000, horizon=15, seed=77)
-    rows = TransitionTensors.of(data.transitions(), torch.device("cpu"))
+    log = DeviceLog.of(data, "cpu")
+    rows = log.at(log.rows_of(range(data.num_episodes)))
     exact = ExactRatio(truth, model)
     simulated = model.sample(rows.state, rows.action, torch.Generator().manual_seed(0))
     real, drawn = (exact.log_ratio(rows.state, rows.action, of) for of in (rows, simulated))

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "lfiw_ope"
 
 ORDER = [
     *("errors", "checks", "types", "estimand", "seeding"),
-    *("data.trajectories", "data.tensors", "data.split"),
+    *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
     *("nn.ensemble", "nn.dealing", "nn.fit_config", "nn.fit"),
     *("policies.heads", "policies.mlp", "policies.actor_file", "policies.sb3", "policies.stacking"),
     *("data.spaces", "data.collect", "data.minari"),

@@ -75,3 +75,37 @@ def test_select_takes_a_mask():
 def test_select_refuses_what_is_not_there(episodes):
     with pytest.raises(DataError, match=r"[Ee]pisode"):
         ragged().select(episodes)
+
+
+def test_a_selection_shares_the_storage():
+    data = ragged()
+    later = data.select([1, 2])
+    assert np.shares_memory(later.states, data.states)
+    assert np.shares_memory(later.actions, data.actions)
+    assert later.states[:, 0].tolist() == [3, 4, 5, 6, 7, 8]
+    # A view of episodes that are not consecutive keeps their indices alone, and gathers on demand.
+    apart = data.select([2, 0])
+    assert apart._log is data._log
+    assert apart.select([1]).states[:, 0].tolist() == [0, 1, 2]
+    assert apart.select([1]).log_prob.tolist() == [0, -1]
+    assert apart.returns().tolist() == [15, 3]
+
+
+def test_selecting_the_first_by_return_and_by_seed():
+    data = ragged()
+    assert data.first(2).returns().tolist() == [3, 3]
+    assert data.first(9).num_episodes == 3
+    assert data.by_return(4).returns().tolist() == [15]
+    assert data.by_return(highest=3).lengths.tolist() == [2, 1]
+    drawn = [data.sample(2, seed=seed).lengths.tolist() for seed in range(12)]
+    assert drawn[0] == data.sample(2, seed=0).lengths.tolist()
+    assert {tuple(lengths) for lengths in drawn} == {(2, 1), (2, 3), (1, 3)}
+    with pytest.raises(DataError, match=r"in \[16, inf\]; the data's run from 3 to 15"):
+        data.by_return(16)
+    with pytest.raises(DataError, match="4 of 3 episodes"):
+        data.sample(4, seed=0)
+
+
+def test_float32_arrays_are_kept_and_not_copied():
+    states = np.zeros((9, 2), np.float32)
+    assert np.shares_memory(ragged(states=states).states, states)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lfiw_ope.checks import choice, real, whole, widths
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.dealing import deal, hand_out, take_back
+from lfiw_ope.nn.dealing import Deal
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
@@ -131,7 +131,9 @@ class EnsembleDynamics(nn.Module):
 
     def member_outputs(self, state: Tensor, action: Tensor) -> Outputs:
         """All members at their own rows `[M, B, ·]`, or all at the same rows `[B, ·]`."""
-        raw = self.network(self.inputs(torch.cat((state, action), -1)))
+        return self._outputs(self.network(self.inputs(torch.cat((state, action), -1))))
+
+    def _outputs(self, raw: Tensor) -> Outputs:
         size = self.target_size
         log_scale = None
         if self.config.noise == "gaussian":
@@ -156,37 +158,38 @@ class EnsembleDynamics(nn.Module):
         lead, n = state.shape[:-2], state.shape[-2]
         batch = state.reshape(-1, n, state.shape[-1])
         batch_action = action.reshape(-1, n, action.shape[-1])
-        slot = deal(n, self.config.members, state.device, generator)
-        hands = (hand_out(batch, slot), hand_out(batch_action, slot))
+        deal = Deal.draw(n, self.config.members, state.device, generator, policies=len(batch))
+        inputs = deal.out(self.inputs(torch.cat((batch, batch_action), -1)))
         with autocast(state.device, self.config.fit.precision):
-            outputs = self.member_outputs(*hands)
-        mean = take_back(outputs.mean, slot, n)
+            raw = self.network(inputs)
+        drawn = self._draw(batch, batch_action, self._outputs(deal.back(raw)), generator)
+        return ModelTransition(*(field.view(*lead, *field.shape[1:]) for field in drawn))
+
+    def _draw(
+        self, state: Tensor, action: Tensor, outputs: Outputs, generator: torch.Generator
+    ) -> ModelTransition:
+        """Noise and bounding, given what each row's member says, `[P, n, ·]`."""
+        n = state.shape[-2]
         noise = torch.randn(
             (n, self.target_size), generator=generator, device=state.device, dtype=state.dtype
         )
         noise = noise @ self.noise_factor.T
         if outputs.log_scale is not None:
-            noise = noise * take_back(outputs.log_scale, slot, n).exp()
-        target = self.targets.inverse(mean + noise)
-        free = torch.cat((batch + target[..., :-1], target[..., -1:]), -1)
+            noise = noise * outputs.log_scale.exp()
+        free = self.targets.inverse(outputs.mean + noise)
+        free[..., :-1] += state
         kept = torch.clamp(free, self.low, self.high)
         next_state, reward = kept[..., :-1], kept[..., -1]
         # An entry that never varies in the data is pinned: that is no excursion to count.
         outside = (kept != free) & (self.low < self.high)
         if self.reward_rule is not None:
-            reward = self.reward_rule(batch, batch_action, next_state)
+            reward = self.reward_rule(state, action, next_state)
             outside = outside[..., :-1]
         bounded = outside.any(-1)
         terminated = torch.zeros_like(bounded)
         if self.termination_rule is not None:
-            terminated = self.termination_rule(batch, batch_action, next_state)
+            terminated = self.termination_rule(state, action, next_state)
         elif outputs.termination_logit is not None:
-            probability = take_back(outputs.termination_logit[..., None], slot, n)[..., 0].sigmoid()
             draw = torch.rand(n, generator=generator, device=state.device)
-            terminated = draw < probability
-        return ModelTransition(
-            next_state.view(*lead, n, -1),
-            reward.view(*lead, n),
-            terminated.view(*lead, n),
-            bounded.view(*lead, n),
-        )
+            terminated = draw < outputs.termination_logit.sigmoid()
+        return ModelTransition(next_state, reward, terminated, bounded)

@@ -133,8 +133,10 @@ def fit_dynamics(
     margin = torch.where(high > low, config.bound_margin * (high - low), 0.0)
     model = EnsembleDynamics(
         config,
-        Standardiser.of(torch.cat((some.state, some.action), -1) for some in log.chunks(rows)),
-        Standardiser.of(_moved(some) for some in log.chunks(rows)),
+        Standardiser.of_chunks(
+            torch.cat((some.state, some.action), -1) for some in log.chunks(rows)
+        ),
+        Standardiser.of_chunks(_moved(some) for some in log.chunks(rows)),
         (low - margin, high + margin),
         state_size=data.state_size,
         learns_termination=termination is None and bool(data.terminated.any()),

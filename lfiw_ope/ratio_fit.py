@@ -113,8 +113,10 @@ def fit_ratio(
     ratio = DensityRatio(
         config,
         dynamics,
-        Standardiser.of(torch.cat((some.state, some.action), -1) for some in log.chunks(rows)),
-        Standardiser.of(
+        Standardiser.of_chunks(
+            torch.cat((some.state, some.action), -1) for some in log.chunks(rows)
+        ),
+        Standardiser.of_chunks(
             torch.cat((_outcome(some, config), some.reward[:, None]), -1)
             for some in log.chunks(rows)
         ),

@@ -79,6 +79,10 @@ class DeviceLog(NamedTuple):
         """The transitions with these indices `[R']`, some at a time."""
         return (self.at(some) for some in torch.split(rows, ROWS_AT_ONCE))
 
+    def inputs(self, rows: Tensor) -> Iterator[Tensor]:
+        """`[·, S + A]`, states and actions of these transitions, some at a time."""
+        return (torch.cat((some.state, some.action), -1) for some in self.chunks(rows))
+
 
 def thin(rows: Tensor, most: int) -> Tensor:
     """At most `most` of these rows, evenly spaced: the same whatever the seed."""

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +16,26 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
 }
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": partial(nn.functional.silu, inplace=True),
+    "tanh": torch.tanh_,
+    "relu": torch.relu_,
+}
+
+BLOCK_BYTES = {"cpu": 3 << 19, "cuda": 1 << 28}
+"""What a block of hidden activations takes where no gradient is wanted: on a CPU it stays in the
+cache, which at 1e5 rows is twice as fast as passing over memory layer by layer."""
 
 
 class BatchedMLP(nn.Module):
-    """E fully connected networks of one shape, evaluated by one `baddbmm` a layer.
+    """E fully connected networks of one shape, evaluated by one batched product a layer.
 
     Every parameter leads with the E axis, so a member is a slice, and stacking two nets is a
     concatenation. The last layer is always float32: under bf16 autocast the hidden products,
     nearly all of the work, are fast, and outputs keep their precision.
+
+    Where no gradient is wanted, rows go through all layers in blocks, in buffers that are used
+    again; results differ from the other path by rounding alone.
 
     Args:
         members: E.
@@ -45,6 +59,7 @@ class BatchedMLP(nn.Module):
         self.activation = activation
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
+        self._converted: tuple[list[Any], list[tuple[Tensor, Tensor]]] | None = None
         for fan_in, fan_out in pairwise(self.sizes):
             for parameters, shape in (
                 (self.weights, (members, fan_in, fan_out)),
@@ -58,19 +73,53 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
+        rows = x if x.dim() == 3 else x.expand(self.members, -1, -1)
+        if not torch.is_grad_enabled():
+            return self._in_blocks(rows)
         act = ACTIVATIONS[self.activation]
-        hidden = list(zip(self.weights[:-1], self.biases[:-1], strict=True))
-        if x.dim() == 2 and hidden:
-            # Shared rows: one product for all networks' first layers, and no copies of the rows.
-            weight, bias = hidden.pop(0)
-            wide = torch.addmm(bias.flatten(), x, weight.transpose(0, 1).flatten(1))
-            x = act(wide.view(len(x), self.members, -1).transpose(0, 1))
-        elif x.dim() == 2:
-            x = x.expand(self.members, -1, -1)
-        for weight, bias in hidden:
-            x = act(torch.baddbmm(bias, x, weight))
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            rows = act(torch.baddbmm(bias, rows, weight))
         with torch.autocast(x.device.type, enabled=False):
-            return torch.baddbmm(self.biases[-1], x.float(), self.weights[-1])
+            return self._last(rows)
+
+    def _last(self, hidden: Tensor) -> Tensor:
+        # Transposed, [out, W] @ [W, B]: a product with few columns is slow, one with few rows not.
+        product = torch.bmm(self.weights[-1].transpose(1, 2), hidden.float().transpose(1, 2))
+        output: Tensor = product.transpose(1, 2) + self.biases[-1]
+        return output
+
+    def _in_blocks(self, rows: Tensor) -> Tensor:
+        kind = rows.device.type
+        low = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if low else self.weights[0].dtype
+        layers, act = self._cast(dtype), _IN_PLACE[self.activation]
+        members, count, width = self.members, rows.shape[1], max(self.sizes[1:])
+        most = max(64, BLOCK_BYTES.get(kind, 1 << 28) // (members * width * dtype.itemsize))
+        block = math.ceil(count / max(1, math.ceil(count / most)))  # of even size
+        output = rows.new_empty((members, count, self.sizes[-1]), dtype=torch.float32)
+        buffers = [rows.new_empty((members * block * size), dtype=dtype) for size in (width,) * 2]
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, count, max(1, block)):
+                hidden = rows[:, start : start + block].to(dtype)
+                for i, (weight, bias) in enumerate(layers):
+                    shape = (members, hidden.shape[1], weight.shape[2])
+                    out = buffers[i % 2][: math.prod(shape)].view(shape)
+                    hidden = act(torch.baddbmm(bias, hidden, weight, out=out))
+                output[:, start : start + block] = self._last(hidden)
+        return output
+
+    def _cast(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Hidden layers in another type; frozen ones are converted once, until they change."""
+        pairs = list(zip(self.weights[:-1], self.biases[:-1], strict=True))
+        if not pairs or dtype == pairs[0][0].dtype:
+            return pairs
+        # A fused optimiser changes weights without a trace in their version: only weights that
+        # nothing trains can be told to be the same.
+        frozen = not any(p.requires_grad or p.is_inference() for pair in pairs for p in pair)
+        state = [dtype, *((p.data_ptr(), p._version) for pair in pairs for p in pair if frozen)]
+        if not frozen or self._converted is None or self._converted[0] != state:
+            self._converted = state, [(w.to(dtype), b.to(dtype)) for w, b in pairs]
+        return self._converted[1]
 
 
 class Standardiser(nn.Module):
@@ -88,7 +137,7 @@ class Standardiser(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, chunks: Iterable[Tensor]) -> "Standardiser":
+    def of_chunks(cls, chunks: Iterable[Tensor]) -> "Standardiser":
         """From rows `[R, D]`, given in chunks, so that they need not be in memory together.
 
         Moments are float64, merged chunk by chunk (Chan et al. 1983): float32 sums of 1e6 rows

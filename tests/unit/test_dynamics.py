@@ -8,7 +8,7 @@ from testbeds import linear_gaussian, log_of, tabular
 import lfiw_ope as ope
 from lfiw_ope.dynamics import LOG_SCALE_BOUNDS
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.dealing import deal, hand_out, take_back
+from lfiw_ope.nn.dealing import Deal
 
 SMALL = ope.FitConfig(updates=300, evaluate_every=100, batch_size=128)
 
@@ -44,8 +44,8 @@ def generator(seed=0):
 @pytest.mark.parametrize(("n", "members"), [(1, 5), (7, 3), (12, 4), (3, 1)])
 def test_dealing_out_and_taking_back_is_the_identity(n, members):
     rows = torch.arange(2.0 * n).view(2, n, 1)
-    slot = deal(n, members, rows.device, generator())
-    assert torch.equal(take_back(hand_out(rows, slot), slot, n), rows)
+    deal = Deal.draw(n, members, rows.device, generator(), policies=2)
+    assert torch.equal(deal.back(deal.out(rows)), rows)
 
 
 @pytest.mark.parametrize("n", [1, 7, 10])
@@ -54,11 +54,9 @@ def test_each_row_meets_each_member_equally_often(n):
     random = generator()
     count = torch.zeros(n, members)
     for _ in range(draws):
-        slot = deal(n, members, torch.device("cpu"), random)
-        member = torch.arange(members)[:, None].expand_as(slot)
-        count += torch.nn.functional.one_hot(
-            take_back(member.reshape(members, -1, 1), slot, n)[0, :, 0], members
-        )
+        deal = Deal.draw(n, members, torch.device("cpu"), random, policies=1)
+        member = torch.arange(members)[:, None].expand(members, deal.rows.shape[2])
+        count += torch.nn.functional.one_hot(deal.back(member[..., None])[0, :, 0], members)
     # A share of draws has a standard error of at most sqrt(0.2 * 0.8 / 20000); 4.5 of them leave
     # a chance of 1e-5 for each of at most 50 cells.
     assert (count / draws - 1 / members).abs().max() < 4.5 * math.sqrt(0.16 / draws)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
-from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
+from lfiw_ope.nn.ensemble import BLOCK_BYTES, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import fit
 
 
@@ -104,7 +104,7 @@ def test_unknown_activation_is_refused():
 def test_standardiser_leaves_constants_alone():
     rows = torch.randn((1000, 3), generator=torch.Generator().manual_seed(0)) * 7 + 100
     rows[:, 1] = 0.1
-    of = Standardiser.of(rows)
+    of = Standardiser.of_chunks(rows.split([1, 300, 699]))
     z = of(rows)
     assert z[:, [0, 2]].std(0, correction=0).tolist() == pytest.approx([1, 1], rel=1e-4)
     assert z[:, 1].abs().max() < 1e-6
@@ -229,3 +229,31 @@ def test_settings_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ConfigError, match=f"{name} is .*; it must be"):
         FitConfig(**wrong)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_rows_in_blocks_are_the_rows_together(precision, monkeypatch):
+    """Without gradients rows pass in blocks; 1000 bytes make 50 of them of 1000 rows."""
+    network, x = batched(), torch.randn(3, 1000, 4, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setitem(BLOCK_BYTES, "cpu", 1000)
+    tolerance = 1e-6 if precision == torch.float32 else 2**-7
+    with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+        for rows in (x, x[0]):  # each network its own rows, or all the same
+            together = network(rows).detach()
+            with torch.no_grad():
+                apart = network(rows)
+            torch.testing.assert_close(apart, together, rtol=tolerance, atol=tolerance)
+
+
+def test_low_precision_follows_the_weights():
+    network, x = batched().requires_grad_(False), torch.ones(3, 5, 4)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        before = network(x)
+        network.weights[0].mul_(2)
+        assert not torch.equal(network(x), before)
+        network.weights[0].mul_(0.5)
+        assert torch.equal(network(x), before)
+        # What trains is converted at every call: fused optimisers leave no trace in the version.
+        network.requires_grad_(True)
+        network.weights[0].data.mul_(2)
+        assert not torch.equal(network(x), before)

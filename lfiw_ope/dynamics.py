@@ -165,6 +165,32 @@ class EnsembleDynamics(nn.Module):
         drawn = self._draw(batch, batch_action, self._outputs(deal.back(raw)), generator)
         return ModelTransition(*(field.view(*lead, *field.shape[1:]) for field in drawn))
 
+    @torch.no_grad()
+    def draw(
+        self, state: Tensor, action: Tensor, count: int, generator: torch.Generator
+    ) -> ModelTransition:
+        """`count` independent draws at each (s, a) of `[P, n, ·]`, fields `[count, P, n, ·]`.
+
+        Every draw's member is uniform, so each is distributed as `sample`'s. All members are
+        evaluated at each (s, a) once, and the draws choose among them: M networks, not `count`.
+        """
+        with torch.autocast(state.device.type, enabled=False):
+            policies, n = state.shape[:2]
+            inputs = self.inputs(torch.cat((state, action), -1)).flatten(0, 1)
+            with autocast(state.device, self.config.fit.precision):
+                raw = self.network(inputs).flatten(0, 1)
+            # Drawn for the draws and the n axis; policies share them.
+            member = torch.randint(
+                self.config.members, (count, n), generator=generator, device=state.device
+            )
+            row = torch.arange(policies * n, device=state.device).view(policies, 1, n)
+            chosen = raw.index_select(0, (member * (policies * n) + row).flatten())
+            outputs = self._outputs(chosen.view(policies, count * n, -1))
+            wide = (state.repeat(1, count, 1), action.repeat(1, count, 1))
+            drawn = self._draw(*wide, outputs, generator)
+        fields = (field.view(policies, count, n, *field.shape[2:]) for field in drawn)
+        return ModelTransition(*(field.transpose(0, 1) for field in fields))
+
     def _draw(
         self, state: Tensor, action: Tensor, outputs: Outputs, generator: torch.Generator
     ) -> ModelTransition:

@@ -50,7 +50,7 @@ class _OneStepLoss:
         return loss
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        return self._loss(self.log.at(self.train[rows]))
+        return self._loss(self.log.at(self.train.index_select(0, rows.flatten()).view(rows.shape)))
 
     def held_out_loss(self) -> Tensor:
         total = torch.zeros(self.model.config.members, device=self.held_out.device)

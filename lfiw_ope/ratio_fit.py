@@ -59,7 +59,7 @@ class _RealOrSimulated:
         return ratio.features(given, rows), ratio.features(given, simulated)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        logged = self.log.at(self.train[rows.flatten()])
+        logged = self.log.at(self.train.index_select(0, rows.flatten()))
         pair = (some.view(*rows.shape, -1) for some in self._features(logged, generator))
         logits = self.ratio.member_logits(torch.cat(tuple(pair), 1))
         real_logits, simulated_logits = logits.chunk(2, 1)

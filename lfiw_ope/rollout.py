@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lfiw_ope.checks import whole
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, Transition, silent
+from lfiw_ope.types import Dynamics, LogRatio, ManyDraws, Policy, Progress, Transition, silent
 from lfiw_ope.weights import conditional_normalise
 
 
@@ -140,13 +140,24 @@ def _with_further_draws(
     first = _Draws(*(getattr(own, name)[None] for name in _Draws._fields))
     if draws == 1:
         return first
-    # Repeated along the n axis, where random numbers are independent.
-    more, (policies, n) = draws - 1, state.shape[:2]
-    step = dynamics.sample(state.repeat(1, more, 1), action.repeat(1, more, 1), generator)
-    others = (getattr(step, name) for name in _Draws._fields)
+    count = draws - 1
+    if isinstance(dynamics, ManyDraws):
+        others = dynamics.draw(state, action, count, generator)
+    else:
+        others = _repeated(dynamics, state, action, count, generator)
     return _Draws(
-        *(
-            torch.cat((one, values.view(policies, more, n, *values.shape[2:]).transpose(0, 1)))
-            for one, values in zip(first, others, strict=True)
-        )
+        *(torch.cat((one, getattr(others, name))) for name, one in first._asdict().items())
+    )
+
+
+def _repeated(
+    dynamics: Dynamics, state: Tensor, action: Tensor, count: int, generator: torch.Generator
+) -> _Draws:
+    """What `ManyDraws.draw` does, by one `sample` of repeated rows."""
+    # Repeated along the n axis, where random numbers are independent.
+    policies, n = state.shape[:2]
+    step = dynamics.sample(state.repeat(1, count, 1), action.repeat(1, count, 1), generator)
+    fields = (getattr(step, name) for name in _Draws._fields)
+    return _Draws(
+        *(values.view(policies, count, n, *values.shape[2:]).transpose(0, 1) for values in fields)
     )

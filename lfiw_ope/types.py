@@ -116,6 +116,20 @@ class Dynamics(Protocol):
 
 
 @runtime_checkable
+class ManyDraws(Dynamics, Protocol):
+    """A dynamics model that draws many times at one (s, a) for less than so many `sample`s."""
+
+    def draw(
+        self, state: Tensor, action: Tensor, count: int, generator: torch.Generator
+    ) -> Transition:
+        """`count` independent draws at each (s, a), each distributed as `sample`'s.
+
+        The fields lead with the axis of the draws: `[count, P, n, ...]` at `[P, n, S]`.
+        """
+        ...
+
+
+@runtime_checkable
 class LogRatio(Protocol):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), learned or exact."""
 

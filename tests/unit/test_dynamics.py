@@ -62,13 +62,23 @@ def test_each_row_meets_each_member_equally_often(n):
     assert (count / draws - 1 / members).abs().max() < 4.5 * math.sqrt(0.16 / draws)
 
 
-def test_samples_have_the_mixture_s_moments(linear_log):
+def many_samples(model, state, action, n):
+    return model.sample(state.expand(n, -1), action.expand(n, -1), generator())
+
+
+def many_draws(model, state, action, n):
+    drawn = model.draw(state.expand(1, 6, -1), action.expand(1, 6, -1), n // 6, generator())
+    return type(drawn)(*(field.flatten(0, 2) for field in drawn))
+
+
+@pytest.mark.parametrize("how", [many_samples, many_draws])
+def test_samples_have_the_mixture_s_moments(linear_log, how):
     """Mean and variance of p_θ at one (s, a), against the members' outputs."""
     model = fitted(linear_log)
     n = 60_000
     rows = linear_log.transitions()
     state, action = torch.tensor(rows.state[:1]), torch.tensor(rows.action[:1])
-    drawn = model.sample(state.expand(n, -1), action.expand(n, -1), generator())
+    drawn = how(model, state, action, n)
     outputs = model.member_outputs(state, action).mean[:, 0]
     target = model.targets.inverse(outputs)
     mean = target.mean(0)
@@ -131,6 +141,25 @@ def test_a_policy_s_draws_do_not_depend_on_the_policies_beside_it(linear_log):
         alone = model.sample(state[p : p + 1], action[p : p + 1], generator(3))
         torch.testing.assert_close(alone.next_state[0], together.next_state[p], rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.reward[0], together.reward[p], rtol=0, atol=1e-5)
+
+
+def test_many_draws_are_at_each_policy_s_own_state_and_action(linear_log):
+    model = fitted(linear_log)
+    state = torch.randn((4, 50, 3), generator=generator(1))
+    action = torch.randn((4, 50, 2), generator=generator(2))
+    together = model.draw(state, action, 7, generator(3))
+    assert together.next_state.shape == (7, 4, 50, 3)
+    assert together.terminated.shape == (7, 4, 50)
+    for p in range(4):
+        alone = model.draw(state[p : p + 1], action[p : p + 1], 7, generator(3))
+        torch.testing.assert_close(
+            alone.next_state[:, 0], together.next_state[:, p], rtol=0, atol=1e-5
+        )
+    # Draws of one (s, a) differ in the noise and the member, rows in their (s, a) too.
+    mean = together.next_state.mean(0) - state
+    moved = model.targets.inverse(model.member_outputs(state[0], action[0]).mean.mean(0))[:, :-1]
+    spread = noise_scale(model)[:3] / 7**0.5
+    assert ((mean[0] - moved).abs() < 5 * spread + 0.1).all()
 
 
 def test_states_off_the_bounds_are_put_back_and_counted(linear_log):

@@ -13,14 +13,15 @@ def inverted_pendulum(env_id: str, version: int) -> EnvironmentRules:
 
 
 def inverted_double_pendulum(env_id: str, version: int) -> EnvironmentRules:
-    stale = "MuJoCo's last integration stage, up to 1e-4 m off the observed one"
+    stale = (
+        "the tip as MuJoCo's last integration stage left it, 1e-6 to 1e-2 m off the observed one"
+    )
     return EnvironmentRules(
         env_id=env_id,
         state_size=9 if version == 5 else 11,
         termination=TipFalls(),
-        termination_note=f"it reads the tip's height at {stale}, so it can err within that of 1 m",
-        reward_note=f"it charges the tip's position at {stale}, and velocities that the "
-        "observation clips at ±10",
+        termination_note=f"it reads {stale}: 2 of 2493 episodes ended a step earlier or later",
+        reward_note=f"it charges {stale}, and velocities that the observation clips at ±10",
     )
 
 

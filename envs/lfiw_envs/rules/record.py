@@ -26,8 +26,11 @@ class EnvironmentRules:
 
     A task of your own is one of these; there is nothing to register:
 
-        rules = EnvironmentRules(env_id="Cart-v0", termination=lambda s, a, s2: s2[..., 0] > 1.0)
-        LFIW(estimand, reward=rules.reward, termination=rules.termination)
+        def leaves_the_track(state, action, next_state):
+            return next_state[..., 0].abs() > 1.0
+
+        rules = EnvironmentRules(env_id="Cart-v0", termination=leaves_the_track)
+        estimator = LFIW(estimand, reward=rules.reward, termination=rules.termination)
 
     Attributes:
         env_id: the Gymnasium id, or any name.

@@ -68,8 +68,10 @@ def test_states_of_another_size_are_refused():
 
 def test_notes_say_what_is_missing_and_no_more():
     for rules in known_rules():
-        assert (rules.reward is None) == bool(rules.reward_note)
-        assert ("mujoco-py" in rules.termination_note) == (rules.env_id[-2:] in ("v2", "v3"))
+        read = rules.env_id[-2:] in ("v2", "v3")
+        assert ("mujoco-py" in rules.termination_note) == read
+        assert ("mujoco-py" in rules.reward_note) == (read and rules.reward is not None)
+        assert bool(rules.reward_note) == (read or rules.reward is None)
     assert "clips velocities" in rules_for("Hopper-v5").termination_note
     seen = {"healthy_state_range": (-10.0, 10.0)}
     assert not rules_for("Hopper-v5", seen).termination_note

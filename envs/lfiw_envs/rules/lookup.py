@@ -109,7 +109,8 @@ def rules_for(
         )
     if version in (2, 3):
         notes = [note for note in (rules.termination_note, NOT_PLAYED) if note]
-        rules = replace(rules, termination_note="; ".join(notes))
+        reward_note = rules.reward_note or NOT_PLAYED
+        rules = replace(rules, termination_note="; ".join(notes), reward_note=reward_note)
     return rules
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lfiw_envs.rules.lookup import rules_for
+from lfiw_envs.rules.record import EnvironmentRules
+
 POLICIES = Path(__file__).parent / "policies"
 
 
@@ -69,6 +72,10 @@ class Task:
 
         makers: list[Callable[[], Any]] = [self.make] * num_envs
         return gymnasium.vector.SyncVectorEnv(makers)
+
+    def rules(self) -> EnvironmentRules:
+        """Termination and reward as functions, where they are known."""
+        return rules_for(self.env_id, self.env_kwargs)
 
     def _check(self, policy: str) -> None:
         if policy not in self.policies:

@@ -103,7 +103,7 @@ def test_only_the_outermost_modules_know_environments(module):
 
 
 def test_environments_do_not_know_the_library():
-    for path in (ROOT / "envs" / "lfiw_envs").glob("*.py"):
+    for path in (ROOT / "envs" / "lfiw_envs").rglob("*.py"):
         assert not own(imports(path))
 
 

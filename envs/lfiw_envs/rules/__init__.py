@@ -1,0 +1,1 @@
+"""Termination rules and exact rewards of environments, by id."""

@@ -3,6 +3,8 @@
 Every message is one sentence or two: what was found, what was expected, what to do.
 """
 
+from typing import Any
+
 
 class OPEError(Exception):
     """Base of every exception that the package raises on purpose."""
@@ -10,6 +12,19 @@ class OPEError(Exception):
 
 class DataError(OPEError, ValueError):
     """Logged data that cannot be what it claims to be: wrong shapes, NaN, no episodes."""
+
+
+class NonFiniteError(DataError):
+    """Data with NaN or infinity in them, which nothing can be estimated from.
+
+    Attributes:
+        data: the `Trajectories` as they are, for whoever looks for the cause.
+        counts: entries that are not finite, by array.
+    """
+
+    def __init__(self, message: str, *, data: Any, counts: dict[str, int]) -> None:
+        super().__init__(message)
+        self.data, self.counts = data, counts
 
 
 class ConfigError(OPEError, ValueError):

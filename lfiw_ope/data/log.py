@@ -23,7 +23,7 @@ class Log:
     Selections of episodes share it. Arrays that are float32 already are kept and not copied.
 
     Raises:
-        DataError: if shapes disagree, a number is not finite, or there is no transition.
+        DataError: if shapes disagree, or there is no transition.
     """
 
     states: FloatArray
@@ -46,7 +46,6 @@ class Log:
             if value is not None:
                 object.__setattr__(self, name, np.ascontiguousarray(value, np.float32))
         self._check_shapes()
-        self._check_values()
 
     def _check_shapes(self) -> None:
         episodes = self.lengths.size
@@ -73,11 +72,22 @@ class Log:
                     f"in all need {shape} (states keep each episode's last observation)."
                 )
 
-    def _check_values(self) -> None:
-        for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):
-            value = getattr(self, name)
-            if value is not None:
-                _check_finite(name, value)
+    def not_finite(self) -> dict[str, tuple[int, int]]:
+        """Of each array that has any: its entries that are not finite, and the first one's row."""
+        names = ("states", "actions", "rewards", "log_prob", "proposed_actions")
+        found = {
+            name: _not_finite(getattr(self, name))
+            for name in names
+            if getattr(self, name) is not None
+        }
+        return {name: where for name, where in found.items() if where[0]}
+
+    def check_one_hot(self) -> None:
+        """Discrete actions are rows of the identity matrix.
+
+        Raises:
+            DataError: if they are not.
+        """
         if self.action_spec.kind == "discrete" and not all(
             np.isin(rows, (0.0, 1.0)).all() and (rows.sum(1) == 1.0).all()
             for rows in _chunks(self.actions)
@@ -110,7 +120,7 @@ def _chunks(values: FloatArray) -> list[FloatArray]:
     return [values[start : start + rows] for start in range(0, len(values), rows)]
 
 
-def _check_finite(name: str, values: FloatArray) -> None:
+def _not_finite(values: FloatArray) -> tuple[int, int]:
     bad, first, seen = 0, -1, 0
     for rows in _chunks(values):
         finite = np.isfinite(rows)
@@ -118,8 +128,4 @@ def _check_finite(name: str, values: FloatArray) -> None:
             bad += int((~finite).sum())
             first = seen + int(np.argwhere(~finite)[0][0]) if first < 0 else first
         seen += len(rows)
-    if bad:
-        raise DataError(
-            f"{name} holds {bad} entries that are not finite, the first in row {first}; "
-            "drop or repair the episodes that hold them."
-        )
+    return bad, first

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from lfiw_ope.checks import real, whole
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.log import FloatArray, Log, TransitionArrays
-from lfiw_ope.errors import DataError
+from lfiw_ope.errors import DataError, NonFiniteError
 from lfiw_ope.seeding import numpy_generator
 
 
@@ -42,7 +42,8 @@ class Trajectories:
         env_kwargs: what `gymnasium.make` was given beside the id.
 
     Raises:
-        DataError: if shapes disagree, a number is not finite, or there is no transition.
+        DataError: if shapes disagree, or there is no transition.
+        NonFiniteError: if a number is not finite.
     """
 
     lengths: NDArray[np.int64]
@@ -76,6 +77,15 @@ class Trajectories:
         }
         log = Log(**arrays, action_spec=action_spec)
         self._be(log, np.arange(len(log.lengths)), env_id, dict(env_kwargs))
+        if found := log.not_finite():
+            name, (bad, first) = next(iter(found.items()))
+            raise NonFiniteError(
+                f"{name} holds {bad} entries that are not finite, the first in row {first}; "
+                "drop or repair the episodes that hold them.",
+                data=self,
+                counts={name: bad for name, (bad, _) in found.items()},
+            )
+        log.check_one_hot()
 
     def _be(
         self, log: Log, chosen: NDArray[np.int64], env_id: str | None, env_kwargs: dict[str, Any]

@@ -1,21 +1,19 @@
 """The main job on a shipped task: behaviour data in, the target policy's value out."""
 
 import json
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from lfiw_envs import MeasuredValue, Task
 
 from lfiw_ope.data.collect import collect
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
-from lfiw_ope.plots import plot_ess, plot_estimates, plot_weights
+from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
 from lfiw_ope.policies.actor_file import load_actor
-from lfiw_ope.results import Estimate, write_text
+from lfiw_ope.results import Estimate, provenance, write_text
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weights import Weighting
 
@@ -116,7 +114,7 @@ def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
         "behaviour_mean_return": result.behaviour,
         "data": result.data,
         "config": asdict(result.config),
-        "machine": {"python": platform.python_version(), "torch": torch.__version__},
+        **provenance(),
         "estimates": [
             {**estimate.to_dict(arrays=False), "error": result.error(estimate)}
             for estimate in result.estimates
@@ -128,11 +126,7 @@ def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
 
 
 def _save_figure(result: DemoResult, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 4)
     left, middle, right = figure.subplots(1, 3)
     truth = (result.truth.mean, result.truth.standard_error)
     plot_estimates(left, result.estimates, truth=truth, behaviour=result.behaviour)
@@ -141,9 +135,7 @@ def _save_figure(result: DemoResult, path: Path) -> Path:
     plot_weights(right, by_name["c-LFIW"])
     steps = result.estimates[0].estimand.horizon
     figure.suptitle(f"{result.task}: value of the target policy over {steps} steps")
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=130, format="png")
-    return partial.replace(path)
+    return save_figure(figure, path)
 
 
 def relative_error(result: DemoResult, estimate: Estimate) -> float:

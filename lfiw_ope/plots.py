@@ -1,13 +1,58 @@
 """Figures: each function draws on the axes it is given and returns them; none is ever shown."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfiw_ope.results import Estimate
 
 TRUTH, PLAIN, WEIGHTED = "#222222", "#d1733c", "#2f6f9f"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure in inches, without pyplot and its global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a PNG under a temporary name and rename it: never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=130, format="png")
+    return partial.replace(path)
+
+
+def plot_histogram(ax: Any, values: NDArray[Any], label: str) -> Any:
+    """Episodes by a quantity that each has one of; those that are not finite are left out."""
+    kept = np.asarray(values, float)
+    kept = kept[np.isfinite(kept)]
+    ax.hist(kept, bins=min(40, max(1, np.unique(kept).size)), color=WEIGHTED)
+    ax.set_xlabel(label)
+    ax.set_ylabel("episodes")
+    return ax
+
+
+def plot_state_ranges(ax: Any, states: NDArray[np.float32], most: int = 100_000) -> Any:
+    """Each state entry's 1 to 99 % range, and its median, over some of the states `[·, S]`."""
+    some = states[:: max(1, len(states) // most)].astype(float)
+    low, middle, high = np.nanquantile(
+        np.where(np.isfinite(some), some, np.nan), (0.01, 0.5, 0.99), 0
+    )
+    entries = np.arange(states.shape[1])
+    ax.vlines(entries, low, high, color=WEIGHTED, lw=2)
+    ax.plot(entries, middle, ls="", marker=".", color=TRUTH, ms=4)
+    ax.set_yscale("symlog")
+    ax.set_xlabel("state entry")
+    ax.set_ylabel("1 to 99 % range, and median")
+    return ax
 
 
 def plot_estimates(

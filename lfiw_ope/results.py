@@ -2,11 +2,13 @@
 
 import json
 import math
+import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lfiw_ope.errors import DataError
@@ -126,6 +128,14 @@ class Estimate:
         except json.JSONDecodeError as error:
             raise DataError(f"This is no JSON ({error}).") from error
         return cls.from_dict(plain)
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: versions, for whoever wants the same number again."""
+    from lfiw_ope import __version__
+
+    versions = {"lfiw_ope": __version__, "python": platform.python_version()}
+    return {"machine": {**versions, "torch": torch.__version__}}
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -18,12 +18,14 @@ ORDER = [
     *("dynamics", "dynamics_fit", "ratio", "ratio_fit"),
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),
-    *("plots", "demo", "cli"),
+    *("plots", "describe", "evaluation", "demo"),
+    *(f"commands.{name}" for name in ("terminal", "rules", "demo", "info", "evaluate")),
+    "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,
 and no way for a value to flow back."""
 
-BRINGS_ENVIRONMENTS_IN = {"demo", "cli"}
+BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.rules"}
 
 
 def name_of(path):

@@ -1,0 +1,1 @@
+"""The commands of `lfiw-ope`, one file each."""

@@ -1,0 +1,159 @@
+"""`lfiw-ope evaluate`: what a policy is worth, from a log."""
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from lfiw_ope.checks import whole
+from lfiw_ope.commands.rules import Rules, find_rules
+from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.errors import DataError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.evaluation import Evaluation, configuration, evaluate, save_evaluation
+
+FROM_DATA = {".onnx": ("action_spec",), ".pt": ("state_size", "action_spec")}
+FROM_DATA[".ts"] = FROM_DATA[".pt"]
+"""What a policy file of such an ending does not say itself, and the log does."""
+
+
+def evaluate_command(
+    data: Annotated[str, typer.Option(help="Minari id or folder, D4RL .hdf5, or .npz")],
+    policy: Annotated[Path, typer.Option(help="stable-baselines3 .zip, .safetensors, .onnx, .pt")],
+    horizon: Annotated[int, typer.Option(help="T, steps that the value is over")],
+    env: Annotated[
+        str | None,
+        typer.Option(help="Gymnasium id, or package.module:RECORD of a task of your own"),
+    ] = None,
+    discount: Annotated[float, typer.Option(help="γ, in [0, 1]")] = 1.0,
+    seed: Annotated[int, typer.Option(help="of training and rollouts")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
+    estimator: Annotated[str, typer.Option(help="lfiw, or model for the plain model")] = "lfiw",
+    rollouts: Annotated[int, typer.Option(help="simulated rollouts of the policy")] = 1000,
+    deterministic: Annotated[bool, typer.Option(help="act by the policy's mode")] = False,
+    activation: Annotated[
+        str | None, typer.Option(help="of a .zip that does not say it: tanh, relu or silu")
+    ] = None,
+    vec_normalize: Annotated[
+        Path | None, typer.Option(help="VecNormalize statistics (.pkl) of a .zip")
+    ] = None,
+    trust: Annotated[bool, typer.Option(help="execute what the policy file holds")] = False,
+    episodes: Annotated[int | None, typer.Option(help="use the first ones alone")] = None,
+    max_episode_steps: Annotated[
+        int | None, typer.Option(help="time limit, for a file that marks none")
+    ] = None,
+    drop_terminal: Annotated[
+        bool, typer.Option(help="leave out terminal transitions without a next state")
+    ] = False,
+    learn_rules: Annotated[
+        bool, typer.Option(help="learn reward and termination even where they are known")
+    ] = False,
+) -> None:
+    """Estimate what a policy is worth, from logged data alone."""
+    from lfiw_ope.data.load import load_data
+    from lfiw_ope.policies.load import load_policy
+
+    estimand = Estimand(horizon, discount)
+    whole("The seed", seed, least=0)
+    config = configuration(estimator, rollouts=rollouts, **_on(device))
+    if output is not None:
+        check_folder(output)
+        require("plots", "matplotlib")
+    if not policy.is_file():
+        raise DataError(f"There is no policy file {policy}.")
+    of_file = Path(data).suffix.lower() in (".hdf5", ".h5", ".npz")
+    log = load_data(
+        data,
+        env_id=env if of_file and env is not None and ":" not in env else None,
+        max_episode_steps=max_episode_steps,
+        drop_terminal=drop_terminal,
+        episodes=episodes,
+    )
+    said = {"state_size": log.state_size, "action_spec": log.action_spec}
+    target = load_policy(
+        policy,
+        deterministic=deterministic or None,
+        trust=trust,
+        activation=activation,
+        vec_normalize=vec_normalize,
+        **{name: said[name] for name in FROM_DATA.get(policy.suffix.lower(), ())},
+    )
+    rules = Rules() if learn_rules else find_rules(env, log)
+    terminal = console(stderr=as_json)
+    terminal.print(f"{log!r}\n{rules}", soft_wrap=True)
+    started = time.perf_counter()
+    with LiveProgress(terminal) as progress:
+        result = evaluate(
+            log,
+            target,
+            estimand,
+            seed=seed,
+            config=config,
+            reward=rules.reward,
+            termination=rules.termination,
+            progress=progress,
+        )
+    about = {
+        "command": shlex.join(["lfiw-ope", *sys.argv[1:]]),
+        "policy": str(policy),
+        "source": data,
+        "rules": str(rules),
+    }
+    if as_json:
+        typer.echo(json.dumps({**about, **result.to_dict()}, indent=1, allow_nan=False))
+    else:
+        terminal.print(_table(result, policy))
+    for warning in dict.fromkeys(w for estimate in result.estimates for w in estimate.warnings):
+        terminal.print(f"Warning: {warning}", soft_wrap=True)
+    note = f"{time.perf_counter() - started:.0f} s in all."
+    if output is not None:
+        name = f"evaluate_{policy.stem}"
+        replaced = (output / f"{name}.json").exists()
+        saved = save_evaluation(result, output, name, about)
+        note += f" {saved_note(saved, replaced=replaced)}"
+    terminal.print(note, soft_wrap=True)
+
+
+def _on(device: str) -> dict[str, Any]:
+    from lfiw_ope.dynamics import DynamicsConfig
+
+    return {"dynamics": DynamicsConfig(device=device)}
+
+
+def _table(result: Evaluation, policy: Path) -> Table:
+    estimand, behaviour = result.estimate.estimand, result.behaviour
+    cut = f"; {behaviour.cut_short} cut short of the horizon" if behaviour.cut_short else ""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{policy.name}: value over {estimand.horizon} steps, discount {estimand.discount:g}",
+        title_justify="left",
+        caption=f"± of the simulation's noise alone, or of the {behaviour.episodes} logged "
+        f"returns{cut}. It does not cover the model's error.",
+        caption_justify="left",
+    )
+    for name in ("", "value", "±", "ESS"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for estimate in result.estimates:
+        noise = estimate.mc_standard_error
+        table.add_row(
+            estimate.estimator,
+            f"{estimate.value:.4g}",
+            "–" if noise is None else f"{noise:.2g}",
+            f"{estimate.ess:.1f}/{estimate.rollouts}",
+        )
+    error = behaviour.standard_error
+    table.add_row(
+        "behaviour's mean return",
+        f"{behaviour.mean:.4g}",
+        "–" if error is None else f"{error:.2g}",
+        "",
+    )
+    return table

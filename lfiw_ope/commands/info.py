@@ -1,0 +1,103 @@
+"""`lfiw-ope info`: what is in a log."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lfiw_ope.commands.terminal import check_folder, console, require, saved_note
+from lfiw_ope.describe import Description, Spread, describe
+from lfiw_ope.errors import NonFiniteError
+from lfiw_ope.results import write_text
+
+if TYPE_CHECKING:
+    from lfiw_ope.data.trajectories import Trajectories
+
+
+def info(
+    data: Annotated[str, typer.Argument(help="Minari id or folder, D4RL .hdf5, or .npz")],
+    env: Annotated[str | None, typer.Option(help="Gymnasium id, for a file's spaces")] = None,
+    max_episode_steps: Annotated[
+        int | None, typer.Option(help="time limit, for a file that marks none")
+    ] = None,
+    drop_terminal: Annotated[
+        bool, typer.Option(help="leave out terminal transitions without a next state")
+    ] = False,
+    episodes: Annotated[int | None, typer.Option(help="look at the first ones alone")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+) -> None:
+    """Say what is in a log: episodes, lengths, returns, spaces, NaNs, log-probabilities."""
+    from lfiw_ope.data.load import load_data
+
+    if output is not None:
+        check_folder(output)
+        require("plots", "matplotlib")
+    counts: dict[str, int] = {}
+    try:
+        log = load_data(
+            data,
+            env_id=env,
+            max_episode_steps=max_episode_steps,
+            drop_terminal=drop_terminal,
+            episodes=episodes,
+        )
+    except NonFiniteError as error:
+        log, counts = error.data, error.counts
+    found = describe(log, not_finite=counts)
+    text = json.dumps({"source": data, **found.to_dict()}, indent=1)
+    if as_json:
+        typer.echo(text)
+    else:
+        console().print(in_words(data, found), soft_wrap=True)
+    if output is not None:
+        name = Path(data).stem or "data"
+        replaced = (output / f"info_{name}.json").exists()
+        paths = write_text(output / f"info_{name}.json", text + "\n"), _figure(log, output, name)
+        console(stderr=as_json).print(saved_note(paths, replaced=replaced), soft_wrap=True)
+
+
+def in_words(source: str, found: Description) -> str:
+    """A line for each thing worth knowing."""
+    kwargs = ", ".join(f"{key}={value!r}" for key, value in found.env_kwargs.items())
+    lines = {
+        "source": source,
+        "environment": f"{found.env_id or 'not said'}{f' ({kwargs})' if kwargs else ''}",
+        "episodes": f"{found.episodes}: {found.terminated} terminated, {found.truncated} truncated",
+        "transitions": f"{found.transitions} ({found.mebibytes:.1f} MiB in memory)",
+        "lengths": _spread(found.lengths),
+        "returns": _spread(found.returns),
+        "states": f"{found.states} entries"
+        + (f", {found.constant_states} of them never vary" if found.constant_states else ""),
+        "actions": found.actions
+        + ("" if found.at_bounds is None else f", {found.at_bounds:.1%} of entries on a bound"),
+        "log-probabilities": ("carried" if found.log_prob else "absent")
+        + (", of the behaviour's own draws, before clipping" if found.proposed_actions else ""),
+        "not finite": ", ".join(f"{count} entries of {n}" for n, count in found.not_finite.items())
+        or "none",
+    }
+    if found.not_finite:
+        lines["warning"] = "nothing can be estimated until these episodes are dropped or repaired"
+    return "\n".join(f"{name:<19}{said}" for name, said in lines.items())
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "no finite one"
+    return (
+        f"mean {spread.mean:.6g}, median {spread.median:.6g}, "
+        f"from {spread.lowest:.6g} to {spread.highest:.6g}"
+    )
+
+
+def _figure(log: "Trajectories", folder: Path, name: str) -> Path:
+    from lfiw_ope.plots import new_figure, plot_histogram, plot_state_ranges, save_figure
+
+    figure = new_figure(13, 4)
+    left, middle, right = figure.subplots(1, 3)
+    plot_histogram(left, log.returns(), "return of an episode")
+    plot_histogram(middle, log.lengths, "steps of an episode")
+    plot_state_ranges(right, log.states)
+    figure.suptitle(f"{name}: {log.num_episodes} episodes, {log.num_transitions} transitions")
+    return save_figure(figure, folder / f"info_{name}.png")

@@ -1,0 +1,97 @@
+"""What the commands share: progress, the width of a log, checks before work begins."""
+
+import importlib.util
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from lfiw_ope.errors import ConfigError, MissingDependencyError
+
+
+class LiveProgress:
+    """Bars on a terminal, a line for each tenth of a stage in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.perf_counter()
+        self.tenths: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.bars: Progress | None = None
+        if console.is_terminal:
+            self.bars = Progress(
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+
+    def __enter__(self) -> "LiveProgress":
+        if self.bars is not None:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if self.bars is not None:
+            if stage not in self.tasks:
+                self.tasks[stage] = self.bars.add_task(stage, total=total, note="")
+            self.bars.update(self.tasks[stage], completed=done, total=total)
+            if note:
+                self.bars.update(self.tasks[stage], note=note)
+            return
+        tenth = 10 * done // total
+        if tenth > self.tenths.get(stage, -1):
+            self.tenths[stage] = tenth
+            seconds = time.perf_counter() - self.started
+            self.console.print(f"{seconds:6.1f} s  {stage} {done}/{total}  {note}".rstrip())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """As wide as the terminal; in a log, wide enough for a table. No word is taken for markup."""
+    found = Console(stderr=stderr, highlight=False, markup=False)
+    if found.is_terminal:
+        return found
+    return Console(stderr=stderr, highlight=False, markup=False, width=100)
+
+
+def require(extra: str, *packages: str) -> None:
+    """Packages that will be needed, looked for before minutes of work and not after.
+
+    Raises:
+        MissingDependencyError: if one is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"This needs {package}, which is not installed: pip install 'lfiw-ope[{extra}]'."
+            )
+
+
+def check_folder(folder: Path) -> None:
+    """A folder that results can go to; it need not exist yet.
+
+    Raises:
+        ConfigError: if something on the way to it is a file.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ConfigError(f"The output {folder} is a file; name a folder.")
+
+
+def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
+    """What was written, and whether it took the place of something."""
+    names = " and ".join(str(path) for path in paths)
+    return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")

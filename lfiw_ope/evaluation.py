@@ -1,0 +1,165 @@
+"""One policy's value from one log: the main job, as a pipeline does it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lfiw_ope.checks import choice
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.base import SimulationConfig
+from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
+from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
+from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
+from lfiw_ope.policies.stacking import check_policy, probe
+from lfiw_ope.results import Estimate, provenance, write_text
+from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
+from lfiw_ope.weights import Weighting
+
+ESTIMATORS = ("lfiw", "model")
+
+
+@dataclass(frozen=True)
+class BehaviourReturn:
+    """What the log itself says: the mean return of the policy that made it.
+
+    Attributes:
+        mean: of the logged returns over the estimand's horizon, discounted.
+        standard_error: of the mean, over episodes; None for a single one.
+        episodes: N.
+        cut_short: episodes whose log ends before the horizon without a terminal state; their
+            returns lack what would have followed.
+    """
+
+    mean: float
+    standard_error: float | None
+    episodes: int
+    cut_short: int
+
+    @classmethod
+    def of(cls, data: Trajectories, estimand: Estimand) -> "BehaviourReturn":
+        returns = data.returns(estimand.horizon, estimand.discount)
+        n = len(returns)
+        error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+        cut = (data.lengths < estimand.horizon) & ~data.terminated
+        return cls(float(returns.mean()), error, n, int(cut.sum()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is said of one policy.
+
+    Attributes:
+        estimates: the answer first; then, beside LFIW, the plain model from the same rollouts.
+        behaviour: what the log itself says.
+        data: the log, in words.
+        config: of the estimator.
+    """
+
+    estimates: tuple[Estimate, ...]
+    behaviour: BehaviourReturn
+    data: str
+    config: SimulationConfig
+
+    @property
+    def estimate(self) -> Estimate:
+        """The answer."""
+        return self.estimates[0]
+
+    def to_dict(self, *, arrays: bool = False) -> dict[str, Any]:
+        """As plain numbers, lists and strings, for JSON."""
+        return {
+            "estimates": [estimate.to_dict(arrays=arrays) for estimate in self.estimates],
+            "behaviour": asdict(self.behaviour),
+            "data": self.data,
+            "config": asdict(self.config),
+            **provenance(),
+        }
+
+
+def evaluate(
+    data: Trajectories,
+    policy: Policy,
+    estimand: Estimand,
+    *,
+    seed: int,
+    config: SimulationConfig,
+    reward: Reward | None = None,
+    termination: Termination | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Fit to the log and simulate the policy; what cannot work is refused before the fit.
+
+    Args:
+        data: the log.
+        policy: the target policy.
+        estimand: what is estimated.
+        seed: of everything that is random.
+        config: an `LFIWConfig`, or a `ModelBasedConfig` for the plain model.
+        reward: the reward function, where it is known exactly; else it is learned.
+        termination: the termination rule, where it is known; else it is learned.
+        progress: told how far the work is.
+
+    Raises:
+        PolicyError: if the policy is for other spaces, or fails at the data's states.
+        ConfigError: if a setting is out of its range.
+        DataError: if there are too few episodes.
+        DivergedError: if a training or the simulation diverges.
+    """
+    check_policy(policy, state_size=data.state_size, action_size=data.action_size)
+    probe(policy, torch.from_numpy(data.initial_states[:2]))
+    known: dict[str, Any] = {"reward": reward, "termination": termination}
+    weightings = [Weighting(form="uniform")]
+    if isinstance(config, LFIWConfig):
+        fitted = LFIW(estimand, config, **known).fit(data, seed, progress=progress)
+        weightings.insert(0, config.weighting)
+    else:
+        plain = ModelBasedConfig(dynamics=config.dynamics, rollouts=config.rollouts)
+        fitted = ModelBased(estimand, plain, **known).fit(data, seed, progress=progress)
+    estimates = fitted.estimate_forms([policy], weightings, progress=progress)[0]
+    return Evaluation(
+        estimates=tuple(estimates),
+        behaviour=BehaviourReturn.of(data, estimand),
+        data=repr(data),
+        config=config,
+    )
+
+
+def configuration(estimator: str, **settings: Any) -> SimulationConfig:
+    """The settings of an estimator by its name on the command line.
+
+    Raises:
+        ConfigError: if there is no estimator of the name, or a setting is out of its range.
+    """
+    choice("estimator", estimator, ESTIMATORS)
+    kind = LFIWConfig if estimator == "lfiw" else ModelBasedConfig
+    return kind(**settings)
+
+
+def save_evaluation(
+    result: Evaluation, folder: Path, name: str, about: dict[str, Any]
+) -> tuple[Path, Path]:
+    """Write JSON, with every rollout's return and weight, and a figure; each whole or not at all.
+
+    Args:
+        result: what is written.
+        folder: where to.
+        name: the files' stem.
+        about: put before the result, such as the command that made it.
+    """
+    stored = {**about, **result.to_dict(arrays=True)}
+    saved = write_text(
+        folder / f"{name}.json", json.dumps(stored, indent=1, allow_nan=False) + "\n"
+    )
+    first = result.estimate
+    figure = new_figure(13, 4)
+    left, middle, right = figure.subplots(1, 3)
+    plot_estimates(left, result.estimates, behaviour=result.behaviour.mean)
+    plot_ess(middle, [first])
+    plot_weights(right, first)
+    figure.suptitle(f"{name}: value over {first.estimand.horizon} steps")
+    return saved, save_figure(figure, folder / f"{name}.png")

@@ -30,3 +30,11 @@ class DivergedError(OPEError, RuntimeError):
 
 class MissingDependencyError(OPEError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class InsufficientMemoryError(OPEError, MemoryError):
+    """Data whose arrays would not fit into the memory that is free."""
+
+
+class DataWarning(UserWarning):
+    """Something of a log was left out or had to be assumed; the message counts it."""

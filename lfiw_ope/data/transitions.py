@@ -143,6 +143,8 @@ class _Plan(NamedTuple):
 
 def _plan(log: TransitionLog, drop_terminal: bool, keep_partial: bool) -> _Plan:
     rows = log.terminated.size
+    if rows == 0:
+        raise DataError(f"{log.source} holds no transition; at least one is needed.")
     ends = np.flatnonzero(log.terminated | log.truncated)
     if ends.size == 0 or ends[-1] != rows - 1:
         ends = np.append(ends, rows - 1)  # where the log stops, the last episode is cut

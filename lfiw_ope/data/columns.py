@@ -28,7 +28,7 @@ def named_columns(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The arrays under this package's names.
 
     Raises:
-        DataError: if a name is not known, given twice or missing.
+        DataError: if a name is not known, given twice or missing, or an array has no rows.
     """
     columns: dict[str, Any] = {}
     for given, array in arrays.items():
@@ -39,6 +39,8 @@ def named_columns(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
             advice = "; say whether an end is terminated or truncated" if name == "dones" else ""
             raise DataError(f"{source} has {given!r}{advice}; known are {', '.join(_KNOWN)}.")
         columns[name] = _column(array)
+        if any(len(leaf.shape) == 0 for leaf in leaves(columns[name])):
+            raise DataError(f"{source} has {name} of shape (); expected rows.")
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
         raise DataError(f"{source} has no {' and no '.join(missing)}.")
@@ -72,18 +74,17 @@ def check_rows(columns: Mapping[str, Any], rows: Mapping[str, int], source: str)
     Raises:
         DataError: if one has not; it names both.
     """
-    for name in rows.keys() & columns.keys():
-        for leaf in leaves(columns[name]):
-            if len(leaf.shape) == 0 or leaf.shape[0] != rows[name]:
+    for name, column in columns.items():
+        for leaf in leaves(column) if name in rows else ():
+            if leaf.shape[0] != rows[name]:
                 raise DataError(
                     f"{source} has {name} of shape {tuple(leaf.shape)}; its other columns need "
                     f"{rows[name]} rows."
                 )
-    for name in {"rewards", "log_prob", "terminated", "truncated"} & columns.keys():
-        if math.prod(columns[name].shape[1:]) != 1:
+        scalar = name in ("rewards", "log_prob", "terminated", "truncated")
+        if scalar and math.prod(column.shape[1:]) != 1:
             raise DataError(
-                f"{source} has {name} of shape {tuple(columns[name].shape)}; expected one number "
-                "a row."
+                f"{source} has {name} of shape {tuple(column.shape)}; expected one number a row."
             )
 
 
@@ -121,6 +122,12 @@ def encoding(
         width = math.prod(actions.shape[1:])
         action_space = ActionSpec.continuous([-math.inf] * width, [math.inf] * width)
     spec = action_space if isinstance(action_space, ActionSpec) else action_spec(action_space)
+    proposed = columns.get("proposed_actions")
+    if proposed is not None and math.prod(proposed.shape[1:]) != spec.size:
+        raise DataError(
+            f"{source} has proposed_actions of shape {tuple(proposed.shape)}; expected "
+            f"{spec.size} entries a row, as an encoded action has."
+        )
     return Encoding(flatten, partial(encode_actions, action_space), size, spec)
 
 

@@ -32,7 +32,8 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
 
     A data set that is not there under its id is downloaded, where the network allows. Episodes
     keep their last observation; one that was neither terminated nor truncated when the recording
-    stopped counts as truncated. HDF5, Arrow and Parquet storage are read alike.
+    stopped counts as truncated. HDF5, Arrow and Parquet storage are read alike. The parts of a
+    Dict observation come in alphabetical order, because Minari's file keeps no other.
 
     Args:
         source: an id such as "mujoco/hopper/medium-v0"; a folder with `metadata.json` in it or in

@@ -119,7 +119,7 @@ def flatten_states(space: Any, observations: Any) -> FloatArray:
         return one_hot(rows.reshape(len(rows), -1), np.ravel(space.nvec), np.ravel(space.start))
     if math.prod(rows.shape[1:]) != size:
         raise DataError(
-            f"The observations have shape {rows.shape[1:]}; the space {space} has {space.shape}."
+            f"The rows have shape {rows.shape[1:]}; the space {space} has {space.shape}."
         )
     return rows.reshape(len(rows), size).astype(np.float32)
 

@@ -3,6 +3,9 @@
 Every message is one sentence or two: what was found, what was expected, what to do.
 """
 
+import sys
+import warnings
+
 
 class OPEError(Exception):
     """Base of every exception that the package raises on purpose."""
@@ -38,3 +41,11 @@ class InsufficientMemoryError(OPEError, MemoryError):
 
 class DataWarning(UserWarning):
     """Something of a log was left out or had to be assumed; the message counts it."""
+
+
+def warn(message: str) -> None:
+    """Give a `DataWarning` at the line outside the package from which the package was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("lfiw_ope."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, DataWarning, stacklevel=level)

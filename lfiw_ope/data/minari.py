@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
     chosen = data_set.episode_indices[:episodes]
     if len(chosen) == 0:
         raise DataError(f"The Minari data set {name} holds no episode; at least one is needed.")
-    said = data_set.storage.get_episode_metadata(chosen)
+    said = chain.from_iterable(map(data_set.storage.get_episode_metadata, _batches(chosen)))
     lengths = np.array([int(one["total_steps"]) for one in said], np.int64)
     carried = _infos(data_set[0])
     storage = EpisodeStorage(
@@ -66,7 +66,8 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
         proposed_actions=PROPOSED in carried,
     )
     terminated, truncated = np.empty(len(chosen), bool), np.empty(len(chosen), bool)
-    for i, episode in enumerate(_one_by_one(data_set, chosen)):
+    read = chain.from_iterable(map(data_set.iterate_episodes, _batches(chosen)))
+    for i, episode in enumerate(read):
         states = flatten_states(observation_space, episode.observations)
         _check_episode(episode, states, i, int(lengths[i]), name)
         rows = slice(storage.offsets[i], storage.offsets[i + 1])
@@ -85,11 +86,10 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
     )
 
 
-def _one_by_one(data_set: Any, chosen: NDArray[np.int64]) -> Iterator[Any]:
-    """Episodes in order; of Arrow a few at a time, because its reader runs ahead of its user."""
-    at_once = len(chosen) if data_set.storage.FORMAT == "hdf5" else 16
-    for start in range(0, len(chosen), at_once):
-        yield from data_set.iterate_episodes(chosen[start : start + at_once])
+def _batches(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """A few episodes at a time: HDF5 keeps what it knows of each, Arrow reads ahead of its user."""
+    size = max(1, min(16, len(chosen) // 32))
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
 def _infos(episode: Any) -> dict[str, Any]:
@@ -229,6 +229,11 @@ def _open(source: Any) -> tuple[Any, str]:
             folder = folder / "data" if (folder / "data").is_dir() else folder
             return minari.MinariDataset(folder), str(source)
         return minari.load_dataset(str(source), download=True), str(source)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{source} is stored in a way that needs more ({error}): pip install "
+            "'lfiw-ope[minari]'."
+        ) from error
     except Exception as error:  # Minari raises many types, for the network as for the format
         raise DataError(
             f"{source} is neither a folder with a Minari data set nor an id that can be loaded "

@@ -96,6 +96,7 @@ def load_sb3_buffer(
     path: str | Path,
     *,
     trust: bool = False,
+    scaled_actions: bool = True,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     max_episode_steps: int | None = None,
@@ -108,7 +109,8 @@ def load_sb3_buffer(
     Args:
         path: the pickle.
         trust: execute the pickle. Only for files of your own.
-        env_id: as in `from_sb3_buffer`, as are the rest.
+        scaled_actions: as in `from_sb3_buffer`, as are the rest.
+        env_id: likewise.
         env_kwargs: likewise.
         max_episode_steps: likewise.
         drop_terminal: likewise.
@@ -140,6 +142,7 @@ def load_sb3_buffer(
         raise DataError(f"{path} cannot be unpickled ({type(error).__name__}: {error}).") from error
     return from_sb3_buffer(
         buffer,
+        scaled_actions=scaled_actions,
         env_id=env_id,
         env_kwargs=env_kwargs,
         max_episode_steps=max_episode_steps,

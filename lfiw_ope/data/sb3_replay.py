@@ -1,6 +1,5 @@
 """What stable-baselines3's replay buffers hold, as a log of transitions."""
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from lfiw_ope.data.spaces import (
 )
 from lfiw_ope.data.trajectories import FloatArray
 from lfiw_ope.data.transitions import Encoding, TransitionLog, find_breaks
-from lfiw_ope.errors import DataError, DataWarning
+from lfiw_ope.errors import DataError, warn
 
 
 def replay_log(buffer: Any, scaled: bool, limit: int | None) -> TransitionLog:
@@ -63,12 +62,10 @@ def _with_time_limit(log: TransitionLog, limit: int | None) -> TransitionLog:
     steps = np.diff(ends, prepend=-1)
     if limit is None:
         if log.terminated.any():
-            warnings.warn(
+            warn(
                 f"{log.source} was made with handle_timeout_termination=False, so all its "
                 f"{int(log.terminated.sum())} ends count as terminal; pass max_episode_steps= if "
-                "the environment has a time limit.",
-                DataWarning,
-                stacklevel=4,
+                "the environment has a time limit."
             )
         return log
     timed_out = ends[log.terminated[ends] & (steps == limit)]

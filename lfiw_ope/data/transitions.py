@@ -5,7 +5,6 @@ in it only where it keeps next observations too. Where it does not, that transit
 its own observation becomes the episode's last state; no state is ever made up.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from lfiw_ope.data.chunks import Column, chunks, rows_of
 from lfiw_ope.data.storage import EpisodeStorage
 from lfiw_ope.data.trajectories import ActionSpec, FloatArray, Trajectories
-from lfiw_ope.errors import DataError, DataWarning
+from lfiw_ope.errors import DataError, warn
 
 
 class Encoding(NamedTuple):
@@ -168,7 +167,7 @@ def _without_headless(plan: _Plan, log: TransitionLog) -> _Plan:
             f"{log.source} holds the beginning of no episode; keep_partial=True keeps the rest of "
             "those that it holds, and takes their first states for initial states."
         )
-    _say(
+    warn(
         f"{log.source}: {int(partial.sum())} episodes, with {int(plan.lengths[partial].sum())} "
         "transitions, were left out, because their beginning is not in it and their first state is "
         "no initial state; keep_partial=True keeps them."
@@ -193,7 +192,7 @@ def _without_last(plan: _Plan, source: str, drop_terminal: bool) -> _Plan:
             "rows that one transition with its next state needs."
         )
     of_those = f", {terminal} of them terminal with their rewards" if terminal else ""
-    _say(
+    warn(
         f"{source} keeps no next observations: the last transition of each of its "
         f"{plan.lengths.size} episodes was left out{of_those}, because the state that it led to is "
         f"unknown{f'; {short} episodes had no other' if short else ''}."
@@ -203,11 +202,6 @@ def _without_last(plan: _Plan, source: str, drop_terminal: bool) -> _Plan:
         terminated=np.zeros_like(plan.terminated),
         truncated=np.ones_like(plan.truncated),
     ).where(long_enough)
-
-
-def _say(message: str) -> None:
-    # To the line that calls from_arrays or from_sb3_buffer.
-    warnings.warn(message, DataWarning, stacklevel=6)
 
 
 def _fill(storage: EpisodeStorage, log: TransitionLog, starts: NDArray[np.int64]) -> None:

@@ -110,8 +110,10 @@ def test_without_next_observations_no_state_is_made_up(door):
     with pytest.raises(ope.DataError, match=f"states that {terminal} terminal transitions led to"):
         door(columns)
     spans = episodes_of(columns)
-    with pytest.warns(ope.DataWarning, match=f"of its 30 episodes was left out, {terminal} of"):
+    said = f"of its 30 episodes was left out, {terminal} of"
+    with pytest.warns(ope.DataWarning, match=said) as warned:
         data = door(columns, drop_terminal=True)
+    assert warned[0].filename == __file__  # where the package was called
     assert data.lengths.tolist() == [stop - start - 1 for start, stop in spans]
     for i, (start, stop) in enumerate(spans):
         states = data.states[data.state_offsets[i] : data.state_offsets[i + 1]]

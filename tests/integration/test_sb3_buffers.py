@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import lfiw_ope as ope
@@ -242,6 +243,23 @@ def test_dict_observations_are_flattened_as_gymnasium_does():
     data = ope.from_sb3_buffer(off_policy(DQN, env, 60, policy="MultiInputPolicy"))
     assert_all(data, started(seen))
     assert data.state_size == 4
+
+
+def test_discrete_observations_are_one_hot():
+    env, seen = played("FrozenLake-v1")
+    data = ope.from_sb3_buffer(off_policy(DQN, env, 60))
+    assert_all(data, started(seen))
+    assert data.state_size == 16
+
+
+def test_hindsight_s_buffer_gives_what_happened():
+    """Its relabelled goals and rewards are made when it is sampled; what is stored is the log."""
+    seen = [[]]
+    env = DummyVecEnv([lambda: Seen(BitFlippingEnv(n_bits=4, max_steps=6), seen[0])])
+    model = off_policy(DQN, env, 60, policy="MultiInputPolicy", replay_buffer_class=HerReplayBuffer)
+    data = ope.from_sb3_buffer(model)
+    assert_all(data, started(seen))
+    assert data.state_size == 12
 
 
 def ppo(env, steps, n_steps=32, **kwargs):

@@ -4,15 +4,22 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
 from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
+from lfiw_ope.data.d4rl import load_d4rl
+from lfiw_ope.data.load import load_data
 from lfiw_ope.data.minari import load_minari, save_minari
+from lfiw_ope.data.npz import load_npz
+from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
     ConfigError,
     DataError,
+    DataWarning,
     DivergedError,
+    InsufficientMemoryError,
     MissingDependencyError,
     OPEError,
     PolicyError,
@@ -39,6 +46,7 @@ __all__ = [
     "ActionSpec",
     "ConfigError",
     "DataError",
+    "DataWarning",
     "DensityRatio",
     "DivergedError",
     "DynamicsConfig",
@@ -47,6 +55,7 @@ __all__ = [
     "Estimate",
     "FitConfig",
     "FittedModel",
+    "InsufficientMemoryError",
     "LFIWConfig",
     "MLPPolicy",
     "MissingDependencyError",
@@ -62,10 +71,16 @@ __all__ = [
     "collect",
     "fit_dynamics",
     "fit_ratio",
+    "from_arrays",
     "from_sb3",
+    "from_sb3_buffer",
     "load_actor",
+    "load_d4rl",
+    "load_data",
     "load_minari",
+    "load_npz",
     "load_sb3",
+    "load_sb3_buffer",
     "save_actor",
     "save_minari",
     "simulate",

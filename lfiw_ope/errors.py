@@ -3,6 +3,8 @@
 Every message is one sentence or two: what was found, what was expected, what to do.
 """
 
+import sys
+import warnings
 from typing import Any
 
 
@@ -45,3 +47,19 @@ class DivergedError(OPEError, RuntimeError):
 
 class MissingDependencyError(OPEError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class InsufficientMemoryError(OPEError, MemoryError):
+    """Data whose arrays would not fit into the memory that is free."""
+
+
+class DataWarning(UserWarning):
+    """Something of a log was left out or had to be assumed; the message counts it."""
+
+
+def warn(message: str) -> None:
+    """Give a `DataWarning` at the line outside the package from which the package was called."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("lfiw_ope."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, DataWarning, stacklevel=level)

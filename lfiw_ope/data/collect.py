@@ -76,12 +76,12 @@ def collect(
         if mode == modes.SAME_STEP and ended.any():
             last = reached.copy()  # `reached` holds the next episodes' first states already
             final = [infos["final_obs"][i] for i in np.flatnonzero(ended)]
-            last[ended] = flatten_states(env.single_observation_space, np.stack(final))
+            last[ended] = flatten_states(*_batched(env.single_observation_space, final))
         recorder.step(draw, rewards, last, terminated, truncated)
         states = reached
         starting, resetting = (ended, resetting) if mode == modes.SAME_STEP else (resetting, ended)
         progress("collect", recorder.finished, episodes)
-    return recorder.trajectories(spec, _env_id(env))
+    return recorder.trajectories(spec, *_made_with(env))
 
 
 class _Draw(NamedTuple):
@@ -110,10 +110,22 @@ def _act(policy: Policy, states: FloatArray, generator: torch.Generator) -> _Dra
     return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
 
 
-def _env_id(env: Any) -> str | None:
+def _made_with(env: Any) -> tuple[str | None, dict[str, Any]]:
+    """The environment's id, where it has one, and what it was made with."""
     first = getattr(env, "envs", [None])[0]
-    spec = getattr(env, "spec", None) or getattr(first, "spec", None)
-    return None if spec is None else str(spec.id)
+    spec = getattr(first, "spec", None) or getattr(env, "spec", None)
+    if spec is None:
+        return None, {}
+    # gymnasium.make_vec adds to the keywords what concerns the vector alone.
+    of_vector = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
+    return str(spec.id), {k: v for k, v in spec.kwargs.items() if k not in of_vector}
+
+
+def _batched(space: Any, observations: list[Any]) -> tuple[Any, Any]:
+    """The space, and some of its observations as one batch."""
+    batch = gymnasium().vector.utils
+    empty = batch.create_empty_array(space, n=len(observations))
+    return space, batch.concatenate(space, observations, empty)
 
 
 class _Episode:
@@ -175,7 +187,9 @@ class _Recorder:
                 self.done.append(episode)
                 self.playing[i] = None
 
-    def trajectories(self, spec: Any, env_id: str | None) -> Trajectories:
+    def trajectories(
+        self, spec: Any, env_id: str | None, env_kwargs: dict[str, Any]
+    ) -> Trajectories:
         episodes = sorted(self.done, key=lambda episode: episode.number)
         carried = bool(episodes[0].log_prob)
         return Trajectories(
@@ -191,4 +205,5 @@ class _Recorder:
                 np.concatenate([np.stack(e.proposed) for e in episodes]) if carried else None
             ),
             env_id=env_id,
+            env_kwargs=env_kwargs,
         )

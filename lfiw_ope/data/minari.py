@@ -1,12 +1,17 @@
-"""Trajectories from and to Minari data sets (HDF5)."""
+"""Trajectories from and to Minari data sets."""
 
+import copy
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lfiw_ope.checks import whole
+from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.spaces import (
     action_spec,
     decode_actions,
@@ -15,6 +20,7 @@ from lfiw_ope.data.spaces import (
     gymnasium,
     state_size,
 )
+from lfiw_ope.data.storage import EpisodeStorage
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, MissingDependencyError
 
@@ -22,71 +28,95 @@ LOG_PROB, PROPOSED = "behaviour_log_prob", "behaviour_proposed_action"
 """Names among a Minari episode's infos."""
 
 
-def load_minari(source: str | Path) -> Trajectories:
-    """Read a Minari data set, by id or by the folder that holds it.
+def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
+    """Read a Minari data set, by id or by the folder that holds it, an episode at a time.
 
     A data set that is not there under its id is downloaded, where the network allows. Episodes
     keep their last observation; one that was neither terminated nor truncated when the recording
-    stopped counts as truncated.
+    stopped counts as truncated. HDF5, Arrow and Parquet storage are read alike. The parts of a
+    Dict observation come in alphabetical order, because Minari's file keeps no other.
 
     Args:
-        source: an id such as "mujoco/hopper/medium-v0", or a folder with `main_data.hdf5` in it
-            or in its `data/`.
+        source: an id such as "mujoco/hopper/medium-v0"; a folder with `metadata.json` in it or in
+            its `data/`; or a `minari.MinariDataset`, filtered where you like.
+        episodes: how many to keep, the first ones; all where None.
 
     Raises:
-        DataError: if it is no Minari data set, holds no episode, or has other spaces than Box and
-            Discrete.
+        DataError: if it is no Minari data set, holds no episode, or has spaces that are not
+            supported.
+        InsufficientMemoryError: if the episodes would not fit into memory.
         MissingDependencyError: if Minari is not installed.
     """
-    data_set = _open(source)
+    if episodes is not None:
+        whole("episodes", episodes, least=1)
+    data_set, name = _open(source)
     observation_space, action_space = data_set.observation_space, data_set.action_space
-    spec = action_spec(action_space)
-    size = state_size(observation_space)
-    episodes, rows = int(data_set.total_episodes), int(data_set.total_steps)
-    if episodes == 0:
-        raise DataError(f"The Minari data set {source} holds no episode; at least one is needed.")
-    states = np.empty((rows + episodes, size), np.float32)
-    actions = np.empty((rows, spec.size), np.float32)
-    rewards = np.empty(rows, np.float32)
-    lengths = np.empty(episodes, np.int64)
-    terminated, truncated = np.empty(episodes, bool), np.empty(episodes, bool)
-    infos: dict[str, list[Any]] = {LOG_PROB: [], PROPOSED: []}
-    row = 0
-    for i, episode in enumerate(data_set.iterate_episodes()):
-        steps = len(episode.rewards)
-        _check_episode(episode, i, source)
-        lengths[i] = steps
-        here = slice(row + i, row + i + steps + 1)
-        states[here] = flatten_states(observation_space, episode.observations)
-        actions[row : row + steps] = encode_actions(action_space, episode.actions)
-        rewards[row : row + steps] = episode.rewards
+    spec, size = action_spec(action_space), state_size(observation_space)
+    chosen = data_set.episode_indices[:episodes]
+    if len(chosen) == 0:
+        raise DataError(f"The Minari data set {name} holds no episode; at least one is needed.")
+    said = chain.from_iterable(map(data_set.storage.get_episode_metadata, _batches(chosen)))
+    lengths = np.array([int(one["total_steps"]) for one in said], np.int64)
+    carried = _infos(data_set[0])
+    storage = EpisodeStorage(
+        lengths,
+        size,
+        spec,
+        source=name,
+        log_prob=LOG_PROB in carried,
+        proposed_actions=PROPOSED in carried,
+    )
+    terminated, truncated = np.empty(len(chosen), bool), np.empty(len(chosen), bool)
+    read = chain.from_iterable(map(data_set.iterate_episodes, _batches(chosen)))
+    for i, episode in enumerate(read):
+        states = flatten_states(observation_space, episode.observations)
+        _check_episode(episode, states, i, int(lengths[i]), name)
+        rows = slice(storage.offsets[i], storage.offsets[i + 1])
+        storage.states[storage.state_offsets[i] : storage.state_offsets[i + 1]] = states
+        storage.actions[rows] = encode_actions(action_space, episode.actions)
+        storage.rewards[rows] = episode.rewards
         terminated[i] = bool(episode.terminations[-1])
         truncated[i] = not terminated[i] or bool(episode.truncations[-1])
-        for name, kept in infos.items():
-            # Minari's collector records an info at the reset too: the last `steps` are the steps'.
-            if episode.infos and name in episode.infos:
-                kept.append(np.asarray(episode.infos[name])[-steps:])
-        row += steps
-    for name, kept in infos.items():
-        if 0 < len(kept) < episodes:
-            raise DataError(
-                f"{len(kept)} of {episodes} episodes of {source} carry {name}; all or none must."
-            )
-    log_prob, proposed = (
-        np.concatenate(kept) if len(kept) == episodes else None for kept in infos.values()
+        _read_infos(storage, rows, _infos(episode), carried, i, name)
+    env = data_set.env_spec
+    return storage.trajectories(
+        terminated,
+        truncated,
+        env_id=None if env is None else str(env.id),
+        env_kwargs={} if env is None else dict(env.kwargs),
     )
-    return Trajectories(
-        states=states,
-        actions=actions,
-        rewards=rewards,
-        lengths=lengths,
-        terminated=terminated,
-        truncated=truncated,
-        action_spec=spec,
-        log_prob=log_prob,
-        proposed_actions=None if proposed is None else proposed.reshape(rows, spec.size),
-        env_id=None if data_set.env_spec is None else str(data_set.env_spec.id),
-    )
+
+
+def _batches(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """A few episodes at a time: HDF5 keeps what it knows of each, Arrow reads ahead of its user."""
+    size = max(1, min(16, len(chosen) // 32))
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+
+def _infos(episode: Any) -> dict[str, Any]:
+    """Those of an episode's infos that this package wrote."""
+    infos = episode.infos or {}
+    return {name: infos[name] for name in (LOG_PROB, PROPOSED) if name in infos}
+
+
+def _read_infos(
+    storage: EpisodeStorage,
+    rows: slice,
+    infos: dict[str, Any],
+    carried: dict[str, Any],
+    index: int,
+    source: str,
+) -> None:
+    if infos.keys() != carried.keys():
+        raise DataError(
+            f"Episode {index} of {source} carries {' and '.join(infos) or 'no behaviour infos'}, "
+            f"the first one {' and '.join(carried) or 'none'}; all must carry the same."
+        )
+    for name, kept in ((LOG_PROB, storage.log_prob), (PROPOSED, storage.proposed_actions)):
+        if kept is not None:
+            # Minari's collector records an info at the reset too: the last rows are the steps'.
+            values = np.asarray(infos[name])[-len(kept[rows]) :]
+            kept[rows] = values.reshape(kept[rows].shape)
 
 
 def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> Path:
@@ -119,12 +149,11 @@ def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> P
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "data").mkdir(parents=True)
-    registered = data.env_id in gymnasium().registry
     storage = MinariStorage.new(
         partial / "data",
         observation_space=observation_space,
         action_space=action_space,
-        env_spec=gymnasium().spec(data.env_id) if registered else None,
+        env_spec=_environment(data),
         data_format="hdf5",
     )
     storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__})
@@ -133,6 +162,15 @@ def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> P
     )
     os.replace(partial, folder)
     return folder
+
+
+def _environment(data: Trajectories) -> Any:
+    """Gymnasium's specification of the environment, or None where Gymnasium does not know it."""
+    if data.env_id not in gymnasium().registry:
+        return None
+    spec = copy.deepcopy(gymnasium().spec(data.env_id))
+    spec.kwargs.update(data.env_kwargs)
+    return spec
 
 
 def _episode(data: Trajectories, i: int, action_space: Any) -> dict[str, Any]:
@@ -155,12 +193,17 @@ def _episode(data: Trajectories, i: int, action_space: Any) -> dict[str, Any]:
     }
 
 
-def _check_episode(episode: Any, index: int, source: str | Path) -> None:
-    steps, states = len(episode.rewards), len(episode.observations)
-    if steps < 1 or states != steps + 1:
+def _check_episode(episode: Any, states: FloatArray, index: int, length: int, source: str) -> None:
+    steps = len(episode.rewards)
+    if steps < 1 or len(states) != steps + 1:
         raise DataError(
-            f"Episode {index} of {source} has {states} observations and {steps} rewards; an "
+            f"Episode {index} of {source} has {len(states)} observations and {steps} rewards; an "
             "episode of T steps needs T + 1 observations, T of 1 or more."
+        )
+    if steps != length:
+        raise DataError(
+            f"Episode {index} of {source} has {steps} steps but says that it has {length}; the "
+            "data set is damaged: load it anew."
         )
 
 
@@ -174,15 +217,24 @@ def _minari() -> Any:
     return minari
 
 
-def _open(source: str | Path) -> Any:
+def _open(source: Any) -> tuple[Any, str]:
+    """The data set, and what messages call it."""
     minari = _minari()
+    if isinstance(source, minari.MinariDataset):
+        return source, str(source.id)
     folder = Path(source)
     if not folder.exists() and (folder.is_absolute() or str(source).startswith(".")):
         raise DataError(f"There is no folder {source}; name one with a Minari data set, or an id.")
     try:
         if folder.is_dir():
-            return minari.MinariDataset(folder / "data" if (folder / "data").is_dir() else folder)
-        return minari.load_dataset(str(source), download=True)
+            folder = folder / "data" if (folder / "data").is_dir() else folder
+            return minari.MinariDataset(folder), str(source)
+        return minari.load_dataset(str(source), download=True), str(source)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{source} is stored in a way that needs more ({error}): pip install "
+            "'lfiw-ope[minari]'."
+        ) from error
     except Exception as error:  # Minari raises many types, for the network as for the format
         raise DataError(
             f"{source} is neither a folder with a Minari data set nor an id that can be loaded "

@@ -1,0 +1,115 @@
+"""Trajectories from .npz archives, read a chunk at a time and without executing anything."""
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfiw_ope.data.arrays import from_arrays
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataError, UntrustedFileError
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class ArchivedArray:
+    """One array of an archive. `numpy.load` would hold the whole of it.
+
+    Attributes:
+        shape: the array's.
+        dtype: the array's.
+
+    Args:
+        archive: open for as long as rows are read.
+        member: the array's file in it.
+
+    Raises:
+        DataError: if it is no array that can be read by rows.
+        UntrustedFileError: if it holds pickled objects.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
+        self._stream = archive.open(member)
+        try:
+            header = _HEADERS[np.lib.format.read_magic(self._stream)]
+            self.shape, by_columns, self.dtype = header(self._stream)
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{archive.filename} has {member}, which is no array.") from error
+        if self.dtype.hasobject:
+            raise UntrustedFileError(
+                f"{archive.filename} has pickled objects in {member}; save arrays of numbers."
+            )
+        if by_columns and len(self.shape) > 1:
+            raise DataError(
+                f"{archive.filename} has {member} in Fortran order; save it with "
+                "numpy.ascontiguousarray."
+            )
+        self._begin = self._stream.tell()
+        self._row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        self._stream.seek(self._begin + start * self._row_bytes)
+        content = self._stream.read((stop - start) * self._row_bytes)
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+
+
+def load_npz(
+    path: str | Path,
+    *,
+    observation_space: Any = None,
+    action_space: Any = None,
+    env_id: str | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    drop_terminal: bool = False,
+    episodes: int | None = None,
+) -> Trajectories:
+    """Read the arrays that `from_arrays` takes from an archive that `numpy.savez` wrote.
+
+    They are read a chunk at a time, and nothing is unpickled. The arguments are those of
+    `from_arrays`; a file does not say its spaces, so give them or `env_id`.
+
+    Args:
+        path: the archive.
+        observation_space: a Gymnasium space; without one, observations are flattened as they are.
+        action_space: a Gymnasium Box or Discrete, or an `ActionSpec`.
+        env_id: the Gymnasium environment that gives the spaces and the time limit.
+        env_kwargs: what `gymnasium.make` was given beside the id.
+        max_episode_steps: the time limit, for an archive without `truncated`.
+        drop_terminal: leave out terminal transitions whose next state is not in the archive.
+        episodes: how many to keep, the first ones; all where None.
+
+    Raises:
+        DataError: if it is no archive of arrays, or for what `from_arrays` refuses.
+        ConfigError: if `env_id` is not known and no `action_space` is given.
+        InsufficientMemoryError: if the episodes would not fit into memory.
+        UntrustedFileError: if it holds pickled objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is not an .npz archive ({error}).") from error
+    with archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        return from_arrays(
+            {name.removesuffix(".npy"): ArchivedArray(archive, name) for name in names},
+            observation_space=observation_space,
+            action_space=action_space,
+            env_id=env_id,
+            env_kwargs=env_kwargs,
+            max_episode_steps=max_episode_steps,
+            drop_terminal=drop_terminal,
+            episodes=episodes,
+            source=str(path),
+        )

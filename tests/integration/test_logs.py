@@ -1,0 +1,305 @@
+"""Arrays, D4RL files and archives of one real log, read in chunks of every size."""
+
+import contextlib
+import functools
+import itertools
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+
+import lfiw_ope as ope
+from lfiw_ope.data import chunks
+
+LIMIT = 9
+
+
+@functools.cache
+def recorded():
+    """Random play on CartPole: some episodes fall and some reach the limit; the last is cut."""
+    env = gym.make("CartPole-v1", max_episode_steps=LIMIT)
+    rng = np.random.default_rng(0)
+    rows = []
+    for episode in range(30):
+        observation, _ = env.reset(seed=episode)
+        ended = False
+        while not ended:
+            push = rng.normal() if episode % 3 else 1.0
+            reached, reward, terminated, truncated, _ = env.step(int(push > 0))
+            rows.append((observation, push, reward, reached, terminated, truncated, -(push**2)))
+            observation, ended = reached, terminated or truncated
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+    columns = map(np.array, zip(*rows[:-2], strict=True))  # the log stops within an episode
+    columns = dict(zip((*names, "log_prob"), columns, strict=True))
+    columns["actions"] = columns["actions"][:, None]  # the push is the action, unbounded
+    assert columns["terminals"].any()
+    assert (columns["timeouts"] & ~columns["terminals"]).any()
+    assert not columns["terminals"][-1]
+    assert not columns["timeouts"][-1]
+    return columns
+
+
+ROWS = len(recorded()["rewards"])
+
+
+def episodes_of(columns):
+    """Row ranges between ends."""
+    ends = np.flatnonzero(columns["terminals"] | columns["timeouts"]) + 1
+    bounds = [0, *ends.tolist()]
+    if bounds[-1] != len(columns["rewards"]):
+        bounds.append(len(columns["rewards"]))
+    return list(itertools.pairwise(bounds))
+
+
+@pytest.fixture(params=["arrays", "lists", "d4rl", "npz", "compressed"])
+def door(request, tmp_path):
+    """Reads columns through one of the doors."""
+
+    def read(columns, **options):
+        if request.param == "arrays":
+            return ope.from_arrays(columns, **options)
+        if request.param == "lists":
+            return ope.from_arrays({k: v.tolist() for k, v in columns.items()}, **options)
+        if request.param == "d4rl":
+            path = tmp_path / "log.hdf5"
+            with h5py.File(path, "w") as file:
+                for name, values in columns.items():
+                    file["infos/action_log_probs" if name == "log_prob" else name] = values
+                file["infos/qpos"] = np.zeros(3)
+                file["metadata/algorithm"] = "random"
+            return ope.load_data(path, **options)
+        path = tmp_path / "log.npz"
+        (np.savez if request.param == "npz" else np.savez_compressed)(path, **columns)
+        return ope.load_data(path, **options)
+
+    return read
+
+
+@pytest.fixture(params=[1, 100, 2**22])
+def chunk(request, monkeypatch):
+    """A row at a time, six, or all at once."""
+    monkeypatch.setattr(chunks, "CHUNK", request.param)
+
+
+@pytest.mark.usefixtures("chunk")
+def test_every_transition_is_the_logged_one(door):
+    columns = recorded()
+    data = door(columns)
+    rows = data.transitions()
+    np.testing.assert_array_equal(rows.state, np.float32(columns["observations"]))
+    np.testing.assert_array_equal(rows.next_state, np.float32(columns["next_observations"]))
+    np.testing.assert_array_equal(rows.action, np.float32(columns["actions"]))
+    np.testing.assert_array_equal(rows.reward, np.float32(columns["rewards"]))
+    np.testing.assert_array_equal(rows.terminated, columns["terminals"])
+    np.testing.assert_array_equal(data.log_prob, np.float32(columns["log_prob"]))
+    spans = episodes_of(columns)
+    assert data.lengths.tolist() == [stop - start for start, stop in spans]
+    last = [stop - 1 for _, stop in spans]
+    assert data.terminated.tolist() == columns["terminals"][last].tolist()
+    truncated = columns["timeouts"][last]
+    truncated[-1] = True  # where the log stops
+    assert data.truncated.tolist() == truncated.tolist()
+    assert data.action_spec == ope.ActionSpec.continuous([-np.inf], [np.inf])
+
+
+@pytest.mark.usefixtures("chunk")
+def test_without_next_observations_no_state_is_made_up(door):
+    columns = {k: v for k, v in recorded().items() if k != "next_observations"}
+    terminal = int(columns["terminals"].sum())
+    with pytest.raises(ope.DataError, match=f"states that {terminal} terminal transitions led to"):
+        door(columns)
+    spans = episodes_of(columns)
+    said = f"of its 30 episodes was left out, {terminal} of"
+    with pytest.warns(ope.DataWarning, match=said) as warned:
+        data = door(columns, drop_terminal=True)
+    assert warned[0].filename == __file__  # where the package was called
+    assert data.lengths.tolist() == [stop - start - 1 for start, stop in spans]
+    for i, (start, stop) in enumerate(spans):
+        states = data.states[data.state_offsets[i] : data.state_offsets[i + 1]]
+        np.testing.assert_array_equal(states, np.float32(columns["observations"][start:stop]))
+        kept = slice(data.offsets[i], data.offsets[i + 1])
+        for name in ("rewards", "actions", "log_prob"):
+            values = np.float32(columns[name][start : stop - 1])
+            np.testing.assert_array_equal(getattr(data, name)[kept], values)
+    assert data.truncated.all()
+    assert not data.terminated.any()
+
+
+def test_an_episode_of_one_row_without_its_next_state_is_left_out():
+    observations = np.arange(5.0)[:, None]
+    ends = np.array([False, True, True, False, True])
+    arrays = {
+        "observations": observations, "actions": observations, "rewards": np.ones(5),
+        "terminated": np.zeros(5), "truncated": ends,
+    }  # fmt: skip
+    with pytest.warns(ope.DataWarning, match="each of its 3 episodes.*; 1 episodes had no other"):
+        data = ope.from_arrays(arrays)
+    assert data.states.ravel().tolist() == [0, 1, 3, 4]
+    assert data.rewards.tolist() == [1, 1]
+    arrays["truncated"] = np.ones(5)
+    with pytest.raises(ope.DataError, match="none of its 5 episodes has the two rows"):
+        ope.from_arrays(arrays)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("following", [True, False])
+def test_the_first_episodes_are_a_part_of_all(door, following):
+    columns = dict(recorded())
+    if not following:
+        del columns["next_observations"]
+    options = {"drop_terminal": not following}
+    with contextlib.nullcontext() if following else pytest.warns(ope.DataWarning):
+        part, whole = door(columns, episodes=7, **options), door(columns, **options)
+    assert part.num_episodes == 7
+    expected = whole.select(range(7))
+    for name in ("states", "actions", "rewards", "lengths", "terminated", "truncated", "log_prob"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
+
+
+def test_ends_that_are_not_marked_are_asked_for_never_guessed(door):
+    columns = {k: v for k, v in recorded().items() if k != "timeouts"}
+    with pytest.raises(ope.DataError, match="pass max_episode_steps="):
+        door(columns)
+    told = door(columns, max_episode_steps=LIMIT)
+    marked = door(recorded())
+    np.testing.assert_array_equal(told.lengths, marked.lengths)
+    np.testing.assert_array_equal(told.terminated, marked.terminated)
+    # A limit that is wrong shows in the next observations.
+    with pytest.raises(ope.DataError, match="the next observation is not the observation of"):
+        door(columns, max_episode_steps=500)
+    del columns["terminals"]
+    with pytest.raises(ope.DataError, match="has no terminated"):
+        door(columns)
+
+
+def test_shuffled_rows_are_no_episodes(door):
+    order = np.random.default_rng(0).permutation(len(recorded()["rewards"]))
+    with pytest.raises(ope.DataError, match="shuffled rows are no episodes"):
+        door({name: values[order] for name, values in recorded().items()})
+
+
+def test_an_environment_that_gymnasium_knows_gives_spaces_and_limit(door):
+    columns = {k: v for k, v in recorded().items() if k not in ("timeouts", "log_prob")}
+    columns["actions"] = np.int64(columns["actions"][:, 0] > 0)
+    with pytest.raises(ope.DataError, match=r"ActionSpec.discrete\(4\)"):
+        door(columns, max_episode_steps=LIMIT)
+    data = door(columns, env_id="CartPole-v1", max_episode_steps=LIMIT)
+    assert data.action_spec == ope.ActionSpec.discrete(2)
+    assert data.env_id == "CartPole-v1"
+    np.testing.assert_array_equal(data.actions, np.eye(2)[columns["actions"]])
+    with pytest.raises(ope.DataError, match="the next observation is not"):
+        door(columns, env_id="CartPole-v1")  # whose limit is 500
+    with pytest.raises(ope.ConfigError, match="knows no environment 'Cartpole-v9'"):
+        door(columns, env_id="Cartpole-v9")
+    with pytest.raises(ope.DataError, match=r"have shape \(4,\); the space Box"):
+        door(columns, env_id="Pendulum-v1", max_episode_steps=LIMIT)
+
+
+def test_bounds_come_from_a_space_and_actions_at_them_stay():
+    space = gym.spaces.Box(np.float32([-0.4]), np.float32([0.7]))
+    columns = dict(recorded())
+    columns["actions"] = np.clip(columns["actions"], -0.4, 0.7)
+    data = ope.from_arrays(columns, action_space=space, env_id="Anything-v3", env_kwargs={"k": 2})
+    assert data.action_spec == ope.ActionSpec.continuous(space.low, space.high)
+    assert data.actions.min() == space.low[0]
+    assert data.actions.max() == space.high[0]
+    assert (data.env_id, dict(data.env_kwargs)) == ("Anything-v3", {"k": 2})
+    discrete = {**columns, "actions": np.eye(3)[np.arange(len(columns["rewards"])) % 3]}
+    data = ope.from_arrays(discrete, action_space=ope.ActionSpec.discrete(3))
+    np.testing.assert_array_equal(data.actions, discrete["actions"])
+
+
+@pytest.mark.parametrize("door", ["arrays", "lists", "npz", "compressed"], indirect=True)
+def test_the_layout_with_lengths_is_that_of_trajectories(door):
+    one = door(recorded())
+    arrays = {
+        "observations": one.states, "actions": one.actions, "rewards": one.rewards,
+        "lengths": one.lengths, "terminated": one.terminated, "truncated": one.truncated,
+        "log_prob": one.log_prob, "proposed_actions": 2 * one.actions,
+    }  # fmt: skip
+    two = door(arrays)
+    for name in set(arrays) - {"observations", "proposed_actions"}:
+        np.testing.assert_array_equal(getattr(two, name), arrays[name])
+    np.testing.assert_array_equal(two.states, one.states)
+    np.testing.assert_array_equal(two.proposed_actions, 2 * one.actions)
+    np.testing.assert_array_equal(door(arrays, episodes=3).states, two.select(range(3)).states)
+    del arrays["truncated"]
+    assert door(arrays).truncated.tolist() == (~one.terminated).tolist()
+    with pytest.raises(ope.DataError, match="lengths and next_observations"):
+        door({**arrays, "next_observations": one.states})
+    with pytest.raises(ope.DataError, match="no whole numbers of 1 or more"):
+        door({**arrays, "lengths": one.lengths * 0})
+    with pytest.raises(ope.DataError, match=r"of shape .*; its other columns need"):
+        door({**arrays, "lengths": one.lengths - (np.arange(30) == 3)})
+
+
+def test_observations_in_parts_need_their_space():
+    columns = dict(recorded())
+    cart, pole = columns["observations"][:, :2], columns["observations"][:, 2:]
+    columns["observations"] = {"cart": cart, "pole": pole}
+    del columns["next_observations"]
+    with pytest.raises(ope.DataError, match="have parts; pass their observation_space="):
+        ope.from_arrays(columns, drop_terminal=True)
+    box = gym.spaces.Box(-np.inf, np.inf, (2,))
+    space = gym.spaces.Dict([("pole", box), ("cart", box)])
+    with pytest.warns(ope.DataWarning):
+        data = ope.from_arrays(columns, observation_space=space, drop_terminal=True)
+    expected = gym.spaces.flatten(space, {"cart": cart[0], "pole": pole[0]})
+    np.testing.assert_array_equal(data.initial_states[0], expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reward": np.ones(3)}, "has 'reward'; known are observations, actions"),
+        ({"dones": np.ones(3)}, "say whether an end is terminated or truncated"),
+        ({"terminated": np.ones(3)}, "has terminated under two names"),
+        ({"rewards": None}, "has no rewards"),
+        ({"rewards": np.float64(1)}, r"rewards of shape \(\)"),
+        ({"actions": np.ones((7, 1))}, r"actions of shape \(7, 1\); its other columns need"),
+        ({"rewards": np.ones((ROWS, 2))}, "expected one number a row"),
+        ({"terminals": np.full(ROWS, 0.5)}, "terminated that are neither 0 nor 1"),
+        ({"rewards": np.full(ROWS, np.nan)}, f"rewards holds {ROWS} entries that are not finite"),
+        ({"observations": np.arange(ROWS)}, "single whole numbers; pass observation_space="),
+        ({"proposed_actions": np.ones((ROWS, 2))}, "expected 1 entries a row"),
+        ({"max_episode_steps": 3}, "has 'max_episode_steps'"),
+    ],
+)
+def test_what_is_no_log_is_refused(change, message):
+    columns = {**recorded(), **change}
+    columns = {name: values for name, values in columns.items() if values is not None}
+    with pytest.raises(ope.DataError, match=message):
+        ope.from_arrays(columns)
+
+
+def test_an_empty_log_is_refused():
+    with pytest.raises(ope.DataError, match="holds no transition"):
+        ope.from_arrays({name: values[:0] for name, values in recorded().items()})
+    with pytest.raises(ope.ConfigError, match="episodes is 0"):
+        ope.from_arrays(recorded(), episodes=0)
+
+
+def test_files_that_are_something_else_are_refused(tmp_path):
+    (tmp_path / "text.h5").write_text("no HDF5")
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "table.csv").write_text("a,b")
+    with h5py.File(tmp_path / "main_data.hdf5", "w") as file:
+        file.create_group("episode_0")
+    with h5py.File(tmp_path / "groups.hdf5", "w") as file:
+        file.create_group("observations")
+    np.savez(tmp_path / "objects.npz", observations=np.array([{"a": 1}], object))
+    np.savez(tmp_path / "fortran.npz", observations=np.asfortranarray(np.ones((3, 2))))
+    for name, error, message in (
+        ("text.h5", ope.DataError, "is not an HDF5 file"),
+        ("text.npz", ope.DataError, "is not an .npz archive"),
+        ("table.csv", ope.DataError, "is no kind of file that is known"),
+        ("main_data.hdf5", ope.DataError, "part of a Minari data set; load the folder"),
+        ("groups.hdf5", ope.DataError, "has observations as groups"),
+        ("objects.npz", ope.UntrustedFileError, "has pickled objects in observations.npy"),
+        ("fortran.npz", ope.DataError, "in Fortran order"),
+        ("missing.h5", ope.DataError, "There is no file"),
+        ("missing.npz", ope.DataError, "There is no file"),
+    ):
+        with pytest.raises(error, match=message):
+            ope.load_data(tmp_path / name)

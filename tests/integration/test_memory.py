@@ -1,0 +1,108 @@
+"""Reading holds at most one and a half times the arrays that it keeps; measured, in processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
+
+EPISODES, STEPS, STATES, ACTIONS = 100, 6000, 38, 5  # 106 MB kept, 212 MB in the files
+
+READ = """
+import json, re, sys
+import gymnasium, h5py, minari, pyarrow.dataset  # what they take is no part of the data
+import lfiw_ope as ope
+
+def memory(name):
+    return 1024 * int(re.search(rf"{name}:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+
+before = memory("VmRSS")
+data = ope.load_data(sys.argv[1])
+kept = sum(getattr(data, name).nbytes for name in ("states", "actions", "rewards"))
+print(json.dumps({"kept": kept, "most": memory("VmHWM") - before}))
+"""
+
+
+def episode(rng):
+    ends = np.arange(STEPS) == STEPS - 1
+    return {
+        "observations": rng.normal(size=(STEPS + 1, STATES)),
+        "actions": rng.normal(size=(STEPS, ACTIONS)),
+        "rewards": rng.normal(size=STEPS),
+        "terminations": np.zeros(STEPS, bool),
+        "truncations": ends,
+    }
+
+
+def write_d4rl(path, rng):
+    shapes = {"observations": (STATES,), "next_observations": (STATES,), "actions": (ACTIONS,)}
+    with h5py.File(path, "w") as file:
+        for name, shape in (shapes | {"rewards": ()}).items():
+            file.create_dataset(name, (EPISODES * STEPS, *shape), "f8")
+        for name in ("terminals", "timeouts"):
+            file.create_dataset(name, (EPISODES * STEPS,), bool)
+        for i in range(EPISODES):
+            one, rows = episode(rng), slice(i * STEPS, (i + 1) * STEPS)
+            file["observations"][rows] = one["observations"][:-1]
+            file["next_observations"][rows] = one["observations"][1:]
+            file["timeouts"][rows] = one["truncations"]
+            for name in ("actions", "rewards"):
+                file[name][rows] = one[name]
+
+
+def write_npz(path, rng):
+    every = [episode(rng) for _ in range(EPISODES)]
+    columns = {
+        name: np.concatenate([one[name] for one in every])
+        for name in ("observations", "actions", "rewards")
+    }
+    np.savez(
+        path,
+        lengths=np.full(EPISODES, STEPS),
+        terminated=np.zeros(EPISODES, bool),
+        **columns,
+    )
+
+
+def write_minari(path, rng):
+    path.mkdir()
+    storage = MinariStorage.new(
+        path,
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (STATES,), np.float64),
+        action_space=gym.spaces.Box(-np.inf, np.inf, (ACTIONS,), np.float64),
+        data_format=path.name,
+    )
+    storage.update_metadata({"dataset_id": "x/big-v0", "minari_version": minari.__version__})
+    storage.update_episodes(EpisodeBuffer(id=i, **episode(rng)) for i in range(EPISODES))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("log.hdf5", write_d4rl),
+        ("log.npz", write_npz),
+        ("hdf5", write_minari),
+        ("arrow", write_minari),
+    ],
+)
+def test_reading_holds_little_beside_what_it_keeps(name, write, tmp_path):
+    write(tmp_path / name, np.random.default_rng(0))
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    states, rows = EPISODES * (STEPS + 1), EPISODES * STEPS
+    assert found["kept"] == 4 * (states * STATES + rows * (ACTIONS + 1))
+    assert found["most"] <= 1.5 * found["kept"], found
+    assert found["most"] >= 0.9 * found["kept"], found  # or what is measured is not the reading

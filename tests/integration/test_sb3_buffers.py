@@ -1,0 +1,374 @@
+"""Buffers that real stable-baselines3 algorithms filled, against what the environments saw."""
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+import lfiw_ope as ope
+
+LIMIT = 12
+
+
+class Seen(gym.Wrapper):
+    """Notes each episode that an environment plays: states, actions, rewards, how it ended."""
+
+    def __init__(self, env, episodes):
+        super().__init__(env)
+        self.episodes = episodes
+
+    def reset(self, **kwargs):
+        observation, info = self.env.reset(**kwargs)
+        self.episode = {"states": [flat(self, observation)], "actions": [], "rewards": []}
+        self.episode |= {"terminated": False, "truncated": False}
+        self.episodes.append(self.episode)
+        return observation, info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.episode["states"].append(flat(self, observation))
+        self.episode["actions"].append(np.array(action))
+        self.episode["rewards"].append(reward)
+        self.episode |= {"terminated": terminated, "truncated": truncated}
+        return observation, reward, terminated, truncated, info
+
+
+def flat(env, observation):
+    return spaces.flatten(env.observation_space, observation).astype(np.float32)
+
+
+class Leaky(gym.ActionWrapper):
+    """Pendulum with bounds that are not symmetric, so that a wrong scale shows."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = spaces.Box(np.float32([-0.5]), np.float32([1.5]))
+
+    def action(self, action):
+        return action
+
+
+class Parts(gym.ObservationWrapper):
+    """CartPole's observation in two parts."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.observation_space = spaces.Dict({"pole": box, "cart": box})
+
+    def observation(self, observation):
+        return {"cart": observation[:2], "pole": observation[2:]}
+
+
+def played(env_id, *wrappers, envs=2, limit=LIMIT):
+    """A vector of environments, and what each of them will have seen."""
+    seen = [[] for _ in range(envs)]
+
+    def make(i):
+        env = gym.make(env_id, max_episode_steps=limit)
+        for wrap in wrappers:
+            env = wrap(env)
+        return Seen(env, seen[i])
+
+    return DummyVecEnv([lambda i=i: make(i) for i in range(envs)]), seen
+
+
+def off_policy(algorithm, env, steps, *, policy="MlpPolicy", buffer=10_000, **kwargs):
+    """Trained for real, but a little: `steps` of each environment, learning from the tenth on."""
+    model = algorithm(
+        policy, env, buffer_size=buffer, learning_starts=10 * env.num_envs, train_freq=4,
+        batch_size=8, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", **kwargs,
+    )  # fmt: skip
+    return model.learn(steps * env.num_envs)
+
+
+def assert_episode(data, i, seen, *, first=0, last=None, scale=1e-6):
+    """Episode `i` is steps [first, last) of what was seen; the actions to rounding."""
+    last = len(seen["rewards"]) if last is None else last
+    rows = slice(data.offsets[i], data.offsets[i + 1])
+    states = data.states[data.state_offsets[i] : data.state_offsets[i + 1]]
+    np.testing.assert_array_equal(states, np.stack(seen["states"][first : last + 1]))
+    np.testing.assert_allclose(
+        data.rewards[rows], np.float32(seen["rewards"][first:last]), rtol=1e-6
+    )
+    actions = np.stack(seen["actions"][first:last])
+    if data.action_spec.kind == "discrete":
+        actions = np.eye(data.action_size)[actions]
+    np.testing.assert_allclose(data.actions[rows], actions, rtol=scale, atol=scale)
+
+
+def assert_all(data, kept):
+    assert data.num_episodes == len(kept)
+    for i, seen in enumerate(kept):
+        assert_episode(data, i, seen)
+        assert data.terminated[i] == seen["terminated"]
+        # stable-baselines3 notes the time limit only where the state was not terminal too.
+        assert data.truncated[i] == (not seen["terminated"])
+
+
+def started(seen):
+    """Episodes, environment after environment, that had a step: the last reset may have none."""
+    return [episode for env in seen for episode in env if episode["rewards"]]
+
+
+@pytest.mark.parametrize("envs", [1, 2])
+def test_sac_s_buffer_gives_the_environments_own_actions(envs):
+    env, seen = played("Pendulum-v1", Leaky, envs=envs)
+    model = off_policy(SAC, env, 5 * LIMIT + 4)
+    assert np.abs(model.replay_buffer.actions).max() <= 1
+    data = ope.from_sb3_buffer(model.replay_buffer)
+    assert_all(data, started(seen))
+    assert data.num_episodes == 6 * envs
+    assert data.action_spec == ope.ActionSpec.continuous([-0.5], [1.5])
+    assert data.actions.max() > 1.2
+    assert data.lengths.tolist() == ([LIMIT] * 5 + [4]) * envs
+    # From the model, the environment is known as well.
+    named = ope.from_sb3_buffer(model, episodes=2)
+    assert (named.env_id, named.num_episodes) == ("Pendulum-v1", 2)
+    np.testing.assert_array_equal(named.states, data.select([0, 1]).states)
+
+
+def test_dqn_s_buffer_tells_a_fall_from_the_time_limit():
+    env, seen = played("CartPole-v1")
+    data = ope.from_sb3_buffer(off_policy(DQN, env, 100).replay_buffer)
+    assert_all(data, started(seen))
+    assert data.terminated.any()
+    assert (data.lengths[data.truncated] == LIMIT).any()
+
+
+@pytest.mark.parametrize("keep_partial", [False, True])
+def test_a_ring_that_wrapped_around_gives_what_is_left_in_time_order(keep_partial):
+    env, seen = played("CartPole-v1")
+    model = off_policy(DQN, env, 132, buffer=100)  # 50 rows of each environment
+    buffer = model.replay_buffer
+    assert buffer.full
+    assert 0 < buffer.pos < 50
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        data = ope.from_sb3_buffer(buffer, keep_partial=keep_partial)
+    assert ["2 episodes, with" in str(one.message) for one in said] == [True] * (not keep_partial)
+    kept = []
+    for episodes in seen:
+        steps, own = 0, []
+        for episode in reversed(started([episodes])):
+            room = 50 - steps
+            first = max(0, len(episode["rewards"]) - room)
+            own.insert(0, (episode, first))
+            steps += len(episode["rewards"])
+            if steps >= 50:
+                break
+        kept += own if keep_partial else own[1:]
+    assert data.num_episodes == len(kept)
+    for i, (episode, first) in enumerate(kept):
+        assert_episode(data, i, episode, first=first)
+        assert data.terminated[i] == episode["terminated"]
+    assert data.num_transitions == 100 or not keep_partial
+
+
+def test_without_timeout_handling_every_end_is_terminal_unless_the_limit_is_said():
+    env, seen = played("CartPole-v1")
+    model = off_policy(DQN, env, 100, replay_buffer_kwargs={"handle_timeout_termination": False})
+    episodes = started(seen)
+    with pytest.warns(ope.DataWarning, match="handle_timeout_termination=False, so all its"):
+        blind = ope.from_sb3_buffer(model.replay_buffer)
+    ended = [one["terminated"] or one["truncated"] for one in episodes]
+    assert blind.terminated.tolist() == ended
+    told = ope.from_sb3_buffer(model.replay_buffer, max_episode_steps=LIMIT)
+    assert any(one["truncated"] and not one["terminated"] for one in episodes)
+    for data in (told, ope.from_sb3_buffer(model)):  # the model's environment says its limit
+        for i, one in enumerate(episodes):
+            assert_episode(data, i, one)
+            # Falling in the very last step looks like the limit, where only the limit is known.
+            fell = one["terminated"] and len(one["rewards"]) < LIMIT
+            assert data.terminated[i] == fell
+            assert data.truncated[i] == (not fell)
+
+
+@pytest.mark.filterwarnings("ignore:.*their beginning is not in it")
+@pytest.mark.parametrize("steps", [40, 76])
+def test_the_memory_efficient_buffer_lost_each_episode_s_last_state(steps):
+    env, seen = played("CartPole-v1")
+    kwargs = {"handle_timeout_termination": False}
+    model = off_policy(
+        DQN, env, steps, buffer=100, optimize_memory_usage=True, replay_buffer_kwargs=kwargs
+    )
+    assert model.replay_buffer.full == (steps == 76)
+    with pytest.raises(ope.DataError, match="drop_terminal=True"):
+        ope.from_sb3_buffer(model.replay_buffer, max_episode_steps=LIMIT)
+    with pytest.warns(ope.DataWarning, match="the last transition of each"):
+        data = ope.from_sb3_buffer(model.replay_buffer, max_episode_steps=LIMIT, drop_terminal=True)
+    whole = started(seen)
+    by_start = {one["states"][0].tobytes(): one for one in whole}
+    assert data.num_episodes >= 4
+    for i in range(data.num_episodes):
+        one = by_start[data.initial_states[i].tobytes()]
+        length = len(one["rewards"])
+        assert_episode(data, i, one, last=length - 1)
+    assert data.truncated.all()
+    assert not data.terminated.any()
+
+
+def test_a_second_call_of_learn_cuts_an_episode_without_a_word():
+    env, seen = played("Pendulum-v1", envs=1)
+    model = off_policy(SAC, env, 20)
+    model.learn(20)
+    data = ope.from_sb3_buffer(model.replay_buffer)
+    assert_all(data, started(seen))
+    assert data.lengths.tolist() == [12, 8, 12, 8]
+    assert data.truncated.all()
+
+
+def test_what_vecnormalize_hides_is_stored_as_the_environment_said_it():
+    env, seen = played("Pendulum-v1")
+    model = off_policy(SAC, VecNormalize(env), 3 * LIMIT)
+    data = ope.from_sb3_buffer(model)
+    for i, one in enumerate(started(seen)):
+        rows = slice(data.offsets[i], data.offsets[i + 1])
+        np.testing.assert_allclose(data.rewards[rows], np.float32(one["rewards"]), rtol=1e-6)
+        states = data.states[data.state_offsets[i] : data.state_offsets[i + 1]]
+        np.testing.assert_array_equal(states[:-1], np.stack(one["states"])[:-1])
+        # The last one went through the normaliser and back, in stable-baselines3.
+        np.testing.assert_allclose(states[-1], one["states"][-1], atol=1e-4)
+
+
+def test_dict_observations_are_flattened_as_gymnasium_does():
+    env, seen = played("CartPole-v1", Parts)
+    data = ope.from_sb3_buffer(off_policy(DQN, env, 60, policy="MultiInputPolicy"))
+    assert_all(data, started(seen))
+    assert data.state_size == 4
+
+
+def test_discrete_observations_are_one_hot():
+    env, seen = played("FrozenLake-v1")
+    data = ope.from_sb3_buffer(off_policy(DQN, env, 60))
+    assert_all(data, started(seen))
+    assert data.state_size == 16
+
+
+def test_hindsight_s_buffer_gives_what_happened():
+    """Its relabelled goals and rewards are made when it is sampled; what is stored is the log."""
+    seen = [[]]
+    env = DummyVecEnv([lambda: Seen(BitFlippingEnv(n_bits=4, max_steps=6), seen[0])])
+    model = off_policy(DQN, env, 60, policy="MultiInputPolicy", replay_buffer_class=HerReplayBuffer)
+    data = ope.from_sb3_buffer(model)
+    assert_all(data, started(seen))
+    assert data.state_size == 12
+
+
+def ppo(env, steps, n_steps=32, **kwargs):
+    model = PPO(
+        kwargs.pop("policy", "MlpPolicy"), env, n_steps=n_steps, batch_size=16, n_epochs=1,
+        policy_kwargs={"net_arch": [8], **kwargs.pop("policy_kwargs", {})}, seed=0, device="cpu",
+        **kwargs,
+    )  # fmt: skip
+    return model.learn(steps * env.num_envs)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("wrappers", [(), (Parts,)])
+def test_ppo_s_buffer_of_a_discrete_policy(trained, wrappers):
+    """Training flattens most of a rollout buffer's columns, and leaves the rest as they are."""
+    env, seen = played("CartPole-v1", *wrappers)
+    model = ppo(env, 32, policy="MultiInputPolicy" if wrappers else "MlpPolicy")
+    buffer = model.rollout_buffer
+    if not trained:
+        _, callback = model._setup_learn(1)  # resets the environments
+        for episodes in seen:
+            del episodes[:-1]
+        model.collect_rollouts(model.env, callback, buffer, 32)
+    assert buffer.generator_ready == trained
+    with pytest.raises(ope.DataError, match="does not say whether its"):
+        ope.from_sb3_buffer(model)
+    with pytest.warns(ope.DataWarning, match="the last transition of each"):
+        data = ope.from_sb3_buffer(model, drop_terminal=True)
+    kept = [one for one in started(seen) if len(one["rewards"]) > 1]
+    assert data.num_episodes == len(kept)
+    for i, one in enumerate(kept):
+        assert_episode(data, i, one, last=len(one["rewards"]) - 1)
+    assert data.truncated.all()
+    assert data.env_id == "CartPole-v1"
+    if not trained and not wrappers:  # the model still has the weights that acted
+        rows = data.transitions()
+        expected = ope.from_sb3(model).log_prob(torch.tensor(rows.state), torch.tensor(rows.action))
+        np.testing.assert_allclose(data.log_prob, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_ppo_s_buffer_of_a_gaussian_policy_keeps_draws_and_clips_actions():
+    env, seen = played("Pendulum-v1", Leaky)
+    model = ppo(env, 64, n_steps=32)  # the second rollout begins within an episode
+    with pytest.warns(ope.DataWarning) as said:
+        data = ope.from_sb3_buffer(model, drop_terminal=True)
+    assert "2 episodes, with 8 transitions" in str(said[0].message)  # 32 = 2 · 12 + 8, then 4 more
+    assert data.num_episodes == 6
+    kept = [one for env in seen for one in env[3:6]]
+    for i, one in enumerate(kept):
+        assert_episode(data, i, one, last=len(one["rewards"]) - 1)
+    np.testing.assert_array_equal(data.actions, np.clip(data.proposed_actions, -0.5, 1.5))
+    assert (np.abs(data.proposed_actions - data.actions) > 0).any()
+    with pytest.warns(ope.DataWarning):
+        partial = ope.from_sb3_buffer(model, drop_terminal=True, keep_partial=True)
+    assert partial.num_episodes == 8
+
+
+def test_rollouts_that_are_in_no_environment_s_units_are_refused():
+    env, _ = played("Pendulum-v1")
+    with pytest.raises(ope.DataError, match="under VecNormalize"):
+        ope.from_sb3_buffer(ppo(VecNormalize(env), 32), drop_terminal=True)
+    env, _ = played("Pendulum-v1")
+    squashed = ppo(env, 32, use_sde=True, policy_kwargs={"squash_output": True})
+    with pytest.raises(ope.DataError, match="squashes its output"):
+        ope.from_sb3_buffer(squashed, drop_terminal=True)
+
+
+def test_a_saved_buffer_is_a_pickle_and_needs_trust(tmp_path):
+    env, seen = played("Pendulum-v1")
+    model = off_policy(SAC, env, 20)
+    path = tmp_path / "buffer.pkl"
+    model.save_replay_buffer(path)
+    with pytest.raises(ope.UntrustedFileError, match="trust=True"):
+        ope.load_sb3_buffer(path)
+    with pytest.raises(ope.DataError, match=r"load_sb3_buffer, with trust=True"):
+        ope.load_data(path)
+    assert_all(ope.load_sb3_buffer(path, trust=True), started(seen))
+    with pytest.raises(ope.DataError, match="no replay buffer"):
+        ope.load_sb3_buffer(tmp_path / "other.pkl", trust=True)
+    path.write_bytes(b"not a pickle")
+    with pytest.raises(ope.DataError, match="cannot be unpickled"):
+        ope.load_sb3_buffer(path, trust=True)
+
+
+def test_what_is_no_buffer_is_refused():
+    env, _ = played("Pendulum-v1")
+    model = SAC("MlpPolicy", env, buffer_size=50, device="cpu")
+    with pytest.raises(ope.DataError, match="is empty"):
+        ope.from_sb3_buffer(model)
+    with pytest.raises(ope.DataError, match="dict is or has no ReplayBuffer"):
+        ope.from_sb3_buffer({})
+    with pytest.raises(ope.ConfigError, match="episodes is 0"):
+        ope.from_sb3_buffer(model, episodes=0)
+    box = spaces.Box(-1, 1, (2,), np.float32)
+    buffer = ReplayBuffer(10, box, spaces.MultiDiscrete([3, 2]), n_envs=1)
+    buffer.add(np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(1), np.zeros(1), [{}])
+    with pytest.raises(ope.DataError, match="number its 6 combinations"):
+        ope.from_sb3_buffer(buffer)
+
+
+def test_a_buffer_filled_by_hand_may_hold_actions_as_they_are():
+    space = spaces.Box(-2, 2, (1,), np.float32)
+    buffer = ReplayBuffer(10, spaces.Box(-1, 1, (2,), np.float32), space, n_envs=1)
+    for i in range(4):
+        infos = [{"TimeLimit.truncated": i == 3}]
+        state = np.full((1, 2), i / 10)
+        buffer.add(state, state + 0.1, np.array([[1.5]]), np.ones(1), np.array([i == 3]), infos)
+    with pytest.raises(ope.DataError, match="scaled_actions=False"):
+        ope.from_sb3_buffer(buffer)
+    data = ope.from_sb3_buffer(buffer, scaled_actions=False, env_id="Own-v0", env_kwargs={"k": 1})
+    assert data.actions.tolist() == [[1.5]] * 4
+    assert (data.env_id, dict(data.env_kwargs)) == ("Own-v0", {"k": 1})

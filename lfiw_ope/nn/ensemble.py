@@ -13,7 +13,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
     "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "gelu": nn.functional.gelu,
+    "leaky_relu": nn.functional.leaky_relu,
 }
+"""Each as torch's module of that name computes it by default."""
 
 
 class BatchedMLP(nn.Module):
@@ -26,7 +30,7 @@ class BatchedMLP(nn.Module):
     Args:
         members: E.
         sizes: entries of the input, each hidden layer and the output.
-        activation: between layers: "silu", "tanh" or "relu".
+        activation: between layers: a name in `ACTIVATIONS`.
         generator: draws the initial weights, U(±1/√fan_in) as `nn.Linear` does; without one they
             are zero, for weights that are about to be loaded.
     """
@@ -58,6 +62,10 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
+        return self.last(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer sees, `[E, B, H]`: the last hidden layer, or the input itself."""
         act = ACTIVATIONS[self.activation]
         hidden = list(zip(self.weights[:-1], self.biases[:-1], strict=True))
         if x.dim() == 2 and hidden:
@@ -69,6 +77,10 @@ class BatchedMLP(nn.Module):
             x = x.expand(self.members, -1, -1)
         for weight, bias in hidden:
             x = act(torch.baddbmm(bias, x, weight))
+        return x
+
+    def last(self, x: Tensor) -> Tensor:
+        """The last layer, from what `hidden` gives."""
         with torch.autocast(x.device.type, enabled=False):
             return torch.baddbmm(self.biases[-1], x.float(), self.weights[-1])
 

@@ -88,7 +88,7 @@ def action_rows(value: Any, rows: int, spec: ActionSpec) -> Tensor:
     """
     if spec.kind == "discrete" and isinstance(value, Tensor) and value.numel() == rows:
         index = value.reshape(rows)
-        if not ((index >= 0) & (index < spec.size) & (index == index.round())).all():
+        if not ((index >= 0) & (index < spec.size) & (index == index.long())).all():
             raise PolicyError(
                 f"The policy gave discrete actions outside 0 to {spec.size - 1}, or no whole "
                 "numbers."

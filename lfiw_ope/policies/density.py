@@ -36,13 +36,9 @@ def log_clipped_normal(mean: Tensor, log_std: Tensor, action: Tensor, bounds: Bo
     scale = torch.exp(-log_std)
     at_low = log_ndtr((bounds.low - mean) * scale)
     at_high = log_ndtr((mean - bounds.high) * scale)
-    return _piecewise(
-        log_normal(mean, log_std, action),
-        action <= bounds.low,
-        at_low,
-        action >= bounds.high,
-        at_high,
-    )
+    density = log_normal(mean, log_std, action)
+    found = _piecewise(density, action <= bounds.low, at_low, action >= bounds.high, at_high)
+    return torch.where(bounds.low == bounds.high, 0.0, found)  # nothing is left to chance
 
 
 def squash(value: Tensor, bounds: Bounds) -> Tensor:
@@ -69,7 +65,7 @@ def log_squashed_normal(mean: Tensor, log_std: Tensor, action: Tensor, bounds: B
     scale, limit = torch.exp(-log_std), torch.atanh(edge)
     at_low, at_high = log_ndtr((-limit - mean) * scale), log_ndtr((mean - limit) * scale)
     found = _piecewise(density, unit <= -edge, at_low, unit >= edge, at_high)
-    return found.to(action.dtype)
+    return torch.where(low == high, 0.0, found).to(action.dtype)
 
 
 def _edge(bounds: Bounds) -> Tensor:

@@ -108,15 +108,21 @@ def rebuild_actor(
             "acts by from_function(lambda s: model.predict(s, deterministic=True)[0], ...)."
         )
     family, ignored = FAMILIES[facts.policy_class]
-    taken = _Tensors(tensors, ignored)
+    taken = _Tensors({name: value.detach().cpu() for name, value in tensors.items()}, ignored)
     layers, head = family(taken, facts)
     taken.finish()
-    for (before, _), (after, _) in pairwise(layers):
-        if before.shape[1] != after.shape[0]:
-            raise PolicyError(
-                f"One layer of the policy gives {before.shape[1]} numbers and the next takes "
-                f"{after.shape[0]}; the file is damaged."
-            )
+    sizes = [(weight.shape, bias.shape) for weight, bias in layers]
+    fit = all(before[0][1] == after[0][0] for before, after in pairwise(sizes))
+    if not fit or any(weight[1:] != bias for weight, bias in sizes):
+        raise PolicyError(
+            f"The policy's layers do not fit together: {[tuple(w) for w, _ in sizes]} with biases "
+            f"of {[tuple(b) for _, b in sizes]}; the file is damaged."
+        )
+    if head.action_size(sizes[-1][0][1]) != facts.action_spec.size:
+        raise PolicyError(
+            f"The policy's network gives {head.action_size(sizes[-1][0][1])} actions and its "
+            f"action space has {facts.action_spec.size}; the file is damaged."
+        )
     return MLPPolicy.from_layers(
         [weight for weight, _ in layers],
         [bias for _, bias in layers],
@@ -197,6 +203,8 @@ def _quantiles(tensors: _Tensors, facts: ActorFacts) -> tuple[list[Layer], Head]
     """QRDQN: the mean over quantiles of a linear layer is a linear layer."""
     *layers, (weight, bias) = tensors.layers("quantile_net.quantile_net")
     actions = facts.action_spec.size
+    if len(bias) % actions:
+        raise PolicyError(f"The policy has {len(bias)} quantiles for {actions} actions in all.")
     weight = weight.reshape(len(weight), -1, actions).mean(1)
     return [*layers, (weight, bias.reshape(-1, actions).mean(0))], GreedyHead()
 

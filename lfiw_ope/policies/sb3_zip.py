@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lfiw_ope.checks import choice
 from lfiw_ope.data.trajectories import ActionSpec
-from lfiw_ope.errors import DataError, PolicyError, UntrustedFileError
+from lfiw_ope.errors import DataError, OPEError, PolicyError, UntrustedFileError
 from lfiw_ope.nn.ensemble import ACTIVATIONS as KNOWN_ACTIVATIONS
 from lfiw_ope.policies.sb3_actors import ACTIVATIONS, ActorFacts
 
@@ -89,7 +89,19 @@ class SB3Zip:
         Raises:
             UntrustedFileError: if neither says it; the message names the argument.
             PolicyError: if an argument contradicts the JSON, or the policy is of no known kind.
+            DataError: if the JSON is not as stable-baselines3 writes it.
         """
+        try:
+            return self._facts(activation, action_spec)
+        except OPEError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{self.path} is no JSON that stable-baselines3 wrote ({type(error).__name__}: "
+                f"{error})."
+            ) from error
+
+    def _facts(self, activation: str | None, action_spec: ActionSpec | None) -> ActorFacts:
         self._check_observations()
         kwargs = self.said.get("policy_kwargs") or {}
         policy_class = self._policy_class()
@@ -178,7 +190,8 @@ class SB3Zip:
             low, high = _numbers(space, "low"), _numbers(space, "high")
             if low is not None and high is not None:
                 said = ActionSpec.continuous(low, high)
-        if said is None and given is None:
+        known = given is not None and all(map(math.isfinite, (*given.low, *given.high)))
+        if said is None and not known:
             raise UntrustedFileError(
                 f"{self.path} does not say its action bounds in plain text (it prints "
                 f"{space.get('low')!r} and {space.get('high')!r}); pass "
@@ -186,7 +199,8 @@ class SB3Zip:
             )
         if said is not None and given is not None and not _alike(said, given):
             raise PolicyError(
-                f"action_spec is {given}, but {self.path} says {said}; leave the argument out."
+                f"action_spec is {given}, but {self.path} says {said}; it is a policy of another "
+                "environment."
             )
         found = said or given
         assert found is not None
@@ -223,9 +237,12 @@ def _numbers(space: Mapping[str, Any], name: str) -> list[float] | None:
 
 
 def _alike(one: ActionSpec, other: ActionSpec) -> bool:
-    """The same kind and size, and bounds that agree to what NumPy prints of them."""
+    """The same kind and size, and finite bounds that agree to what NumPy prints of them.
+
+    A log that does not know its bounds has infinite ones, which contradict nothing.
+    """
     near = all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-8) or a == b
+        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-8) or not math.isfinite(a - b)
         for a, b in zip((*one.low, *one.high), (*other.low, *other.high), strict=False)
     )
     return (one.kind, one.size) == (other.kind, other.size) and near

@@ -147,7 +147,9 @@ def test_torchscript_is_a_program_and_asks_for_trust(folder):
     [
         ("policy.safetensors", {}),
         ("policy.zip", {"trust": False, "activation": None, "vec_normalize": None}),
-        ("policy.zip", {"trust": True}),
+        ("policy.zip", {"trust": True, "state_size": 4, "action_spec": DISCRETE}),
+        ("policy.zip", {"state_size": 4, "action_spec": DISCRETE}),
+        ("policy.safetensors", {"state_size": 4, "action_spec": DISCRETE}),
         ("policy.onnx", {"action_spec": DISCRETE, "gives": "logits", "trust": False}),
         ("policy.pt", {"action_spec": DISCRETE, "state_size": 4, "trust": True}),
     ],
@@ -178,6 +180,11 @@ def test_a_policy_is_loaded_by_its_file_s_ending(name, options, folder):
 def test_options_that_do_not_apply_are_refused(name, options, words, folder):
     with pytest.raises(ope.ConfigError, match=words):
         ope.load_policy(folder / name, **options)
+
+
+def test_a_policy_of_another_action_space_is_refused(folder):
+    with pytest.raises(ope.PolicyError, match=r"'continuous'.*of another environment"):
+        ope.load_policy(folder / "policy.zip", action_spec=BOX)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".zip", ".onnx", ".pt"])

@@ -219,3 +219,12 @@ def test_a_continuous_deterministic_policy_gets_no_density_from_noise_elsewhere(
     with pytest.raises(ope.PolicyError, match="no density"):
         policy.log_prob(STATE, torch.zeros(1, 1))
     assert policy.act(STATE.expand(100, -1), torch.Generator()).unique().numel() > 2
+
+
+@pytest.mark.parametrize("make", [gaussian, squashed])
+def test_an_entry_that_its_bounds_fix_is_certain(make):
+    policy = make(0.0, 1.0)
+    policy.head.high.copy_(policy.head.low)
+    action = policy.act(STATE, torch.Generator())
+    assert action.tolist() == [[0.0]]
+    assert policy.log_prob(STATE, action).tolist() == [0.0]

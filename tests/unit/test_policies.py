@@ -161,7 +161,11 @@ def test_bounds_that_only_a_pickle_says_are_asked_for(pendulum, tmp_path, printe
         ope.load_sb3(path)
     spec = ope.ActionSpec.continuous(-2.0, 2.0)
     assert ope.load_sb3(path, action_spec=spec).action_spec == spec
-    with pytest.raises(ope.PolicyError, match=r"action_spec is .*1\.0.*leave the argument out"):
+    unknown = ope.ActionSpec.continuous(-math.inf, math.inf)
+    with pytest.raises(ope.UntrustedFileError, match="bounds in plain text"):
+        ope.load_sb3(path, action_spec=unknown)
+    assert ope.load_sb3(tmp_path / "agent.zip", action_spec=unknown).action_spec == spec
+    with pytest.raises(ope.PolicyError, match=r"action_spec is .*1\.0.*of another environment"):
         ope.load_sb3(tmp_path / "agent.zip", action_spec=ope.ActionSpec.continuous(-1.0, 1.0))
 
 

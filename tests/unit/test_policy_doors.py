@@ -167,6 +167,20 @@ def test_a_policy_acts_in_a_group_as_alone(name):
             assert torch.equal(found, policy.act(state, generator(1)))
 
 
+@pytest.mark.gpu
+def test_a_policy_acts_on_a_gpu(name):
+    state = states(40).cuda()
+    (group,) = group_policies([POLICIES[name]()], "cuda", 8)
+    seeded = torch.Generator("cuda").manual_seed(1)
+    before = torch.cuda.get_rng_state()
+    action = group.policy.act(state[None], seeded)
+    assert action.shape[:2] == (1, 40)
+    assert action.is_cuda
+    assert torch.equal(before, torch.cuda.get_rng_state())
+    if name not in NO_DENSITY:
+        assert group.policy.log_prob(state[None], action).isfinite().all()
+
+
 def test_ε_greedy_policies_of_one_network_s_shape_run_in_one_call():
     def greedy(seed):
         layers = [module for module in linear(3, seed) if isinstance(module, nn.Linear)]

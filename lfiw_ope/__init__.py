@@ -31,8 +31,17 @@ from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
+from lfiw_ope.policies.function import from_function
+from lfiw_ope.policies.load import load_policy
+from lfiw_ope.policies.mixture import EpsilonGreedy, Mixture
 from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.policies.module import from_module, load_torchscript
+from lfiw_ope.policies.normaliser import ObservationNormaliser
+from lfiw_ope.policies.onnx import load_onnx
 from lfiw_ope.policies.sb3 import from_sb3, load_sb3
+from lfiw_ope.policies.tabular import TabularPolicy
+from lfiw_ope.policies.uniform import UniformPolicy
+from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import DensityRatio, RatioConfig
 from lfiw_ope.ratio_fit import fit_ratio
 from lfiw_ope.results import Estimate
@@ -51,6 +60,7 @@ __all__ = [
     "DivergedError",
     "DynamicsConfig",
     "EnsembleDynamics",
+    "EpsilonGreedy",
     "Estimand",
     "Estimate",
     "FitConfig",
@@ -59,19 +69,25 @@ __all__ = [
     "LFIWConfig",
     "MLPPolicy",
     "MissingDependencyError",
+    "Mixture",
     "ModelBased",
     "ModelBasedConfig",
     "OPEError",
+    "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
     "Rollout",
+    "TabularPolicy",
     "Trajectories",
+    "UniformPolicy",
     "UntrustedFileError",
     "Weighting",
     "collect",
     "fit_dynamics",
     "fit_ratio",
     "from_arrays",
+    "from_function",
+    "from_module",
     "from_sb3",
     "from_sb3_buffer",
     "load_actor",
@@ -79,8 +95,12 @@ __all__ = [
     "load_data",
     "load_minari",
     "load_npz",
+    "load_onnx",
+    "load_policy",
     "load_sb3",
     "load_sb3_buffer",
+    "load_torchscript",
+    "load_vec_normalize",
     "save_actor",
     "save_minari",
     "simulate",

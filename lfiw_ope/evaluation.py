@@ -110,7 +110,8 @@ def evaluate(
         DataError: if there are too few episodes.
         DivergedError: if a training or the simulation diverges.
     """
-    check_policy(policy, state_size=data.state_size, action_size=data.action_size)
+    sizes = {"state_size": data.state_size, "action_size": data.action_size}
+    check_policy(policy, **sizes, action_kind=data.action_spec.kind)
     probe(policy, torch.from_numpy(data.initial_states[:2]))
     known: dict[str, Any] = {"reward": reward, "termination": termination}
     weightings = [Weighting(form="uniform")]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class FittedModel:
         ratio: the fitted density ratio, or None for the plain model.
         initial_states: `[N, S]`, on the model's device.
         action_size: A.
+        action_kind: of the data's actions.
         weighting: the form of the weights, where `estimate` is not told another.
         rollouts: n, of each policy.
         draws: K, for conditional normalisation.
@@ -49,6 +50,7 @@ class FittedModel:
     ratio: DensityRatio | None
     initial_states: Tensor
     action_size: int
+    action_kind: Literal["continuous", "discrete"]
     weighting: Weighting
     rollouts: int
     draws: int
@@ -97,7 +99,10 @@ class FittedModel:
             self._check_weighting(weighting)
         for policy in policies:
             check_policy(
-                policy, state_size=self.initial_states.shape[1], action_size=self.action_size
+                policy,
+                state_size=self.initial_states.shape[1],
+                action_size=self.action_size,
+                action_kind=self.action_kind,
             )
         found: dict[int, list[Estimate]] = {}
         weighted = any(w.form != "uniform" for w in weightings)

@@ -27,6 +27,9 @@ from torch import Tensor
 class Policy(Protocol):
     """Anything that acts. No base class, no registry: an object with these members is a policy.
 
+    A policy that knows what its actions are may say so by an attribute `action_spec`
+    (`lfiw_ope.ActionSpec`); a mismatch with the data's is then found before anything is simulated.
+
     Attributes:
         state_size: S, the number of state entries that it takes.
         action_size: A, the number of action entries that it gives.
@@ -50,19 +53,44 @@ class Policy(Protocol):
 
 @runtime_checkable
 class DensityPolicy(Policy, Protocol):
-    """A policy whose own draw (before the environment's bounds clip it) has a known density."""
+    """A policy whose executed actions have a known probability.
+
+    A policy may say `has_density = False` all the same: then `log_prob` raises and says why.
+    """
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """log π(action | state) `[..., n]` of executed actions, in the environment's units.
+
+        The log-probability where actions are discrete. Where they are continuous, the log-density,
+        but on a bound that clips the policy's draws the log of the probability that lies on it:
+        the sum over the action's entries of the one or the other.
+        """
+        ...
+
+
+@runtime_checkable
+class ProposingPolicy(DensityPolicy, Protocol):
+    """A policy whose own draw, before the environment's bounds clip it, has a known density.
+
+    A ratio of two such densities is as good as one of executed actions, and has no point masses.
+    """
 
     def propose(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        """The policy's own draw `[..., n, A]`, before clipping to the action bounds."""
+        """The policy's own draw `[..., n, A]`, in the environment's units, before clipping."""
         ...
 
     def execute(self, proposed: Tensor) -> Tensor:
         """What the environment executes of a proposed action: clipped to the action bounds."""
         ...
 
-    def log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
-        """log π(proposed | state) `[..., n]`: log-density, or log-probability where discrete."""
+    def proposal_log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
+        """log-density of the policy's own draw `[..., n]`, with no regard to the bounds."""
         ...
+
+
+def has_density(policy: Policy) -> bool:
+    """Whether `log_prob` of this policy works."""
+    return isinstance(policy, DensityPolicy) and bool(getattr(policy, "has_density", True))
 
 
 @runtime_checkable

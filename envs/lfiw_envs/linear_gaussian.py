@@ -36,19 +36,13 @@ class LinearGaussianPolicy:
     def action_size(self) -> int:
         return int(self.gain.shape[0])
 
-    def propose(self, state: Tensor, generator: torch.Generator) -> Tensor:
+    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
         mean = self._mean(state)
         noise = torch.randn(mean.shape[-2:], generator=generator, device=state.device)
         return mean + _like(self.scale, state) * noise
 
-    def execute(self, proposed: Tensor) -> Tensor:
-        return proposed
-
-    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        return self.propose(state, generator)
-
-    def log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
-        return _log_normal(proposed - self._mean(state), np.diag(self.scale**2))
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        return _log_normal(action - self._mean(state), np.diag(self.scale**2))
 
     def _mean(self, state: Tensor) -> Tensor:
         return state @ _like(self.gain, state).T + _like(self.bias, state)

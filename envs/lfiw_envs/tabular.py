@@ -37,18 +37,12 @@ class TabularPolicy:
     def action_size(self) -> int:
         return int(self.table.shape[1])
 
-    def propose(self, state: Tensor, generator: torch.Generator) -> Tensor:
+    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
         chosen = _draw(self._probabilities(state), generator)
         return torch.nn.functional.one_hot(chosen, self.action_size).to(state.dtype)
 
-    def execute(self, proposed: Tensor) -> Tensor:
-        return proposed
-
-    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        return self.propose(state, generator)
-
-    def log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
-        return (self._probabilities(state) * proposed).sum(-1).log()
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        return (self._probabilities(state) * action).sum(-1).log()
 
     def _probabilities(self, state: Tensor) -> Tensor:
         return state @ torch.as_tensor(self.table, dtype=state.dtype, device=state.device)

@@ -18,10 +18,6 @@ from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.evaluation import Evaluation, configuration, evaluate, save_evaluation
 
-FROM_DATA = {".onnx": ("action_spec",), ".pt": ("state_size", "action_spec")}
-FROM_DATA[".ts"] = FROM_DATA[".pt"]
-"""What a policy file of such an ending does not say itself, and the log does."""
-
 
 def evaluate_command(
     data: Annotated[str, typer.Option(help="Minari id or folder, D4RL .hdf5, or .npz")],
@@ -77,14 +73,14 @@ def evaluate_command(
         drop_terminal=drop_terminal,
         episodes=episodes,
     )
-    said = {"state_size": log.state_size, "action_spec": log.action_spec}
     target = load_policy(
         policy,
-        deterministic=deterministic or None,
+        deterministic=deterministic,
         trust=trust,
         activation=activation,
         vec_normalize=vec_normalize,
-        **{name: said[name] for name in FROM_DATA.get(policy.suffix.lower(), ())},
+        state_size=log.state_size,
+        action_spec=log.action_spec,
     )
     rules = Rules() if learn_rules else find_rules(env, log)
     terminal = console(stderr=as_json)

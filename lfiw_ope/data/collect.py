@@ -13,7 +13,14 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.seeding import derive, torch_generator
-from lfiw_ope.types import DensityPolicy, Policy, Progress, silent
+from lfiw_ope.types import (
+    DensityPolicy,
+    Policy,
+    Progress,
+    ProposingPolicy,
+    has_density,
+    silent,
+)
 
 
 def collect(
@@ -28,8 +35,8 @@ def collect(
 
     Episodes are numbered as they start, and the first `episodes` of them are kept, however long
     each takes: keeping those that *end* first would favour short ones. Where the policy has a
-    density, the log-probability of its own draw and that draw, before the environment's bounds
-    clip it, are carried.
+    density, its log-probability is carried: of the executed action, or, where the policy knows its
+    own draw before the environment's bounds clip it, of that draw, which is carried too.
 
     Args:
         env: a `gymnasium.vector.VectorEnv` that resets itself (NEXT_STEP or SAME_STEP).
@@ -59,7 +66,7 @@ def collect(
     spec = action_spec(env.single_action_space)
     recorder = _Recorder(env.num_envs, episodes)
     states = _reset(env, seed)
-    check_policy(policy, state_size=states.shape[1], action_size=spec.size)
+    check_policy(policy, state_size=states.shape[1], action_size=spec.size, action_kind=spec.kind)
     probe(policy, torch.from_numpy(states))
     generator = torch_generator(seed, "collect", "actions")
     starting = np.ones(env.num_envs, bool)  # the next step of these begins an episode
@@ -101,12 +108,14 @@ def _reset(env: Any, seed: int) -> FloatArray:
 @torch.inference_mode()
 def _act(policy: Policy, states: FloatArray, generator: torch.Generator) -> _Draw:
     state = torch.from_numpy(states)
-    has_density = isinstance(policy, DensityPolicy) and not getattr(policy, "deterministic", False)
-    if not has_density:
+    if not has_density(policy):
         return _Draw(policy.act(state, generator).numpy(), None, None)
     assert isinstance(policy, DensityPolicy)
+    if not isinstance(policy, ProposingPolicy):
+        action = policy.act(state, generator)
+        return _Draw(action.numpy(), None, policy.log_prob(state, action).numpy())
     proposed = policy.propose(state, generator)
-    log_prob = policy.log_prob(state, proposed)
+    log_prob = policy.proposal_log_prob(state, proposed)
     return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
 
 
@@ -179,8 +188,9 @@ class _Recorder:
             episode.actions.append(draw.action[i])
             episode.rewards.append(float(rewards[i]))
             episode.states.append(reached[i])
-            if draw.proposed is not None and draw.log_prob is not None:
+            if draw.proposed is not None:
                 episode.proposed.append(draw.proposed[i])
+            if draw.log_prob is not None:
                 episode.log_prob.append(draw.log_prob[i])
             if terminated[i] or truncated[i]:
                 episode.terminated, episode.truncated = bool(terminated[i]), bool(truncated[i])
@@ -191,7 +201,7 @@ class _Recorder:
         self, spec: Any, env_id: str | None, env_kwargs: dict[str, Any]
     ) -> Trajectories:
         episodes = sorted(self.done, key=lambda episode: episode.number)
-        carried = bool(episodes[0].log_prob)
+        scored, proposed = bool(episodes[0].log_prob), bool(episodes[0].proposed)
         return Trajectories(
             states=np.concatenate([np.stack(e.states) for e in episodes]),
             actions=np.concatenate([np.stack(e.actions) for e in episodes]),
@@ -200,9 +210,9 @@ class _Recorder:
             terminated=np.array([e.terminated for e in episodes]),
             truncated=np.array([e.truncated for e in episodes]),
             action_spec=spec,
-            log_prob=np.concatenate([e.log_prob for e in episodes]) if carried else None,
+            log_prob=np.concatenate([e.log_prob for e in episodes]) if scored else None,
             proposed_actions=(
-                np.concatenate([np.stack(e.proposed) for e in episodes]) if carried else None
+                np.concatenate([np.stack(e.proposed) for e in episodes]) if proposed else None
             ),
             env_id=env_id,
             env_kwargs=env_kwargs,

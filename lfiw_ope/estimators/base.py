@@ -120,6 +120,7 @@ class ModelEstimator(ABC, Generic[Config]):
             ratio=None,
             initial_states=torch.from_numpy(data.initial_states).to(self.config.dynamics.device),
             action_size=data.action_size,
+            action_kind=data.action_spec.kind,
             weighting=Weighting(form="uniform"),
             rollouts=self.config.rollouts,
             draws=1,

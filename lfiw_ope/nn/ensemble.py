@@ -15,11 +15,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
     "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "gelu": nn.functional.gelu,
+    "leaky_relu": nn.functional.leaky_relu,
 }
+"""Each as torch's module of that name computes it by default."""
 _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": partial(nn.functional.silu, inplace=True),
     "tanh": torch.tanh_,
     "relu": torch.relu_,
+    "elu": partial(nn.functional.elu, inplace=True),
+    "gelu": lambda x: x.copy_(nn.functional.gelu(x)),
+    "leaky_relu": partial(nn.functional.leaky_relu, inplace=True),
 }
 
 BLOCK_BYTES = {"cpu": 3 << 19, "cuda": 1 << 28}
@@ -61,7 +68,7 @@ class BatchedMLP(nn.Module):
     Args:
         members: E.
         sizes: entries of the input, each hidden layer and the output.
-        activation: between layers: "silu", "tanh" or "relu".
+        activation: between layers: a name in `ACTIVATIONS`.
         generator: draws the initial weights, U(±1/√fan_in) as `nn.Linear` does; without one they
             are zero, for weights that are about to be loaded.
     """
@@ -94,14 +101,20 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
-        rows = x if x.dim() == 3 else x.expand(self.members, -1, -1)
-        if not torch.is_grad_enabled():
-            return self._in_blocks(rows)
+        return self.last(self.hidden(x)) if torch.is_grad_enabled() else self._in_blocks(x)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer sees, `[E, B, H]`: the last hidden layer, or the input itself."""
         act = ACTIVATIONS[self.activation]
+        x = x if x.dim() == 3 else x.expand(self.members, -1, -1)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            rows = act(torch.baddbmm(bias, rows, weight))
+            x = act(torch.baddbmm(bias, x, weight))
+        return x
+
+    def last(self, x: Tensor) -> Tensor:
+        """The last layer, from what `hidden` gives."""
         with torch.autocast(x.device.type, enabled=False):
-            return self._last(rows)
+            return self._last(x)
 
     def _last(self, hidden: Tensor) -> Tensor:
         product = _FewColumns.apply(hidden.float(), self.weights[-1])  # type: ignore[no-untyped-call]
@@ -109,6 +122,7 @@ class BatchedMLP(nn.Module):
         return output
 
     def _in_blocks(self, rows: Tensor) -> Tensor:
+        rows = rows if rows.dim() == 3 else rows.expand(self.members, -1, -1)
         kind = rows.device.type
         low = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if low else self.weights[0].dtype

@@ -1,22 +1,31 @@
-"""Policies as safetensors files: layers, noise and bounds, and nothing executable."""
+"""Policies as safetensors files: layers, noise, bounds and normaliser, and nothing executable."""
 
 from pathlib import Path
 
-from lfiw_ope.errors import DataError, PolicyError
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
-from lfiw_ope.policies.mlp import MLPPolicy
+from torch import Tensor
 
-FORMAT = "lfiw-ope actor 1"
+from lfiw_ope.errors import DataError, PolicyError
+from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.policies.noise import HEADS
+from lfiw_ope.policies.normaliser import ObservationNormaliser
+
+FORMAT = "lfiw-ope actor 2"
+FORMATS = ("lfiw-ope actor 1", FORMAT)
+"""The first knew Gaussian and categorical heads alone, which the second writes alike."""
 
 
 def save_actor(policy: MLPPolicy, path: str | Path) -> Path:
     """Write a single policy; whether it acts deterministically is the reader's choice.
 
     Raises:
-        PolicyError: if the policy is a stack of several.
+        PolicyError: if the policy is a stack of several, or no network.
     """
     from safetensors.torch import save_file
 
+    if not isinstance(policy, MLPPolicy):
+        raise PolicyError(
+            f"{type(policy).__name__} is no MLPPolicy, which alone can be saved as layers."
+        )
     if policy.network.members != 1:
         raise PolicyError(f"This is a stack of {policy.network.members} policies; save each alone.")
     path = Path(path)
@@ -26,6 +35,7 @@ def save_actor(policy: MLPPolicy, path: str | Path) -> Path:
         "format": FORMAT,
         "activation": policy.network.activation,
         "head": policy.head.name,
+        "squashed": str(policy.head.arguments().get("squashed", "")),  # of heads that can do both
     }
     tensors = {name: value.contiguous() for name, value in policy.state_dict().items()}
     save_file(tensors, partial, metadata=metadata)
@@ -49,24 +59,36 @@ def load_actor(path: str | Path, *, deterministic: bool = False) -> MLPPolicy:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise DataError(f"{path} is not a safetensors file ({error}).") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in FORMATS:
         raise DataError(
             f"{path} says its format is {metadata.get('format')!r}; expected {FORMAT!r}, as "
             "save_actor writes it."
         )
-    expected = {f"head.{name}" for name in ("log_std", "low", "high")}
-    if metadata.get("head") not in ("gaussian", "categorical") or (
-        metadata["head"] == "gaussian" and not expected <= state.keys()
-    ):
-        raise DataError(f"{path} lacks the tensors of an actor; write it with save_actor.")
+    normaliser = _under("normaliser", state)
     layers = sum(name.startswith("network.weights.") for name in state)
-    head: GaussianHead | CategoricalHead = CategoricalHead()
-    if metadata["head"] == GaussianHead.name:
-        head = GaussianHead(*(state[f"head.{name}"] for name in ("log_std", "low", "high")))
-    return MLPPolicy.from_layers(
-        [state[f"network.weights.{i}"][0] for i in range(layers)],
-        [state[f"network.biases.{i}"][0, 0] for i in range(layers)],
-        head,
-        activation=metadata["activation"],
-        deterministic=deterministic,
-    )
+    try:
+        return MLPPolicy.from_layers(
+            [state[f"network.weights.{i}"][0] for i in range(layers)],
+            [state[f"network.biases.{i}"][0, 0] for i in range(layers)],
+            HEADS[metadata["head"]](**_under("head", state), **_flags(metadata)),
+            activation=metadata["activation"],
+            deterministic=deterministic,
+            normaliser=ObservationNormaliser(**normaliser) if normaliser else None,
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{path} lacks the tensors of an actor; write it with save_actor."
+        ) from error
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix + "."): value
+        for name, value in state.items()
+        if name.startswith(prefix + ".")
+    }
+
+
+def _flags(metadata: dict[str, str]) -> dict[str, bool]:
+    said = metadata.get("squashed", "")
+    return {"squashed": said == "True"} if said else {}

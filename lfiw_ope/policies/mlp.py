@@ -1,58 +1,79 @@
-"""Policies that are fully connected networks: what PPO and its kin train."""
+"""Policies that are fully connected networks: what deep reinforcement learning mostly trains."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
 from lfiw_ope.nn.ensemble import BatchedMLP
-from lfiw_ope.policies.heads import NO_DENSITY, CategoricalHead, GaussianHead
+from lfiw_ope.policies.acting import HeadPolicy
+from lfiw_ope.policies.heads import ContinuousHead, Head, Output
+from lfiw_ope.policies.normaliser import ObservationNormaliser
 
 
-class MLPPolicy(nn.Module):
+class MLPPolicy(HeadPolicy):
     """P policies of one architecture in one batched call; a single policy is a stack of one.
 
     Args:
         network: the E axis is the policy axis P.
         head: what the network's outputs mean.
         deterministic: act by the head's mode, without noise; there is then no density.
+        normaliser: applied to states before the network.
 
     Raises:
-        PolicyError: if the head's shapes do not fit the network.
+        PolicyError: if the head's or normaliser's shapes do not fit the network.
     """
 
     def __init__(
         self,
         network: BatchedMLP,
-        head: GaussianHead | CategoricalHead,
+        head: Head,
         *,
         deterministic: bool = False,
+        normaliser: ObservationNormaliser | None = None,
     ) -> None:
-        super().__init__()
-        shape = (network.members, network.sizes[-1])
-        if isinstance(head, GaussianHead) and tuple(head.log_std.shape) != shape:
-            raise PolicyError(
-                f"log_std has shape {tuple(head.log_std.shape)}; the network gives {shape[0]} "
-                f"policies of {shape[1]} action entries, so it must be {shape}."
-            )
+        super().__init__(head, deterministic=deterministic)
         if not all(values.isfinite().all() for values in network.parameters()):
             raise PolicyError("The policy's network has weights that are not finite.")
         self.network = network
-        self.head = head
-        self.deterministic = deterministic
+        self.normaliser = normaliser
+        self._check_shapes()
         self.requires_grad_(False)
+
+    def _check_shapes(self) -> None:
+        members = self.network.members
+        if isinstance(self.head, ContinuousHead) and len(self.head.low) != members:
+            raise PolicyError(
+                f"The head is of {len(self.head.low)} policies and the network of {members}; "
+                "they must be the same."
+            )
+        width = self.network.sizes[-2]
+        std = self.head.arguments().get("std")
+        if std is not None and tuple(std.shape[:2]) != (members, width):
+            raise PolicyError(
+                f"gSDE's std has shape {tuple(std.shape)}; the network's last hidden layer has "
+                f"{width} entries."
+            )
+        self.head.action_size(self.network.sizes[-1])
+        if self.normaliser is not None and self.normaliser.mean.shape != (members, self.state_size):
+            raise PolicyError(
+                f"The normaliser's mean has shape {tuple(self.normaliser.mean.shape)}; the network "
+                f"takes {self.state_size} state entries for each of {members} policies."
+            )
 
     @classmethod
     def from_layers(
         cls,
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
-        head: GaussianHead | CategoricalHead,
+        head: Head,
         *,
         activation: str,
         deterministic: bool = False,
+        normaliser: ObservationNormaliser | None = None,
     ) -> "MLPPolicy":
         """A single policy from its layers: weights `[in, out]` and biases `[out]`."""
         sizes = (weights[0].shape[0], *(weight.shape[1] for weight in weights))
@@ -60,7 +81,7 @@ class MLPPolicy(nn.Module):
         layers = {f"weights.{i}": weight.detach()[None] for i, weight in enumerate(weights)}
         layers |= {f"biases.{i}": bias.detach()[None, None] for i, bias in enumerate(biases)}
         network.load_state_dict(layers)
-        return cls(network, head, deterministic=deterministic)
+        return cls(network, head, deterministic=deterministic, normaliser=normaliser)
 
     @property
     def state_size(self) -> int:
@@ -68,11 +89,19 @@ class MLPPolicy(nn.Module):
 
     @property
     def action_size(self) -> int:
-        return self.network.sizes[-1]
+        return self.head.action_size(self.network.sizes[-1])
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What an action is, and its bounds."""
+        return self.head.action_spec(self.network.sizes[-1])
 
     @property
     def stack_key(self) -> Hashable:
-        return self.network.sizes, self.network.activation, self.head.name, self.deterministic
+        network, arguments = self.network, self.head.arguments()
+        flags = tuple(value for value in arguments.values() if not isinstance(value, Tensor))
+        head = self.head.name, flags, self.deterministic
+        return network.sizes, network.activation, head, self.normaliser is None
 
     def stack(self, others: Sequence["MLPPolicy"]) -> "MLPPolicy":
         """One policy of all these policies' axes P, one after the other; a copy."""
@@ -85,30 +114,22 @@ class MLPPolicy(nn.Module):
                 for name in network.state_dict()
             }
         )
-        heads: Any = [one.head for one in others]  # of one kind: stack_key says so
-        head = self.head.stack(heads)
-        return MLPPolicy(network, head, deterministic=self.deterministic)
+        rest: Any = [(one.head, one.normaliser) for one in others]  # of one kind: stack_key says so
+        normaliser = self.normaliser
+        if normaliser is not None:
+            normaliser = normaliser.stack([of_one for _, of_one in rest])
+        return MLPPolicy(
+            network,
+            self.head.stack([head for head, _ in rest]),
+            deterministic=self.deterministic,
+            normaliser=normaliser,
+        )
 
-    def outputs(self, state: Tensor) -> Tensor:
+    def outputs(self, state: Tensor) -> Output:
         """The network at states `[P, n, S]`, or `[n, S]` of a single policy."""
-        output: Tensor = self.network(state if state.dim() == 3 else state[None])
-        return output.view(*state.shape[:-1], -1)
-
-    def propose(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        return self.head.propose(self.outputs(state), None if self.deterministic else generator)
-
-    def execute(self, proposed: Tensor) -> Tensor:
-        return self.head.execute(proposed)
-
-    def act(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        return self.execute(self.propose(state, generator))
-
-    def log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
-        """log π of a proposed action, before clipping.
-
-        Raises:
-            PolicyError: if the policy is deterministic.
-        """
-        if self.deterministic:
-            raise PolicyError(NO_DENSITY)
-        return self.head.log_prob(self.outputs(state), proposed)
+        if self.normaliser is not None:
+            state = self.normaliser(state)
+        latent = self.network.hidden(state if state.dim() == 3 else state[None])
+        value = self.network.last(latent)
+        shape = state.shape[:-1]
+        return Output(value.view(*shape, -1), latent.reshape(*shape, latent.shape[-1]))

@@ -1,71 +1,51 @@
-"""Policies trained by stable-baselines3's PPO: a model in memory, or its zip.
+"""Policies trained by stable-baselines3 or sb3-contrib: a model in memory, or its zip.
 
 A zip holds pickles. By default none is executed: the plain JSON says the algorithm, the network
 and the spaces, `policy.pth` gives tensors only (`weights_only=True`), and what the JSON does not
 say is asked for.
 """
 
-import io
-import json
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from lfiw_ope.errors import DataError, MissingDependencyError, PolicyError, UntrustedFileError
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
+from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.errors import PolicyError
 from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.policies.normaliser import ObservationNormaliser
+from lfiw_ope.policies.sb3_actors import ACTIVATIONS, ActorFacts, rebuild_actor
+from lfiw_ope.policies.sb3_trusted import unpickle_model
+from lfiw_ope.policies.sb3_zip import SB3Zip
+from lfiw_ope.policies.vec_normalize import load_vec_normalize
 
-_ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "SiLU": "silu"}
 
+def from_sb3(model: Any, *, deterministic: bool = False, vec_normalize: Any = None) -> MLPPolicy:
+    """The policy of a stable-baselines3 or sb3-contrib model with an MLP policy.
 
-def from_sb3(model: Any, *, deterministic: bool = False) -> MLPPolicy:
-    """The policy of a stable-baselines3 PPO model with an MLP policy.
+    PPO, A2C, TRPO, SAC, TQC, TD3, DDPG, DQN, QRDQN and ARS. The result acts in the environment's
+    units, squashed, rescaled or clipped to the action bounds as the model does; it holds a copy of
+    the weights. TD3, DDPG, DQN, QRDQN and ARS are deterministic in any case; their exploration is
+    not part of the model's policy, but `EpsilonGreedy` adds some.
 
-    The result acts in the environment's units and clips to the action bounds, as the model does
-    when it collects; it holds a copy of the weights.
+    Args:
+        model: the algorithm, or its policy.
+        deterministic: act by the mode, as `predict(deterministic=True)` does.
+        vec_normalize: the `VecNormalize`, its file or an `ObservationNormaliser`; where it is left
+            out, the one that wraps the model's own environment, if any.
 
     Raises:
         PolicyError: if the model's policy is not of the kind that can be taken over.
     """
     policy = getattr(model, "policy", model)
-    if not hasattr(policy, "mlp_extractor") or not hasattr(policy, "action_net"):
-        raise PolicyError(
-            f"{type(model).__name__} has no actor-critic MLP policy; PPO with 'MlpPolicy' works."
-        )
-    extractor = type(getattr(policy, "features_extractor", None)).__name__
-    if extractor != "FlattenExtractor":
-        raise PolicyError(
-            f"The policy has a {extractor}; only 'MlpPolicy', which flattens observations, works."
-        )
-    if len(policy.observation_space.shape) > 1 and policy.observation_space.dtype == "uint8":
-        raise PolicyError(
-            "The policy takes images, which stable-baselines3 rescales; only vectors work."
-        )
-    activation = policy.activation_fn.__name__
-    space = policy.action_space
-    kind = _space_kind(type(space).__name__)
-    bounds = None if kind == "Discrete" else (space.low, space.high)
-    return _rebuild(
-        policy.state_dict(),
-        activation=_known_activation(activation),
-        bounds=bounds,
-        use_sde=bool(getattr(policy, "use_sde", False)),
-        squashed=bool(getattr(policy, "squash_output", False)),
-        discrete=kind == "Discrete",
+    if vec_normalize is None and hasattr(model, "get_vec_normalize_env"):
+        vec_normalize = model.get_vec_normalize_env()
+    return rebuild_actor(
+        policy.state_dict() if hasattr(policy, "state_dict") else {},
+        _facts(policy),
         deterministic=deterministic,
+        normaliser=_normaliser(vec_normalize),
     )
-
-
-def _space_kind(name: str) -> str:
-    if name not in ("Box", "Discrete"):
-        raise PolicyError(f"The policy's action space is {name}; Box and Discrete work.")
-    return name
 
 
 def load_sb3(
@@ -74,148 +54,99 @@ def load_sb3(
     deterministic: bool = False,
     trust: bool = False,
     activation: str | None = None,
+    action_spec: ActionSpec | None = None,
+    vec_normalize: Any = None,
 ) -> MLPPolicy:
-    """The policy in a zip that stable-baselines3's PPO saved.
+    """The policy in a zip that stable-baselines3 or sb3-contrib saved; see `from_sb3`.
+
+    A zip does not say whether the model was trained behind a `VecNormalize`: its statistics are a
+    file of their own, and a policy without them acts on observations it never saw.
 
     Args:
         path: the zip.
         deterministic: act by the mode.
         trust: load through stable-baselines3, which executes pickles in the file. Only for files
             of your own.
-        activation: "tanh", "relu" or "silu", where the plain JSON does not say it.
+        activation: "tanh", "relu" or another of torch's, where the plain JSON does not say it.
+        action_spec: what actions are, where the plain JSON does not say their bounds; a log's
+            `action_spec` will do.
+        vec_normalize: what `VecNormalize.save` wrote, or an `ObservationNormaliser`.
 
     Raises:
         DataError: if the file is missing or no such zip.
         UntrustedFileError: if only a pickle says what is needed; it says what to pass instead.
         PolicyError: if the policy is not of the kind that can be taken over.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no policy file {path}.")
+    archive = SB3Zip.open(Path(path))
+    normaliser = _normaliser(vec_normalize)
     if trust:
-        try:
-            from stable_baselines3 import PPO
-        except ImportError as error:
-            raise MissingDependencyError(
-                "trust=True needs stable-baselines3: pip install 'lfiw-ope[sb3]'."
-            ) from error
-        return from_sb3(PPO.load(path, device="cpu"), deterministic=deterministic)
-    said, tensors = _read_zip(path)
-    kwargs = said.get("policy_kwargs") or {}
-    if ":serialized:" in kwargs:
-        if activation is None:
-            raise UntrustedFileError(
-                f"{path} keeps its policy_kwargs in a pickle, so its activation function is not "
-                "known; pass activation='tanh', 'relu' or 'silu', or trust=True if the file is "
-                "yours."
+        if activation is not None or action_spec is not None:
+            raise PolicyError(
+                "trust=True takes everything from the file; leave activation and action_spec out."
             )
-    elif activation not in (None, "tanh"):
-        raise PolicyError(
-            f"activation is {activation!r}, but {path} says that the policy was built with "
-            "stable-baselines3's default, tanh; leave the argument out."
+        return from_sb3(
+            unpickle_model(archive), deterministic=deterministic, vec_normalize=normaliser
         )
-    else:
-        activation = "tanh"
-    space = said["action_space"]
-    kind = re.sub(r".*\.(\w+)'>$", r"\1", str(space.get(":type:", "")))
-    discrete = _space_kind(kind) == "Discrete"
-    return _rebuild(
-        tensors,
-        activation=activation,
-        bounds=None if discrete else (_numbers(space, "low", path), _numbers(space, "high", path)),
-        use_sde=bool(said.get("use_sde", False)),
-        squashed=bool(kwargs.get("squash_output", False)),
-        discrete=discrete,
-        deterministic=deterministic,
+    facts = archive.facts(activation, action_spec)
+    return rebuild_actor(
+        archive.tensors(), facts, deterministic=deterministic, normaliser=normaliser
     )
 
 
-def _read_zip(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The plain JSON and the tensors; nothing is unpickled but tensors."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            said = json.loads(archive.read("data"))
-            stream = io.BytesIO(archive.read("policy.pth"))
-        tensors = torch.load(stream, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError) as error:
-        raise DataError(
-            f"{path} is not a zip that stable-baselines3 saved ({error}); expected one with "
-            "'data' and 'policy.pth' inside."
-        ) from error
-    except pickle.UnpicklingError as error:  # what torch raises for anything but tensors
-        raise UntrustedFileError(
-            f"{path} holds more than tensors in policy.pth ({error}); pass trust=True if the "
-            "file is yours."
-        ) from error
-    if not isinstance(said, dict) or not isinstance(said.get("action_space"), dict):
-        raise DataError(f"{path} does not say its action space; expected a stable-baselines3 zip.")
-    return said, tensors
-
-
-def _known_activation(name: str) -> str:
-    if name not in _ACTIVATIONS:
-        raise PolicyError(
-            f"The policy's activation is {name}; only {', '.join(_ACTIVATIONS)} are known."
-        )
-    return _ACTIVATIONS[name]
-
-
-def _numbers(space: Mapping[str, Any], name: str, path: Path) -> list[float]:
-    """A bound from the JSON's printed array, such as '[-1. -1.]'."""
-    printed = str(space.get(name, ""))
-    found = re.findall(r"-?inf|-?\d+\.?\d*(?:e[+-]?\d+)?", printed)
-    shape = space.get("_shape", space.get("shape")) or [len(found)]
-    if "..." in printed or not found or len(found) != int(torch.tensor(shape).prod()):
-        raise UntrustedFileError(
-            f"{path} does not say its action bounds in plain text ({name} is {printed!r}); pass "
-            "trust=True if the file is yours."
-        )
-    return [float(number) for number in found]
-
-
-def _rebuild(
-    tensors: Mapping[str, Tensor],
-    *,
-    activation: str,
-    bounds: Sequence[Any] | None,
-    use_sde: bool,
-    squashed: bool,
-    discrete: bool,
-    deterministic: bool,
-) -> MLPPolicy:
-    """PPO's actor from the tensors of its policy."""
-    if use_sde or squashed:
-        raise PolicyError(
-            "The policy uses state-dependent exploration (gSDE) or a squashed output; "
-            "only PPO's default Gaussian and categorical policies are known."
-        )
-    layers = sorted(
-        int(match.group(1))
-        for name in tensors
-        if (match := re.fullmatch(r"mlp_extractor\.policy_net\.(\d+)\.weight", name))
+def _normaliser(given: Any) -> ObservationNormaliser | None:
+    if given is None or isinstance(given, ObservationNormaliser):
+        return given
+    if isinstance(given, str | Path):
+        return load_vec_normalize(given)
+    if hasattr(given, "obs_rms") or hasattr(given, "norm_obs"):
+        return ObservationNormaliser.from_vec_normalize(given)
+    raise PolicyError(
+        f"vec_normalize is a {type(given).__name__}; expected a VecNormalize, the path of its file "
+        "or what load_vec_normalize gives."
     )
-    names = [f"mlp_extractor.policy_net.{i}" for i in layers] + ["action_net"]
-    missing = [name for name in names if f"{name}.weight" not in tensors]
-    if missing or any(name.startswith("features_extractor.") for name in tensors):
+
+
+def _facts(policy: Any) -> ActorFacts:
+    """What a policy in memory says of itself."""
+    kind = type(policy)
+    if kind.__module__.split(".")[0] not in ("stable_baselines3", "sb3_contrib"):
         raise PolicyError(
-            "The tensors are not those of PPO's MLP policy (mlp_extractor.policy_net, action_net); "
-            "only 'MlpPolicy' works."
+            f"{kind.__module__}.{kind.__name__} is no policy of stable-baselines3 or sb3-contrib. "
+            "Any other acts by from_function(lambda states: model.predict(states, "
+            "deterministic=True)[0], ...)."
         )
-    head: GaussianHead | CategoricalHead
-    if discrete:
-        head = CategoricalHead()
-    elif bounds is None or "log_std" not in tensors:
+    extractor = getattr(policy, "features_extractor_class", None)
+    if getattr(extractor, "__name__", "") != "FlattenExtractor":
         raise PolicyError(
-            "The policy has no Gaussian noise and is not discrete; Box and Discrete action spaces "
-            "work."
+            f"The policy has a {getattr(extractor, '__name__', extractor)}; only 'MlpPolicy', "
+            "which flattens observations, works."
         )
-    else:
-        low, high = (torch.as_tensor(bound, dtype=torch.float32).view(1, -1) for bound in bounds)
-        head = GaussianHead(tensors["log_std"][None], low, high)
-    return MLPPolicy.from_layers(
-        [tensors[f"{name}.weight"].T for name in names],
-        [tensors[f"{name}.bias"] for name in names],
-        head,
-        activation=activation,
-        deterministic=deterministic,
+    if len(policy.observation_space.shape or ()) > 1 and policy.observation_space.dtype == np.uint8:
+        raise PolicyError(
+            "The policy takes images, which stable-baselines3 rescales; only vectors work."
+        )
+    actor = getattr(policy, "actor", policy)
+    activation = getattr(policy.activation_fn, "__name__", str(policy.activation_fn))
+    if not getattr(policy.activation_fn, "__module__", "").startswith("torch.nn"):
+        activation = f"{activation} of your own"
+    if activation not in ACTIVATIONS:
+        raise PolicyError(
+            f"The policy's activation is {activation}; only {', '.join(ACTIVATIONS)} are known."
+        )
+    return ActorFacts(
+        policy_class=kind.__name__,
+        activation=ACTIVATIONS[activation],
+        action_spec=_action_spec(policy.action_space),
+        squash_output=bool(policy.squash_output),
+        use_expln=bool(getattr(getattr(actor, "action_dist", None), "use_expln", False)),
+        clip_mean=float(getattr(actor, "clip_mean", 2.0)),
     )
+
+
+def _action_spec(space: Any) -> ActionSpec:
+    kind = type(space).__name__
+    if kind == "Discrete":
+        return ActionSpec.discrete(int(space.n))
+    if kind == "Box":
+        return ActionSpec.continuous(space.low, space.high)
+    raise PolicyError(f"The policy's action space is {kind}; Box and Discrete work.")

@@ -23,8 +23,17 @@ class PolicyGroup(NamedTuple):
     indices: tuple[int, ...]
 
 
-def check_policy(policy: object, *, state_size: int, action_size: int) -> Policy:
+def check_policy(
+    policy: object, *, state_size: int, action_size: int, action_kind: str | None = None
+) -> Policy:
     """The argument, if it is a policy for these sizes.
+
+    Args:
+        policy: what is checked.
+        state_size: S, of the data.
+        action_size: A, of the data.
+        action_kind: "continuous" or "discrete", of the data; a policy that says its own
+            `action_spec` is held to it.
 
     Raises:
         PolicyError: if it is no policy, or one for other spaces.
@@ -32,14 +41,20 @@ def check_policy(policy: object, *, state_size: int, action_size: int) -> Policy
     if not isinstance(policy, Policy):
         raise PolicyError(
             f"{type(policy).__name__} is not a policy: it needs state_size, action_size and "
-            "act(state, generator); see lfiw_ope.types.Policy, or from_sb3 for a "
-            "stable-baselines3 model."
+            "act(state, generator); see lfiw_ope.types.Policy. from_sb3 takes a stable-baselines3 "
+            "model, from_module a torch module and from_function a plain function."
         )
     if (policy.state_size, policy.action_size) != (state_size, action_size):
         raise PolicyError(
             f"The policy takes {policy.state_size} state entries and gives {policy.action_size} "
             f"action entries; the data have {state_size} and {action_size}. "
             "Use a policy of the data's environment."
+        )
+    spec = getattr(policy, "action_spec", None)
+    if spec is not None and action_kind is not None and spec.kind != action_kind:
+        raise PolicyError(
+            f"The policy's actions are {spec.kind} and the data's are {action_kind}, both of "
+            f"{action_size} entries. Use a policy of the data's environment."
         )
     return policy
 

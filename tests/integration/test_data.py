@@ -110,7 +110,8 @@ def test_log_probabilities_are_those_of_the_unclipped_draw():
     assert (np.abs(data.proposed_actions) > 2).mean() > 0.1
     np.testing.assert_array_equal(data.actions, np.clip(data.proposed_actions, -2, 2))
     rows = data.transitions()
-    expected = policy.log_prob(torch.tensor(rows.state), torch.tensor(data.proposed_actions))
+    proposed = torch.tensor(data.proposed_actions)
+    expected = policy.proposal_log_prob(torch.tensor(rows.state), proposed)
     np.testing.assert_allclose(data.log_prob, expected.numpy(), rtol=1e-5, atol=1e-6)
     assert data.truncated.all()
     assert not data.terminated.any()

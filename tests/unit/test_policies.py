@@ -1,7 +1,8 @@
+import functools
+import json
 import math
 import zipfile
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_ppo_acts_and_scores_as_in_stable_baselines3(pendulum, where, tmp_path):
     proposed = policy.propose(state, generator())
     with torch.no_grad():
         _, log_prob, _ = pendulum.policy.evaluate_actions(state, proposed)
-    torch.testing.assert_close(policy.log_prob(state, proposed), log_prob)
+    torch.testing.assert_close(policy.proposal_log_prob(state, proposed), log_prob)
     assert (policy.act(state, generator()).abs() <= 2).all()
     assert torch.equal(policy.act(state, generator()), proposed.clamp(-2, 2))
 
@@ -76,13 +77,6 @@ def test_discrete_draws_have_the_softmax_frequencies(cartpole):
     share = float(policy.act(state, generator())[:, 1].mean())
     p = float(policy.log_prob(state[:1], torch.tensor([[0.0, 1.0]])).exp())
     assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 40_000)  # 4 standard errors
-
-
-def test_gaussian_density_integrates_to_one(pendulum):
-    policy = ope.from_sb3(pendulum)
-    grid = torch.linspace(-12, 12, 20_001)[:, None]
-    density = policy.log_prob(states(3, n=1).expand(len(grid), -1), grid).double().exp()
-    assert float(torch.trapezoid(density, grid[:, 0].double())) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_stack_gives_each_policy_its_own_actions(pendulum):
@@ -116,23 +110,63 @@ def test_a_deterministic_policy_has_no_density(pendulum):
         policy.log_prob(states(3), torch.zeros(64, 1))
 
 
-def test_what_only_a_pickle_says_is_asked_for(tmp_path):
-    path = tmp_path / "relu.zip"
-    model = PPO(
-        "MlpPolicy",
-        "Pendulum-v1",
-        device="cpu",
-        n_steps=64,
-        policy_kwargs={"activation_fn": nn.ReLU},
-    )
-    model.save(path)
-    with pytest.raises(ope.UntrustedFileError, match="activation='tanh', 'relu' or 'silu'"):
-        ope.load_sb3(path)
+def rewritten(source, target, change):
+    """The zip with its JSON changed, as another version or setting would have written it."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "data":
+                said = json.loads(content)
+                change(said)
+                content = json.dumps(said)
+            new.writestr(name, content)
+    return target
+
+
+def test_an_activation_that_only_a_pickle_says_is_asked_for(tmp_path):
+    kwargs = {"activation_fn": functools.partial(nn.LeakyReLU, 0.01)}
+    model = PPO("MlpPolicy", "Pendulum-v1", device="cpu", n_steps=64, policy_kwargs=kwargs)
+    model.save(tmp_path / "partial.zip")
+    with pytest.raises(ope.UntrustedFileError, match=r"activation='tanh'.*leaky_relu, or trust"):
+        ope.load_sb3(tmp_path / "partial.zip")
     state = states(3)
     expected, _ = model.predict(state.numpy(), deterministic=True)
-    for how in ({"activation": "relu"}, {"trust": True}):
-        found = ope.load_sb3(path, deterministic=True, **how).act(state, generator())
-        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    found = ope.load_sb3(tmp_path / "partial.zip", deterministic=True, activation="leaky_relu")
+    np.testing.assert_allclose(found.act(state, generator()).numpy(), expected, atol=1e-6)
+
+
+def test_an_activation_in_plain_text_is_read_and_not_overruled(tmp_path):
+    kwargs = {"activation_fn": nn.ReLU}
+    model = PPO("MlpPolicy", "Pendulum-v1", device="cpu", n_steps=64, policy_kwargs=kwargs)
+    model.save(tmp_path / "relu.zip")
+    assert ope.load_sb3(tmp_path / "relu.zip").network.activation == "relu"
+    with pytest.raises(ope.PolicyError, match=r"activation is 'tanh', but .*'relu'; leave"):
+        ope.load_sb3(tmp_path / "relu.zip", activation="tanh")
+    with pytest.raises(ope.ConfigError, match="activation is 'sine'; it must be one of"):
+        ope.load_sb3(tmp_path / "relu.zip", activation="sine")
+    with pytest.raises(ope.PolicyError, match="trust=True takes everything from the file"):
+        ope.load_sb3(tmp_path / "relu.zip", activation="relu", trust=True)
+
+
+@pytest.mark.parametrize("printed", ["[-2. ... -2.]", "[-0.01234568]", "", "[-2. -2.]"])
+def test_bounds_that_only_a_pickle_says_are_asked_for(pendulum, tmp_path, printed):
+    """NumPy cuts long arrays, and rounds numbers below 1/8 to fewer digits than float32 has."""
+    pendulum.save(tmp_path / "agent.zip")
+
+    def change(said):
+        said["action_space"]["low"] = printed
+
+    path = rewritten(tmp_path / "agent.zip", tmp_path / "cut.zip", change)
+    with pytest.raises(ope.UntrustedFileError, match=r"bounds in plain text.*action_spec=.*trust"):
+        ope.load_sb3(path)
+    spec = ope.ActionSpec.continuous(-2.0, 2.0)
+    assert ope.load_sb3(path, action_spec=spec).action_spec == spec
+    unknown = ope.ActionSpec.continuous(-math.inf, math.inf)
+    with pytest.raises(ope.UntrustedFileError, match="bounds in plain text"):
+        ope.load_sb3(path, action_spec=unknown)
+    assert ope.load_sb3(tmp_path / "agent.zip", action_spec=unknown).action_spec == spec
+    with pytest.raises(ope.PolicyError, match=r"action_spec is .*1\.0.*of another environment"):
+        ope.load_sb3(tmp_path / "agent.zip", action_spec=ope.ActionSpec.continuous(-1.0, 1.0))
 
 
 def test_a_malicious_zip_executes_nothing(pendulum, tmp_path):
@@ -153,13 +187,8 @@ def test_a_malicious_zip_executes_nothing(pendulum, tmp_path):
         ope.load_sb3(bad)
 
 
-def test_policies_that_cannot_be_taken_over_are_refused(tmp_path):
-    sde = PPO("MlpPolicy", "Pendulum-v1", device="cpu", n_steps=64, use_sde=True)
-    sde.save(tmp_path / "sde.zip")
-    for load in (lambda: ope.from_sb3(sde), lambda: ope.load_sb3(tmp_path / "sde.zip")):
-        with pytest.raises(ope.PolicyError, match="gSDE"):
-            load()
-    with pytest.raises(ope.PolicyError, match="no actor-critic MLP policy"):
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ope.PolicyError, match="no policy of stable-baselines3"):
         ope.from_sb3(object())
 
 
@@ -179,9 +208,11 @@ def test_objects_and_sizes_that_do_not_fit_are_refused(pendulum):
         check_policy(ope.from_sb3(pendulum), state_size=8, action_size=2)
 
 
-def test_real_agents_from_outside_load(zoo):
-    """RL Baselines3 Zoo agents, saved years ago with Gym-era spaces."""
-    policy = ope.load_sb3(zoo / "ppo-CartPole-v1.zip", deterministic=True)
-    env = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 10)
-    played = ope.collect(env, policy, episodes=10, seed=0)
-    assert played.returns().mean() == 500  # measured outside as 500, the most there is
+def test_a_continuous_policy_is_not_taken_for_a_discrete_one(pendulum, cartpole):
+    """Of the same sizes, which alone would not tell them apart."""
+    for policy, kind in ((pendulum, "discrete"), (cartpole, "continuous")):
+        found = ope.from_sb3(policy)
+        sizes = {"state_size": found.state_size, "action_size": found.action_size}
+        assert check_policy(found, **sizes, action_kind=found.action_spec.kind) is found
+        with pytest.raises(ope.PolicyError, match=f"the data's are {kind}"):
+            check_policy(found, **sizes, action_kind=kind)

@@ -169,6 +169,27 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     assert ope.load_minari(data_set, episodes=5).num_episodes == 5
 
 
+@pytest.mark.parametrize(
+    ("trouble", "error", "message"),
+    [
+        (ImportError("no hub"), ope.MissingDependencyError, r"\(no hub\): pip install 'lfiw-ope"),
+        (OSError("no network"), ope.DataError, r"nor an id that can be loaded \(OSError: no netw"),
+    ],
+)
+def test_what_is_not_here_is_asked_for_from_afar(monkeypatch, trouble, error, message):
+    """As it goes without what downloads, or without a network; no test may depend on either."""
+    asked = []
+
+    def download(dataset_id):
+        asked.append(dataset_id)
+        raise trouble
+
+    monkeypatch.setattr("minari.storage.hosting.download_dataset", download)
+    with pytest.raises(error, match=message):
+        ope.load_data("kinds/elsewhere-v0")
+    assert asked == ["kinds/elsewhere-v0"]
+
+
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
 def test_action_spaces_that_are_not_supported_are_refused():
     data_set, _ = record(OBSERVATIONS["float64"], spaces.MultiDiscrete([3, 2]), "hdf5")

@@ -232,7 +232,7 @@ def _open(source: Any) -> tuple[Any, str]:
         return minari.load_dataset(str(source), download=True), str(source)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{source} is stored in a way that needs more ({error}): pip install "
+            f"{source} cannot be had with what is installed ({error}): pip install "
             "'lfiw-ope[minari]'."
         ) from error
     except Exception as error:  # Minari raises many types, for the network as for the format

@@ -1,46 +1,16 @@
 """Arrays, D4RL files and archives of one real log, read in chunks of every size."""
 
 import contextlib
-import functools
 import itertools
 
 import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from cartpole_log import LIMIT, recorded
 
 import lfiw_ope as ope
 from lfiw_ope.data import chunks
-
-LIMIT = 9
-
-
-@functools.cache
-def recorded():
-    """Random play on CartPole: some episodes fall and some reach the limit; the last is cut."""
-    env = gym.make("CartPole-v1", max_episode_steps=LIMIT)
-    rng = np.random.default_rng(0)
-    rows = []
-    for episode in range(30):
-        observation, _ = env.reset(seed=episode)
-        ended = False
-        while not ended:
-            push = rng.normal() if episode % 3 else 1.0
-            reached, reward, terminated, truncated, _ = env.step(int(push > 0))
-            rows.append((observation, push, reward, reached, terminated, truncated, -(push**2)))
-            observation, ended = reached, terminated or truncated
-    names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
-    columns = map(np.array, zip(*rows[:-2], strict=True))  # the log stops within an episode
-    columns = dict(zip((*names, "log_prob"), columns, strict=True))
-    columns["actions"] = columns["actions"][:, None]  # the push is the action, unbounded
-    assert columns["terminals"].any()
-    assert (columns["timeouts"] & ~columns["terminals"]).any()
-    assert not columns["terminals"][-1]
-    assert not columns["timeouts"][-1]
-    return columns
-
-
-ROWS = len(recorded()["rewards"])
 
 
 def episodes_of(columns):
@@ -165,6 +135,8 @@ def test_ends_that_are_not_marked_are_asked_for_never_guessed(door):
     marked = door(recorded())
     np.testing.assert_array_equal(told.lengths, marked.lengths)
     np.testing.assert_array_equal(told.terminated, marked.terminated)
+    # The last step of a limit that was also terminal: both, as in the log.
+    np.testing.assert_array_equal(told.truncated, marked.truncated)
     # A limit that is wrong shows in the next observations.
     with pytest.raises(ope.DataError, match="the next observation is not the observation of"):
         door(columns, max_episode_steps=500)
@@ -247,59 +219,3 @@ def test_observations_in_parts_need_their_space():
         data = ope.from_arrays(columns, observation_space=space, drop_terminal=True)
     expected = gym.spaces.flatten(space, {"cart": cart[0], "pole": pole[0]})
     np.testing.assert_array_equal(data.initial_states[0], expected.astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"reward": np.ones(3)}, "has 'reward'; known are observations, actions"),
-        ({"dones": np.ones(3)}, "say whether an end is terminated or truncated"),
-        ({"terminated": np.ones(3)}, "has terminated under two names"),
-        ({"rewards": None}, "has no rewards"),
-        ({"rewards": np.float64(1)}, r"rewards of shape \(\)"),
-        ({"actions": np.ones((7, 1))}, r"actions of shape \(7, 1\); its other columns need"),
-        ({"rewards": np.ones((ROWS, 2))}, "expected one number a row"),
-        ({"terminals": np.full(ROWS, 0.5)}, "terminated that are neither 0 nor 1"),
-        ({"rewards": np.full(ROWS, np.nan)}, f"rewards holds {ROWS} entries that are not finite"),
-        ({"observations": np.arange(ROWS)}, "single whole numbers; pass observation_space="),
-        ({"proposed_actions": np.ones((ROWS, 2))}, "expected 1 entries a row"),
-        ({"max_episode_steps": 3}, "has 'max_episode_steps'"),
-    ],
-)
-def test_what_is_no_log_is_refused(change, message):
-    columns = {**recorded(), **change}
-    columns = {name: values for name, values in columns.items() if values is not None}
-    with pytest.raises(ope.DataError, match=message):
-        ope.from_arrays(columns)
-
-
-def test_an_empty_log_is_refused():
-    with pytest.raises(ope.DataError, match="holds no transition"):
-        ope.from_arrays({name: values[:0] for name, values in recorded().items()})
-    with pytest.raises(ope.ConfigError, match="episodes is 0"):
-        ope.from_arrays(recorded(), episodes=0)
-
-
-def test_files_that_are_something_else_are_refused(tmp_path):
-    (tmp_path / "text.h5").write_text("no HDF5")
-    (tmp_path / "text.npz").write_text("no archive")
-    (tmp_path / "table.csv").write_text("a,b")
-    with h5py.File(tmp_path / "main_data.hdf5", "w") as file:
-        file.create_group("episode_0")
-    with h5py.File(tmp_path / "groups.hdf5", "w") as file:
-        file.create_group("observations")
-    np.savez(tmp_path / "objects.npz", observations=np.array([{"a": 1}], object))
-    np.savez(tmp_path / "fortran.npz", observations=np.asfortranarray(np.ones((3, 2))))
-    for name, error, message in (
-        ("text.h5", ope.DataError, "is not an HDF5 file"),
-        ("text.npz", ope.DataError, "is not an .npz archive"),
-        ("table.csv", ope.DataError, "is no kind of file that is known"),
-        ("main_data.hdf5", ope.DataError, "part of a Minari data set; load the folder"),
-        ("groups.hdf5", ope.DataError, "has observations as groups"),
-        ("objects.npz", ope.UntrustedFileError, "has pickled objects in observations.npy"),
-        ("fortran.npz", ope.DataError, "in Fortran order"),
-        ("missing.h5", ope.DataError, "There is no file"),
-        ("missing.npz", ope.DataError, "There is no file"),
-    ):
-        with pytest.raises(error, match=message):
-            ope.load_data(tmp_path / name)

@@ -122,15 +122,72 @@ def test_parts_of_a_data_set(data_format):
     assert ope.load_data("kinds/test-v0", episodes=2).num_episodes == 2
 
 
+class Told(gym.Wrapper):
+    """Says in the infos what drew each action, and at the reset something of no meaning."""
+
+    def reset(self, **kwargs):
+        observation, _ = self.env.reset(**kwargs)
+        return observation, self.infos(-1.0)
+
+    def step(self, action):
+        return *self.env.step(action)[:4], self.infos(float(action[0]))
+
+    def infos(self, drawn):
+        drew = np.array([drawn, 2 * drawn], np.float32)
+        return {"behaviour_log_prob": np.float32(drawn / 4), "behaviour_proposed_action": drew}
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_what_the_behaviour_drew_is_read_from_the_infos(data_format):
+    env = Told(Sampled(OBSERVATIONS["float64"], ACTIONS["bounded"]))
+    env = DataCollector(env, data_format=data_format, record_infos=True)
+    ACTIONS["bounded"].seed(0)
+    for i in range(4):
+        env.reset(seed=i)
+        ended = False
+        while not ended:
+            _, _, terminated, truncated, _ = env.step(ACTIONS["bounded"].sample())
+            ended = terminated or truncated
+    env.create_dataset("kinds/told-v0", algorithm_name="test")
+    data = ope.load_minari("kinds/told-v0")
+    np.testing.assert_array_equal(data.log_prob, data.actions[:, 0] / 4)
+    np.testing.assert_array_equal(data.proposed_actions, data.actions[:, :1] * np.float32([1, 2]))
+
+
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
 def test_what_does_not_fit_is_refused(monkeypatch):
     data_set, noted = record(OBSERVATIONS["float64"], ACTIONS["bounded"], "hdf5")
     sizes = [4 * ((len(one[2]) + 1) * 3 + len(one[2]) * 3) for one in noted]
-    room = sum(sizes[:5]) + 1
-    monkeypatch.setattr(memory, "available_memory", lambda: memory.READING + room)
+    room = memory.READING + sum(sizes[:5])
+    monkeypatch.setattr(memory, "available_memory", lambda: room - 1)
+    with pytest.raises(ope.InsufficientMemoryError, match="the first 4 would fit, with episodes=4"):
+        ope.load_minari(data_set)
+    monkeypatch.setattr(memory, "available_memory", lambda: room)
     with pytest.raises(ope.InsufficientMemoryError, match="the first 5 would fit, with episodes=5"):
         ope.load_minari(data_set)
     assert ope.load_minari(data_set, episodes=5).num_episodes == 5
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "message"),
+    [
+        (ImportError("no hub"), ope.MissingDependencyError, r"\(no hub\): pip install 'lfiw-ope"),
+        (OSError("no network"), ope.DataError, r"nor an id that can be loaded \(OSError: no netw"),
+    ],
+)
+def test_what_is_not_here_is_asked_for_from_afar(monkeypatch, trouble, error, message):
+    """As it goes without what downloads, or without a network; no test may depend on either."""
+    asked = []
+
+    def download(dataset_id):
+        asked.append(dataset_id)
+        raise trouble
+
+    monkeypatch.setattr("minari.storage.hosting.download_dataset", download)
+    with pytest.raises(error, match=message):
+        ope.load_data("kinds/elsewhere-v0")
+    assert asked == ["kinds/elsewhere-v0"]
 
 
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")

@@ -1,121 +1,28 @@
-"""Buffers that real stable-baselines3 algorithms filled, against what the environments saw."""
+"""Replay buffers that real SAC and DQN runs filled, against what the environments saw."""
 
+import itertools
 import warnings
 
-import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
+from sb3_play import (
+    LIMIT,
+    Leaky,
+    Parts,
+    Seen,
+    assert_all,
+    assert_episode,
+    off_policy,
+    played,
+    started,
+)
+from stable_baselines3 import DQN, SAC, HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import lfiw_ope as ope
-
-LIMIT = 12
-
-
-class Seen(gym.Wrapper):
-    """Notes each episode that an environment plays: states, actions, rewards, how it ended."""
-
-    def __init__(self, env, episodes):
-        super().__init__(env)
-        self.episodes = episodes
-
-    def reset(self, **kwargs):
-        observation, info = self.env.reset(**kwargs)
-        self.episode = {"states": [flat(self, observation)], "actions": [], "rewards": []}
-        self.episode |= {"terminated": False, "truncated": False}
-        self.episodes.append(self.episode)
-        return observation, info
-
-    def step(self, action):
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.episode["states"].append(flat(self, observation))
-        self.episode["actions"].append(np.array(action))
-        self.episode["rewards"].append(reward)
-        self.episode |= {"terminated": terminated, "truncated": truncated}
-        return observation, reward, terminated, truncated, info
-
-
-def flat(env, observation):
-    return spaces.flatten(env.observation_space, observation).astype(np.float32)
-
-
-class Leaky(gym.ActionWrapper):
-    """Pendulum with bounds that are not symmetric, so that a wrong scale shows."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        self.action_space = spaces.Box(np.float32([-0.5]), np.float32([1.5]))
-
-    def action(self, action):
-        return action
-
-
-class Parts(gym.ObservationWrapper):
-    """CartPole's observation in two parts."""
-
-    def __init__(self, env):
-        super().__init__(env)
-        box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        self.observation_space = spaces.Dict({"pole": box, "cart": box})
-
-    def observation(self, observation):
-        return {"cart": observation[:2], "pole": observation[2:]}
-
-
-def played(env_id, *wrappers, envs=2, limit=LIMIT):
-    """A vector of environments, and what each of them will have seen."""
-    seen = [[] for _ in range(envs)]
-
-    def make(i):
-        env = gym.make(env_id, max_episode_steps=limit)
-        for wrap in wrappers:
-            env = wrap(env)
-        return Seen(env, seen[i])
-
-    return DummyVecEnv([lambda i=i: make(i) for i in range(envs)]), seen
-
-
-def off_policy(algorithm, env, steps, *, policy="MlpPolicy", buffer=10_000, **kwargs):
-    """Trained for real, but a little: `steps` of each environment, learning from the tenth on."""
-    model = algorithm(
-        policy, env, buffer_size=buffer, learning_starts=10 * env.num_envs, train_freq=4,
-        batch_size=8, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", **kwargs,
-    )  # fmt: skip
-    return model.learn(steps * env.num_envs)
-
-
-def assert_episode(data, i, seen, *, first=0, last=None, scale=1e-6):
-    """Episode `i` is steps [first, last) of what was seen; the actions to rounding."""
-    last = len(seen["rewards"]) if last is None else last
-    rows = slice(data.offsets[i], data.offsets[i + 1])
-    states = data.states[data.state_offsets[i] : data.state_offsets[i + 1]]
-    np.testing.assert_array_equal(states, np.stack(seen["states"][first : last + 1]))
-    np.testing.assert_allclose(
-        data.rewards[rows], np.float32(seen["rewards"][first:last]), rtol=1e-6
-    )
-    actions = np.stack(seen["actions"][first:last])
-    if data.action_spec.kind == "discrete":
-        actions = np.eye(data.action_size)[actions]
-    np.testing.assert_allclose(data.actions[rows], actions, rtol=scale, atol=scale)
-
-
-def assert_all(data, kept):
-    assert data.num_episodes == len(kept)
-    for i, seen in enumerate(kept):
-        assert_episode(data, i, seen)
-        assert data.terminated[i] == seen["terminated"]
-        # stable-baselines3 notes the time limit only where the state was not terminal too.
-        assert data.truncated[i] == (not seen["terminated"])
-
-
-def started(seen):
-    """Episodes, environment after environment, that had a step: the last reset may have none."""
-    return [episode for env in seen for episode in env if episode["rewards"]]
 
 
 @pytest.mark.parametrize("envs", [1, 2])
@@ -191,7 +98,7 @@ def test_without_timeout_handling_every_end_is_terminal_unless_the_limit_is_said
             assert data.truncated[i] == (not fell)
 
 
-@pytest.mark.filterwarnings("ignore:.*their beginning is not in it")
+@pytest.mark.filterwarnings("ignore:.*(their beginning is not in it|the last transition of each)")
 @pytest.mark.parametrize("steps", [40, 76])
 def test_the_memory_efficient_buffer_lost_each_episode_s_last_state(steps):
     env, seen = played("CartPole-v1")
@@ -213,6 +120,19 @@ def test_the_memory_efficient_buffer_lost_each_episode_s_last_state(steps):
         assert_episode(data, i, one, last=length - 1)
     assert data.truncated.all()
     assert not data.terminated.any()
+    partial = ope.from_sb3_buffer(
+        model.replay_buffer, max_episode_steps=LIMIT, drop_terminal=True, keep_partial=True
+    )
+    # Every row is two consecutive states of one episode: none holds the one that was overwritten.
+    pairs = {
+        (before.tobytes(), after.tobytes())
+        for one in whole
+        for before, after in itertools.pairwise(one["states"])
+    }
+    rows = partial.transitions()
+    kept = [(s.tobytes(), n.tobytes()) for s, n in zip(rows.state, rows.next_state, strict=True)]
+    assert set(kept) <= pairs
+    assert (partial.num_transitions > data.num_transitions) == model.replay_buffer.full
 
 
 def test_a_second_call_of_learn_cuts_an_episode_without_a_word():
@@ -260,71 +180,6 @@ def test_hindsight_s_buffer_gives_what_happened():
     data = ope.from_sb3_buffer(model)
     assert_all(data, started(seen))
     assert data.state_size == 12
-
-
-def ppo(env, steps, n_steps=32, **kwargs):
-    model = PPO(
-        kwargs.pop("policy", "MlpPolicy"), env, n_steps=n_steps, batch_size=16, n_epochs=1,
-        policy_kwargs={"net_arch": [8], **kwargs.pop("policy_kwargs", {})}, seed=0, device="cpu",
-        **kwargs,
-    )  # fmt: skip
-    return model.learn(steps * env.num_envs)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("wrappers", [(), (Parts,)])
-def test_ppo_s_buffer_of_a_discrete_policy(trained, wrappers):
-    """Training flattens most of a rollout buffer's columns, and leaves the rest as they are."""
-    env, seen = played("CartPole-v1", *wrappers)
-    model = ppo(env, 32, policy="MultiInputPolicy" if wrappers else "MlpPolicy")
-    buffer = model.rollout_buffer
-    if not trained:
-        _, callback = model._setup_learn(1)  # resets the environments
-        for episodes in seen:
-            del episodes[:-1]
-        model.collect_rollouts(model.env, callback, buffer, 32)
-    assert buffer.generator_ready == trained
-    with pytest.raises(ope.DataError, match="does not say whether its"):
-        ope.from_sb3_buffer(model)
-    with pytest.warns(ope.DataWarning, match="the last transition of each"):
-        data = ope.from_sb3_buffer(model, drop_terminal=True)
-    kept = [one for one in started(seen) if len(one["rewards"]) > 1]
-    assert data.num_episodes == len(kept)
-    for i, one in enumerate(kept):
-        assert_episode(data, i, one, last=len(one["rewards"]) - 1)
-    assert data.truncated.all()
-    assert data.env_id == "CartPole-v1"
-    if not trained and not wrappers:  # the model still has the weights that acted
-        rows = data.transitions()
-        expected = ope.from_sb3(model).log_prob(torch.tensor(rows.state), torch.tensor(rows.action))
-        np.testing.assert_allclose(data.log_prob, expected.numpy(), rtol=1e-5, atol=1e-6)
-
-
-def test_ppo_s_buffer_of_a_gaussian_policy_keeps_draws_and_clips_actions():
-    env, seen = played("Pendulum-v1", Leaky)
-    model = ppo(env, 64, n_steps=32)  # the second rollout begins within an episode
-    with pytest.warns(ope.DataWarning) as said:
-        data = ope.from_sb3_buffer(model, drop_terminal=True)
-    assert "2 episodes, with 8 transitions" in str(said[0].message)  # 32 = 2 · 12 + 8, then 4 more
-    assert data.num_episodes == 6
-    kept = [one for env in seen for one in env[3:6]]
-    for i, one in enumerate(kept):
-        assert_episode(data, i, one, last=len(one["rewards"]) - 1)
-    np.testing.assert_array_equal(data.actions, np.clip(data.proposed_actions, -0.5, 1.5))
-    assert (np.abs(data.proposed_actions - data.actions) > 0).any()
-    with pytest.warns(ope.DataWarning):
-        partial = ope.from_sb3_buffer(model, drop_terminal=True, keep_partial=True)
-    assert partial.num_episodes == 8
-
-
-def test_rollouts_that_are_in_no_environment_s_units_are_refused():
-    env, _ = played("Pendulum-v1")
-    with pytest.raises(ope.DataError, match="under VecNormalize"):
-        ope.from_sb3_buffer(ppo(VecNormalize(env), 32), drop_terminal=True)
-    env, _ = played("Pendulum-v1")
-    squashed = ppo(env, 32, use_sde=True, policy_kwargs={"squash_output": True})
-    with pytest.raises(ope.DataError, match="squashes its output"):
-        ope.from_sb3_buffer(squashed, drop_terminal=True)
 
 
 def test_a_saved_buffer_is_a_pickle_and_needs_trust(tmp_path):

@@ -46,7 +46,7 @@ class Description:
         states: S.
         constant_states: entries of the state that never vary.
         actions: in words.
-        at_bounds: of the action entries, the share that lies on a finite bound; None if discrete.
+        at_bounds: of the action entries, the share that lies on a bound; None where there is none.
         log_prob, proposed_actions: whether they are carried.
         not_finite: entries that are NaN or infinite, by array; nothing can be estimated with any.
         mebibytes: of the arrays.
@@ -118,13 +118,18 @@ def _actions(data: Trajectories) -> str:
         more = ", …" if spec.size > 10 else ""
         return f"{spec.size} discrete, taken {shares}{more}"
     alike = len(set(spec.low)) == len(set(spec.high)) == 1
+    if alike and not np.isfinite((spec.low[0], spec.high[0])).any():
+        return f"{spec.size} continuous, unbounded"
     bounds = f"[{spec.low[0]:g}, {spec.high[0]:g}]" if alike else "bounds that differ by entry"
     return f"{spec.size} continuous, in {bounds}"
 
 
-def _at_bounds(data: Trajectories) -> float:
+def _at_bounds(data: Trajectories) -> float | None:
     actions = data.actions
-    low, high = (np.asarray(b, np.float32) for b in (data.action_spec.low, data.action_spec.high))
+    spec = data.action_spec
+    if not np.isfinite((spec.low, spec.high)).any():
+        return None
+    low, high = (np.asarray(bounds, np.float32) for bounds in (spec.low, spec.high))
     return float(((actions <= low) | (actions >= high)).mean())
 
 

@@ -3,19 +3,22 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lfiw_ope.checks import choice
+from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import SimulationConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
+from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
+from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.results import Estimate, provenance, write_text
 from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
 from lfiw_ope.weights import Weighting
@@ -130,15 +133,36 @@ def evaluate(
     )
 
 
-def configuration(estimator: str, **settings: Any) -> SimulationConfig:
-    """The settings of an estimator by its name on the command line.
+def configuration(
+    estimator: str,
+    *,
+    rollouts: int,
+    updates: int,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    device: str = "cpu",
+) -> SimulationConfig:
+    """The settings that the command line offers, the defaults for everything else.
+
+    Args:
+        estimator: "lfiw" or "model".
+        rollouts: n.
+        updates: of the dynamics; the classifiers take half as many.
+        precision: of training and rollouts.
+        device: where everything runs.
 
     Raises:
         ConfigError: if there is no estimator of the name, or a setting is out of its range.
     """
     choice("estimator", estimator, ESTIMATORS)
-    kind = LFIWConfig if estimator == "lfiw" else ModelBasedConfig
-    return kind(**settings)
+    whole("updates", updates, least=2)
+    fit, other = (
+        FitConfig(updates=count, evaluate_every=min(every, count), precision=precision)
+        for count, every in ((updates, 200), (updates // 2, 100))
+    )
+    dynamics = DynamicsConfig(device=device, fit=fit)
+    if estimator == "model":
+        return ModelBasedConfig(dynamics=dynamics, rollouts=rollouts)
+    return LFIWConfig(dynamics=dynamics, rollouts=rollouts, ratio=RatioConfig(fit=other))
 
 
 def save_evaluation(

@@ -49,7 +49,11 @@ def plot_state_ranges(ax: Any, states: NDArray[np.float32], most: int = 100_000)
     entries = np.arange(states.shape[1])
     ax.vlines(entries, low, high, color=WEIGHTED, lw=2)
     ax.plot(entries, middle, ls="", marker=".", color=TRUTH, ms=4)
-    ax.set_yscale("symlog")
+    largest = np.maximum(np.abs(low), np.abs(high))
+    varied = largest[largest > 0]
+    if varied.size and np.nanmax(varied) > 100 * np.nanmedian(varied):
+        ax.set_yscale("symlog")  # one entry in the thousands would flatten all the others
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("state entry")
     ax.set_ylabel("1 to 99 % range, and median")
     return ax

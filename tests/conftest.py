@@ -1,8 +1,11 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from lfiw_ope.cli import main
 
 
 def pytest_collection_modifyitems(items):
@@ -11,6 +14,24 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """`lfiw-ope` in this process, in a folder: (status, stdout, stderr) of the words given to it.
+
+    A process of its own takes seconds to import torch; tests of what a terminal sees start one.
+    """
+
+    def run(*words, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["lfiw-ope", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

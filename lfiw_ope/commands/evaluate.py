@@ -5,13 +5,21 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from lfiw_ope.checks import whole
+from lfiw_ope.commands.reading import (
+    SOURCES,
+    DropTerminal,
+    Episodes,
+    MaxEpisodeSteps,
+    read_log,
+)
 from lfiw_ope.commands.rules import Rules, find_rules
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
 from lfiw_ope.errors import DataError
@@ -20,7 +28,7 @@ from lfiw_ope.evaluation import Evaluation, configuration, evaluate, save_evalua
 
 
 def evaluate_command(
-    data: Annotated[str, typer.Option(help="Minari id or folder, D4RL .hdf5, or .npz")],
+    data: Annotated[str, typer.Option(help=SOURCES)],
     policy: Annotated[Path, typer.Option(help="stable-baselines3 .zip, .safetensors, .onnx, .pt")],
     horizon: Annotated[int, typer.Option(help="T, steps that the value is over")],
     env: Annotated[
@@ -34,6 +42,10 @@ def evaluate_command(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
     estimator: Annotated[str, typer.Option(help="lfiw, or model for the plain model")] = "lfiw",
     rollouts: Annotated[int, typer.Option(help="simulated rollouts of the policy")] = 1000,
+    updates: Annotated[int, typer.Option(help="training steps; fewer for a quick look")] = 4000,
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="of training and rollouts")
+    ] = "float32",
     deterministic: Annotated[bool, typer.Option(help="act by the policy's mode")] = False,
     activation: Annotated[
         str | None, typer.Option(help="of a .zip that does not say it: tanh, relu or silu")
@@ -42,36 +54,34 @@ def evaluate_command(
         Path | None, typer.Option(help="VecNormalize statistics (.pkl) of a .zip")
     ] = None,
     trust: Annotated[bool, typer.Option(help="execute what the policy file holds")] = False,
-    episodes: Annotated[int | None, typer.Option(help="use the first ones alone")] = None,
-    max_episode_steps: Annotated[
-        int | None, typer.Option(help="time limit, for a file that marks none")
-    ] = None,
-    drop_terminal: Annotated[
-        bool, typer.Option(help="leave out terminal transitions without a next state")
-    ] = False,
+    episodes: Episodes = None,
+    max_episode_steps: MaxEpisodeSteps = None,
+    drop_terminal: DropTerminal = False,
     learn_rules: Annotated[
         bool, typer.Option(help="learn reward and termination even where they are known")
     ] = False,
 ) -> None:
     """Estimate what a policy is worth, from logged data alone."""
-    from lfiw_ope.data.load import load_data
     from lfiw_ope.policies.load import load_policy
 
     estimand = Estimand(horizon, discount)
     whole("The seed", seed, least=0)
-    config = configuration(estimator, rollouts=rollouts, **_on(device))
+    config = configuration(
+        estimator, rollouts=rollouts, updates=updates, precision=precision, device=device
+    )
     if output is not None:
         check_folder(output)
         require("plots", "matplotlib")
     if not policy.is_file():
         raise DataError(f"There is no policy file {policy}.")
-    of_file = Path(data).suffix.lower() in (".hdf5", ".h5", ".npz")
-    log = load_data(
+    terminal = console(stderr=as_json)
+    log = read_log(
         data,
-        env_id=env if of_file and env is not None and ":" not in env else None,
+        env,
         max_episode_steps=max_episode_steps,
         drop_terminal=drop_terminal,
         episodes=episodes,
+        terminal=terminal,
     )
     target = load_policy(
         policy,
@@ -83,45 +93,40 @@ def evaluate_command(
         action_spec=log.action_spec,
     )
     rules = Rules() if learn_rules else find_rules(env, log)
-    terminal = console(stderr=as_json)
     terminal.print(f"{log!r}\n{rules}", soft_wrap=True)
+    known = {"reward": rules.reward, "termination": rules.termination}
     started = time.perf_counter()
     with LiveProgress(terminal) as progress:
         result = evaluate(
-            log,
-            target,
-            estimand,
-            seed=seed,
-            config=config,
-            reward=rules.reward,
-            termination=rules.termination,
-            progress=progress,
+            log, target, estimand, seed=seed, config=config, progress=progress, **known
         )
-    about = {
-        "command": shlex.join(["lfiw-ope", *sys.argv[1:]]),
-        "policy": str(policy),
-        "source": data,
-        "rules": str(rules),
-    }
+    seconds = time.perf_counter() - started
+    command = shlex.join(["lfiw-ope", *sys.argv[1:]])
+    about = {"command": command, "policy": str(policy), "source": data, "rules": str(rules)}
     if as_json:
         typer.echo(json.dumps({**about, **result.to_dict()}, indent=1, allow_nan=False))
     else:
         terminal.print(_table(result, policy))
+    _conclude(terminal, result, output, f"evaluate_{policy.stem}", about, seconds)
+
+
+def _conclude(
+    terminal: Console,
+    result: Evaluation,
+    output: Path | None,
+    name: str,
+    about: dict[str, str],
+    seconds: float,
+) -> None:
+    """What is wrong with the result, and where it was saved."""
     for warning in dict.fromkeys(w for estimate in result.estimates for w in estimate.warnings):
         terminal.print(f"Warning: {warning}", soft_wrap=True)
-    note = f"{time.perf_counter() - started:.0f} s in all."
+    note = f"{seconds:.0f} s in all."
     if output is not None:
-        name = f"evaluate_{policy.stem}"
         replaced = (output / f"{name}.json").exists()
         saved = save_evaluation(result, output, name, about)
         note += f" {saved_note(saved, replaced=replaced)}"
     terminal.print(note, soft_wrap=True)
-
-
-def _on(device: str) -> dict[str, Any]:
-    from lfiw_ope.dynamics import DynamicsConfig
-
-    return {"dynamics": DynamicsConfig(device=device)}
 
 
 def _table(result: Evaluation, policy: Path) -> Table:

@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lfiw_ope.commands.reading import (
+    SOURCES,
+    DropTerminal,
+    Episodes,
+    MaxEpisodeSteps,
+    read_log,
+)
 from lfiw_ope.commands.terminal import check_folder, console, require, saved_note
 from lfiw_ope.describe import Description, Spread, describe
 from lfiw_ope.errors import NonFiniteError
@@ -16,32 +23,27 @@ if TYPE_CHECKING:
 
 
 def info(
-    data: Annotated[str, typer.Argument(help="Minari id or folder, D4RL .hdf5, or .npz")],
+    data: Annotated[str, typer.Argument(help=SOURCES)],
     env: Annotated[str | None, typer.Option(help="Gymnasium id, for a file's spaces")] = None,
-    max_episode_steps: Annotated[
-        int | None, typer.Option(help="time limit, for a file that marks none")
-    ] = None,
-    drop_terminal: Annotated[
-        bool, typer.Option(help="leave out terminal transitions without a next state")
-    ] = False,
-    episodes: Annotated[int | None, typer.Option(help="look at the first ones alone")] = None,
+    max_episode_steps: MaxEpisodeSteps = None,
+    drop_terminal: DropTerminal = False,
+    episodes: Episodes = None,
     output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
 ) -> None:
     """Say what is in a log: episodes, lengths, returns, spaces, NaNs, log-probabilities."""
-    from lfiw_ope.data.load import load_data
-
     if output is not None:
         check_folder(output)
         require("plots", "matplotlib")
-    counts: dict[str, int] = {}
+    terminal, counts = console(stderr=as_json), {}
     try:
-        log = load_data(
+        log = read_log(
             data,
-            env_id=env,
+            env,
             max_episode_steps=max_episode_steps,
             drop_terminal=drop_terminal,
             episodes=episodes,
+            terminal=terminal,
         )
     except NonFiniteError as error:
         log, counts = error.data, error.counts
@@ -50,12 +52,12 @@ def info(
     if as_json:
         typer.echo(text)
     else:
-        console().print(in_words(data, found), soft_wrap=True)
+        terminal.print(in_words(data, found), soft_wrap=True)
     if output is not None:
         name = Path(data).stem or "data"
         replaced = (output / f"info_{name}.json").exists()
         paths = write_text(output / f"info_{name}.json", text + "\n"), _figure(log, output, name)
-        console(stderr=as_json).print(saved_note(paths, replaced=replaced), soft_wrap=True)
+        terminal.print(saved_note(paths, replaced=replaced), soft_wrap=True)
 
 
 def in_words(source: str, found: Description) -> str:

@@ -1,7 +1,9 @@
 """What is known of the data's environment: termination and reward as functions."""
 
 import importlib
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lfiw_ope.data.trajectories import Trajectories
@@ -66,7 +68,11 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
 
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
+    here = str(Path.cwd())  # where the record of a task that is no package stands
+    sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path} cannot be imported ({error}).") from error
+    finally:
+        sys.path.remove(here)

@@ -1,6 +1,7 @@
 """What the commands share: progress, the width of a log, checks before work begins."""
 
 import importlib.util
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -84,11 +85,14 @@ def check_folder(folder: Path) -> None:
     """A folder that results can go to; it need not exist yet.
 
     Raises:
-        ConfigError: if something on the way to it is a file.
+        ConfigError: if something on the way to it is a file, or may not be written to.
     """
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise ConfigError(f"The output {folder} is a file; name a folder.")
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"The output {folder} may not be written to; name another folder.")
 
 
 def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,8 @@ from lfiw_ope.data.spaces import (
 from lfiw_ope.data.storage import EpisodeStorage
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, MissingDependencyError
+
+_IS_ID = re.compile(r"[-\w/.]+-v\d+")
 
 LOG_PROB, PROPOSED = "behaviour_log_prob", "behaviour_proposed_action"
 """Names among a Minari episode's infos."""
@@ -146,21 +149,25 @@ def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> P
         action_space = spaces.Box(
             np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32), dtype=np.float32
         )
-    partial = folder.with_name(folder.name + ".partial")
+    # Absolute: of a relative folder Minari joins the path to itself.
+    partial = folder.absolute().with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "data").mkdir(parents=True)
-    storage = MinariStorage.new(
-        partial / "data",
-        observation_space=observation_space,
-        action_space=action_space,
-        env_spec=_environment(data),
-        data_format="hdf5",
-    )
-    storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__})
-    storage.update_episodes(
-        EpisodeBuffer(**_episode(data, i, action_space)) for i in range(data.num_episodes)
-    )
-    os.replace(partial, folder)
+    try:
+        storage = MinariStorage.new(
+            partial / "data",
+            observation_space=observation_space,
+            action_space=action_space,
+            env_spec=_environment(data),
+            data_format="hdf5",
+        )
+        storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__})
+        storage.update_episodes(
+            EpisodeBuffer(**_episode(data, i, action_space)) for i in range(data.num_episodes)
+        )
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -225,6 +232,11 @@ def _open(source: Any) -> tuple[Any, str]:
     folder = Path(source)
     if not folder.exists() and (folder.is_absolute() or str(source).startswith(".")):
         raise DataError(f"There is no folder {source}; name one with a Minari data set, or an id.")
+    if not folder.exists() and not _IS_ID.fullmatch(str(source)):
+        raise DataError(
+            f"There is no file or folder {source}, and a Minari id looks like "
+            "'mujoco/hopper/medium-v0'."
+        )
     try:
         if folder.is_dir():
             folder = folder / "data" if (folder / "data").is_dir() else folder
@@ -237,6 +249,6 @@ def _open(source: Any) -> tuple[Any, str]:
         ) from error
     except Exception as error:  # Minari raises many types, for the network as for the format
         raise DataError(
-            f"{source} is neither a folder with a Minari data set nor an id that can be loaded "
+            f"{source} is no Minari data set that can be loaded, here or by download "
             f"({type(error).__name__}: {error})."
         ) from error

@@ -227,5 +227,24 @@ def test_data_survive_minari(env_id, cartpole, tmp_path):
 
 def test_what_is_no_data_set_is_refused(tmp_path, minari_home):  # noqa: ARG001
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ope.DataError, match="neither a folder with a Minari data set nor an id"):
+    with pytest.raises(ope.DataError, match="is no Minari data set that can be loaded"):
         ope.load_minari(tmp_path / "empty")
+    for source in ("empti", "empti/log"):  # no folder, and no version: no id either
+        with pytest.raises(ope.DataError, match=f"no file or folder {source}, and a Minari id"):
+            ope.load_minari(source)
+
+
+def test_a_relative_folder_and_one_that_fails_leave_nothing_behind(cartpole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = SyncVectorEnv([lambda: gym.make("CartPole-v1", max_episode_steps=5)])
+    data = ope.collect(env, cartpole, episodes=2, seed=0)
+    ope.save_minari(data, "log", dataset_id="x/log-v0")
+    assert ope.load_minari("log").num_transitions == data.num_transitions
+
+    def full(*args, **kwargs):  # noqa: ARG001
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("minari.dataset.minari_storage.MinariStorage.update_metadata", full)
+    with pytest.raises(OSError, match="No space"):
+        ope.save_minari(data, "other", dataset_id="x/other-v0")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -1,6 +1,7 @@
 """What is shipped: policies, values, and a wheel that carries them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,8 +76,9 @@ def test_the_wheel_works_outside_the_clone(tmp_path):
         "print(lfiw_ope.__file__); print(lfiw_envs.__file__)\n"
         "print((r.files('lfiw_ope') / 'py.typed').is_file())\n"
     )
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [python, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True
     )
     size, measured, library, environments, typed = done.stdout.split()
     assert (size, measured, typed) == ("8", "True", "True")

@@ -26,7 +26,7 @@ ORDER = [
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),
     *("plots", "describe", "evaluation", "demo"),
-    *(f"commands.{name}" for name in ("terminal", "rules", "demo", "info", "evaluate")),
+    *(f"commands.{name}" for name in ("terminal", "reading", "rules", "demo", "info", "evaluate")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,

@@ -1,0 +1,55 @@
+"""How the commands read a log: common options, and what the reader warns of, in plain lines."""
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataWarning
+
+MaxEpisodeSteps = Annotated[
+    int | None, typer.Option(help="time limit, for a file that marks no truncation")
+]
+DropTerminal = Annotated[
+    bool, typer.Option(help="leave out terminal transitions that lack their next state")
+]
+Episodes = Annotated[int | None, typer.Option(help="the first ones alone")]
+SOURCES = "Minari id or folder, D4RL .hdf5, or .npz"
+
+
+def read_log(
+    source: str,
+    env: str | None,
+    *,
+    max_episode_steps: int | None,
+    drop_terminal: bool,
+    episodes: int | None,
+    terminal: Console,
+) -> Trajectories:
+    """The log. A file is told its environment; a Minari data set says its own.
+
+    Args:
+        source: the id, folder or file.
+        env: a Gymnasium id, an import path (which says nothing of spaces), or None.
+        max_episode_steps, drop_terminal, episodes: see `lfiw_ope.load_data`.
+        terminal: where warnings go.
+    """
+    from lfiw_ope.data.load import load_data
+
+    is_file = Path(source).suffix.lower() in (".hdf5", ".h5", ".npz")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        log = load_data(
+            source,
+            env_id=env if is_file and env is not None and ":" not in env else None,
+            max_episode_steps=max_episode_steps,
+            drop_terminal=drop_terminal,
+            episodes=episodes,
+        )
+    for warning in caught:
+        if issubclass(warning.category, DataWarning):
+            terminal.print(f"Warning: {warning.message}", soft_wrap=True)
+    return log

@@ -43,6 +43,11 @@ class Head(Protocol):
     def name(self) -> str: ...
 
     @property
+    def reads_latent(self) -> bool:
+        """Whether it reads `Output.latent`, which costs the network its quickest way."""
+        ...
+
+    @property
     def noisy(self) -> bool:
         """Whether it has a distribution at all, or only a mode."""
         ...
@@ -93,6 +98,7 @@ class ContinuousHead(nn.Module, ABC):
 
     name: str
     noisy = True
+    reads_latent = False
     outputs_per_entry = 1
     low: Tensor
     high: Tensor
@@ -114,7 +120,7 @@ class ContinuousHead(nn.Module, ABC):
 
     @abstractmethod
     def moments(self, output: Output) -> tuple[Tensor, Tensor]:
-        """Mean and log σ of the normal distribution, each `[..., n, A]`."""
+        """Mean `[..., n, A]` and log σ, of that shape or broadcast to it."""
 
     def action_size(self, outputs: int) -> int:
         size = self.low.shape[1]
@@ -189,8 +195,7 @@ class GaussianHead(ContinuousHead):
         super().__init__(low, high, squashed=False, log_std=log_std)
 
     def moments(self, output: Output) -> tuple[Tensor, Tensor]:
-        log_std = per_row(self.log_std, output.value)
-        return output.value, log_std.expand_as(output.value)
+        return output.value, per_row(self.log_std, output.value)
 
 
 class CategoricalHead(nn.Module):
@@ -198,6 +203,7 @@ class CategoricalHead(nn.Module):
 
     name = "categorical"
     noisy = True
+    reads_latent = False
 
     def action_size(self, outputs: int) -> int:
         return outputs

@@ -129,7 +129,10 @@ class MLPPolicy(HeadPolicy):
         """The network at states `[P, n, S]`, or `[n, S]` of a single policy."""
         if self.normaliser is not None:
             state = self.normaliser(state)
-        latent = self.network.hidden(state if state.dim() == 3 else state[None])
-        value = self.network.last(latent)
+        rows = state if state.dim() == 3 else state[None]
         shape = state.shape[:-1]
-        return Output(value.view(*shape, -1), latent.reshape(*shape, latent.shape[-1]))
+        if not self.head.reads_latent:
+            return Output(self.network(rows).view(*shape, -1))
+        latent = self.network.hidden(rows)
+        value = self.network.last(latent).view(*shape, -1)
+        return Output(value, latent.reshape(*shape, latent.shape[-1]))

@@ -60,6 +60,7 @@ class StateDependentHead(ContinuousHead):
         squashed: a tanh in place of clipping.
     """
 
+    reads_latent = True
     name = "state_dependent"
     std: Tensor
     mean_limit: Tensor

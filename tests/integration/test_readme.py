@@ -20,8 +20,23 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), scope)
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["c-LFIW", "model", "c-LFIW"]
+    assert [line.split()[0].split("(")[0] for line in printed] == [
+        *("c-LFIW", "model", "Trajectories", "1000", "c-LFIW", "Swimmer-v5:")
+    ]
     assert (tmp_path / "results" / "estimate.json").exists()
+
+
+def test_console_blocks_are_commands_that_parse(command_line, tmp_path):
+    """Their data are not here: the command line gets as far as to say so."""
+    commands = [line[2:] for block in blocks("console") for line in block.splitlines()]
+    assert len(commands) == 2
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "lfiw-ope"
+        status, _, said = command_line(*words, cwd=tmp_path)
+        assert status == 2
+        assert "option" not in said
+        assert "sac.zip" in said or "logs/pendulum" in said
 
 
 def test_shell_blocks_name_what_exists():

@@ -407,9 +407,7 @@ def main(
         name, how = json.loads(cell)
         typer.echo(json.dumps(CELLS[name](**how)))
         return
-    results = (
-        HERE / "results" / ("throughput.json" if device == "cpu" else f"throughput_{device}.json")
-    )
+    results = HERE / "results" / f"throughput_{device}.json"
     rows = json.loads(results.read_text())["cells"] if results.exists() else []
     wanted = [(n, h) for n, h in plan(device, peer_python) if only in (None, n)]
     if fresh:

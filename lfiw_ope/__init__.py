@@ -46,9 +46,8 @@ from lfiw_ope.ratio import DensityRatio, RatioConfig
 from lfiw_ope.ratio_fit import fit_ratio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
+from lfiw_ope.version import __version__
 from lfiw_ope.weights import Weighting
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LFIW",
@@ -82,6 +81,7 @@ __all__ = [
     "UniformPolicy",
     "UntrustedFileError",
     "Weighting",
+    "__version__",
     "collect",
     "fit_dynamics",
     "fit_ratio",

@@ -5,12 +5,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lfiw_ope import __version__
 from lfiw_ope.commands.demo import demo
 from lfiw_ope.commands.evaluate import evaluate_command
 from lfiw_ope.commands.info import info
 from lfiw_ope.commands.terminal import console
 from lfiw_ope.errors import OPEError
+from lfiw_ope.version import __version__
 
 app = typer.Typer(
     add_completion=False,

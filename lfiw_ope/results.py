@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +133,6 @@ class Estimate:
 
 def provenance() -> dict[str, Any]:
     """What made a result: versions, for whoever wants the same number again."""
-    from lfiw_ope import __version__
-
     versions = {"lfiw_ope": __version__, "python": platform.python_version()}
     return {"machine": {**versions, "torch": torch.__version__}}
 

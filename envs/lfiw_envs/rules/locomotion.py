@@ -104,6 +104,17 @@ def walker2d(
     )
 
 
+def _goes_on(env_id: str, size: int, x: int, reward: Rule) -> EnvironmentRules:
+    """Never over, and paid for the way that it goes, whose x is among the state or not."""
+    return EnvironmentRules(
+        env_id=env_id,
+        state_size=size + x,
+        termination=NEVER,
+        reward=reward if x else None,
+        reward_note="" if x else NO_X,
+    )
+
+
 def half_cheetah(
     env_id: str,
     version: int,
@@ -115,13 +126,7 @@ def half_cheetah(
 ) -> EnvironmentRules:
     x = int(not exclude_current_positions_from_observation)
     reward = ForwardReward(0.01 * frame_skip, forward_reward_weight, ctrl_cost_weight)
-    return EnvironmentRules(
-        env_id=env_id,
-        state_size=17 + x,
-        termination=NEVER,
-        reward=reward if x else None,
-        reward_note="" if x else NO_X,
-    )
+    return _goes_on(env_id, 17, x, reward)
 
 
 def swimmer(
@@ -135,13 +140,7 @@ def swimmer(
 ) -> EnvironmentRules:
     x = 2 * int(not exclude_current_positions_from_observation)
     reward = ForwardReward(0.01 * frame_skip, forward_reward_weight, ctrl_cost_weight)
-    return EnvironmentRules(
-        env_id=env_id,
-        state_size=8 + x,
-        termination=NEVER,
-        reward=reward if x else None,
-        reward_note="" if x else NO_X,
-    )
+    return _goes_on(env_id, 8, x, reward)
 
 
 def ant(

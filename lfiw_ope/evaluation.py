@@ -1,12 +1,13 @@
 """One policy's value from one log: the main job, as a pipeline does it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.trajectories import Trajectories
@@ -16,7 +17,7 @@ from lfiw_ope.estimators.base import SimulationConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.nn.fit_config import FitConfig
-from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
+from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.results import Estimate, provenance, write_text
@@ -61,12 +62,14 @@ class Evaluation:
         behaviour: what the log itself says.
         data: the log, in words.
         config: of the estimator.
+        logged_returns: `[N]`, over the horizon and discounted, as far as they were logged.
     """
 
     estimates: tuple[Estimate, ...]
     behaviour: BehaviourReturn
     data: str
     config: SimulationConfig
+    logged_returns: NDArray[np.float64] = field(repr=False, compare=False)
 
     @property
     def estimate(self) -> Estimate:
@@ -130,6 +133,7 @@ def evaluate(
         behaviour=BehaviourReturn.of(data, estimand),
         data=repr(data),
         config=config,
+        logged_returns=data.returns(estimand.horizon, estimand.discount),
     )
 
 
@@ -181,10 +185,12 @@ def save_evaluation(
         folder / f"{name}.json", json.dumps(stored, indent=1, allow_nan=False) + "\n"
     )
     first = result.estimate
-    figure = new_figure(13, 4)
-    left, middle, right = figure.subplots(1, 3)
-    plot_estimates(left, result.estimates, behaviour=result.behaviour.mean)
-    plot_ess(middle, [first])
-    plot_weights(right, first)
+    weighted = len(result.estimates) > 1
+    figure = new_figure(13 if weighted else 9, 4)
+    axes = figure.subplots(1, 2 + weighted)
+    plot_estimates(axes[0], result.estimates, behaviour=result.behaviour.mean)
+    plot_returns(axes[1], result.estimates[-1], result.logged_returns)
+    if weighted:
+        plot_weights(axes[2], first)
     figure.suptitle(f"{name}: value over {first.estimand.horizon} steps")
     return saved, save_figure(figure, folder / f"{name}.png")

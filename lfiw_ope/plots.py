@@ -40,6 +40,21 @@ def plot_histogram(ax: Any, values: NDArray[Any], label: str) -> Any:
     return ax
 
 
+def plot_returns(ax: Any, estimate: Estimate, logged: NDArray[np.float64]) -> Any:
+    """Simulated returns of the target, as weighted, beside the logged returns of the behaviour."""
+    edges = np.histogram_bin_edges(np.concatenate((estimate.returns, logged)), bins=40)
+    weights = np.exp(estimate.log_weights)
+    for returns, share, colour, label in (
+        (logged, np.full(len(logged), 1 / len(logged)), "#888888", "logged, behaviour"),
+        (estimate.returns, weights, WEIGHTED, f"simulated, {estimate.estimator}"),
+    ):
+        ax.hist(returns, edges, weights=share, color=colour, alpha=0.6, label=label)
+    ax.set_xlabel("return over the horizon")
+    ax.set_ylabel("share of episodes")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
 def plot_state_ranges(ax: Any, states: NDArray[np.float32], most: int = 100_000) -> Any:
     """Each state entry's 1 to 99 % range, and its median, over some of the states `[·, S]`."""
     some = states[:: max(1, len(states) // most)].astype(float)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
-from lfiw_ope.nn.ensemble import BLOCK_BYTES, BatchedMLP, Standardiser
+from lfiw_ope.nn.ensemble import ACTIVATIONS, BLOCK_BYTES, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import fit
 
 
@@ -231,10 +231,12 @@ def test_settings_out_of_range_are_refused(wrong):
         FitConfig(**wrong)
 
 
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_rows_in_blocks_are_the_rows_together(precision, monkeypatch):
-    """Without gradients rows pass in blocks; 1000 bytes make 50 of them of 1000 rows."""
-    network, x = batched(), torch.randn(3, 1000, 4, generator=torch.Generator().manual_seed(1))
+def test_rows_in_blocks_are_the_rows_together(precision, activation, monkeypatch):
+    """Without gradients rows pass in blocks; 1000 bytes make 16 of them of 1000 rows."""
+    network = batched(activation=activation)
+    x = torch.randn(3, 1000, 4, generator=torch.Generator().manual_seed(1))
     monkeypatch.setitem(BLOCK_BYTES, "cpu", 1000)
     tolerance = 1e-6 if precision == torch.float32 else 2**-7
     with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):

@@ -3,6 +3,7 @@
 Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
+from lfiw_ope.agreement import Agreement, compare_rules
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
@@ -52,6 +53,7 @@ from lfiw_ope.weights import Weighting
 __all__ = [
     "LFIW",
     "ActionSpec",
+    "Agreement",
     "ConfigError",
     "DataError",
     "DataWarning",
@@ -83,6 +85,7 @@ __all__ = [
     "Weighting",
     "__version__",
     "collect",
+    "compare_rules",
     "fit_dynamics",
     "fit_ratio",
     "from_arrays",

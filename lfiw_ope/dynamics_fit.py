@@ -144,7 +144,9 @@ def fit_dynamics(
         termination=termination,
         generator=torch_generator(seed, "dynamics", "weights"),
     ).to(device)
-    loss = _OneStepLoss(model, log, rows, thin(log.rows_of(held_out), MOST_HELD_OUT))
+    drawing = torch_generator(seed, "dynamics", "held out", device=device)
+    kept = thin(log.rows_of(held_out), MOST_HELD_OUT, drawing)
+    loss = _OneStepLoss(model, log, rows, kept)
     model.report = fit(
         model.network,
         loss,

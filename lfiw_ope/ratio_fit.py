@@ -121,12 +121,13 @@ def fit_ratio(
         ),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
+    drawing = torch_generator(seed, "ratio", "held out", device=device)
     objective = _RealOrSimulated(
         ratio,
         log,
         rows,
-        thin(log.rows_of(held_out), MOST_HELD_OUT),
-        torch_generator(seed, "ratio", "held out", device=device),
+        thin(log.rows_of(held_out), MOST_HELD_OUT, drawing),
+        drawing,
     )
     ratio.fit_report = fit(
         ratio.network,

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lfiw_ope.commands.rules import has_rules
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import DataWarning
+from lfiw_ope.errors import ConfigError, DataWarning
 
 MaxEpisodeSteps = Annotated[
     int | None, typer.Option(help="time limit, for a file that marks no truncation")
@@ -39,16 +40,27 @@ def read_log(
     """
     from lfiw_ope.data.load import load_data
 
-    is_file = Path(source).suffix.lower() in (".hdf5", ".h5", ".npz")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        log = load_data(
+    def load(env_id: str | None) -> Trajectories:
+        return load_data(
             source,
-            env_id=env if is_file and env is not None and ":" not in env else None,
+            env_id=env_id,
             max_episode_steps=max_episode_steps,
             drop_terminal=drop_terminal,
             episodes=episodes,
         )
+
+    is_file = Path(source).suffix.lower() in (".hdf5", ".h5", ".npz")
+    of_spaces = env if is_file and env is not None and ":" not in env else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        try:
+            log = load(of_spaces)
+        except ConfigError as error:
+            # Old versions, whose rules are known, cannot be made any more to look at their spaces.
+            if of_spaces is None or not has_rules(of_spaces):
+                raise
+            log = load(None)
+            terminal.print(f"Warning: {error} Actions are taken as unbounded.", soft_wrap=True)
     for warning in caught:
         if issubclass(warning.category, DataWarning):
             terminal.print(f"Warning: {warning.message}", soft_wrap=True)

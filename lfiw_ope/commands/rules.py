@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfiw_ope.agreement import compare_rules
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.types import Reward, Termination
@@ -29,10 +30,22 @@ class Rules:
         return self.said
 
 
+def has_rules(env: str | None) -> bool:
+    """Whether rules are known for an environment id, be it one that Gymnasium can make or not."""
+    from lfiw_envs import UnknownEnvironmentError, rules_for
+
+    try:
+        return env is not None and bool(rules_for(env))
+    except UnknownEnvironmentError:
+        return False
+
+
 def find_rules(env: str | None, data: Trajectories) -> Rules:
     """By the environment's id, the data's own where none is given, or by a record's import path.
 
-    An id that nothing is known of leaves both to be learned, and says so.
+    Rules of an id are held against the log: data of a wrapped environment carry the id of the bare
+    one. Of the data's own id those that disagree are learned, and said so; one that was asked for
+    must agree. A record of the user's may differ from the log on purpose, which is only said.
 
     Raises:
         ConfigError: if the environment that was asked for does not fit the data, or a record
@@ -50,7 +63,8 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
             raise ConfigError(
                 f"{env} reads {record.state_size} state entries; the data have {data.state_size}."
             )
-        return Rules(record.reward, record.termination, str(record))
+        found = compare_rules(data, reward=record.reward, termination=record.termination)
+        return Rules(record.reward, record.termination, f"{record}; {found}")
     env_id = env or data.env_id
     if env_id is None:
         return Rules(said="reward and termination: learned (the data do not name an environment)")
@@ -63,7 +77,20 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
         if env is not None:
             raise ConfigError(str(error)) from error
         return Rules(said=f"reward and termination: learned ({error})")
-    return Rules(record.reward, record.termination, str(record))
+    found = compare_rules(data, reward=record.reward, termination=record.termination)
+    if found.termination_agrees and found.reward_agrees:
+        return Rules(record.reward, record.termination, f"{record}; {found}")
+    if env is not None:
+        raise ConfigError(
+            f"The data are not those of {env}: {found}. A wrapper or another version makes another "
+            "environment; pass --learn-rules, or a record of your own."
+        )
+    return Rules(
+        record.reward if found.reward_agrees else None,
+        record.termination if found.termination_agrees else None,
+        f"{record.env_id}'s rules are those of the bare environment, and the data's is not: "
+        f"{found}; what differs is learned",
+    )
 
 
 def _imported(path: str) -> Any:

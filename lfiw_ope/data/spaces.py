@@ -1,6 +1,7 @@
 """Gymnasium spaces to flat arrays and back: the one place that knows about both."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,11 @@ def spaces_of(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[Any, Any, int
             "action_space= as well, or import the package that registers it."
         )
     try:
-        env = gymnasium().make(env_id, **env_kwargs)
+        with warnings.catch_warnings():
+            # That an environment is an old version is known to whoever has its data.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*out of date.*")
+            env = gymnasium().make(env_id, **env_kwargs)
     except Exception as error:  # what making an environment raises is the environment's choice
         raise ConfigError(
             f"{env_id} cannot be made to take its spaces from ({type(error).__name__}: {error}); "

@@ -1,6 +1,5 @@
 """Logged transitions on a device: the log stands there once, and batches are indices into it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -84,6 +83,13 @@ class DeviceLog(NamedTuple):
         return (torch.cat((some.state, some.action), -1) for some in self.chunks(rows))
 
 
-def thin(rows: Tensor, most: int) -> Tensor:
-    """At most `most` of these rows, evenly spaced: the same whatever the seed."""
-    return rows[:: max(1, math.ceil(len(rows) / most))]
+def thin(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """At most `most` of these rows, drawn without replacement and kept in order.
+
+    Drawn, and not spaced evenly: a spacing that shares a factor with the episodes' length would
+    see some of their steps and never the others.
+    """
+    if len(rows) <= most:
+        return rows
+    order = torch.randperm(len(rows), generator=generator, device=rows.device)
+    return rows[order[:most].sort().values]

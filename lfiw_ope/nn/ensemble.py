@@ -114,6 +114,7 @@ class BatchedMLP(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer sees, `[E, B, H]`: the last hidden layer, or the input itself."""
+        self._converted = None  # what is trained in low precision changes without a trace
         act = ACTIVATIONS[self.activation]
         x = x if x.dim() == 3 else x.expand(self.members, -1, -1)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -130,7 +131,7 @@ class BatchedMLP(nn.Module):
     def _in_blocks(self, rows: Tensor) -> Tensor:
         rows = rows if rows.dim() == 3 else rows.expand(self.members, -1, -1)
         kind = rows.device.type
-        low = torch.is_autocast_enabled(kind)
+        low = torch.is_autocast_enabled(kind) and len(self.weights) > 1
         dtype = torch.get_autocast_dtype(kind) if low else self.weights[0].dtype
         layers, act = self._cast(dtype), _IN_PLACE[self.activation]
         members, count, width = self.members, rows.shape[1], max(self.sizes[1:])
@@ -159,7 +160,7 @@ class BatchedMLP(nn.Module):
         if not pairs or dtype == pairs[0][0].dtype:
             return pairs
         # A fused optimiser changes weights without a trace in their version: only weights that
-        # nothing trains can be told to be the same.
+        # nothing trains can be told to be the same, and a pass with gradients forgets them.
         frozen = not any(p.requires_grad or p.is_inference() for pair in pairs for p in pair)
         state = [dtype, *((p.data_ptr(), p._version) for pair in pairs for p in pair if frozen)]
         if not frozen or self._converted is None or self._converted[0] != state:

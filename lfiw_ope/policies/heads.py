@@ -222,7 +222,9 @@ class CategoricalHead(nn.Module):
             levels = logits.softmax(-1).cumsum(-1)
             below = (levels < uniform[:, None] * levels[..., -1:]).sum(-1)
             chosen = below.clamp_max(logits.shape[-1] - 1)
-        return nn.functional.one_hot(chosen, logits.shape[-1]).to(logits.dtype)
+        one_hot = nn.functional.one_hot(chosen, logits.shape[-1]).to(logits.dtype)
+        # NaN compares as False everywhere, and would pass for the first action.
+        return torch.where(logits.isnan().any(-1, keepdim=True), torch.nan, one_hot)
 
     def execute(self, proposed: Tensor) -> Tensor:
         return proposed

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
@@ -14,6 +14,8 @@ from lfiw_ope.policies.heads import CategoricalHead, Output
 
 class TabularPolicy(HeadPolicy):
     """π(a | s) from a table, at one-hot states.
+
+    A state that is nearly one-hot, as a learned model draws them, is read as the nearest one.
 
     Args:
         table: `[S, A]` probabilities; or `[P, S, A]`, of P policies.
@@ -60,5 +62,6 @@ class TabularPolicy(HeadPolicy):
         return TabularPolicy(tables, deterministic=self.deterministic)
 
     def outputs(self, state: Tensor) -> Output:
+        nearest = nn.functional.one_hot(state.argmax(-1), self.state_size).to(state.dtype)
         table = self.table if state.dim() == 3 else self.table[0]
-        return Output(torch.log(state @ table.to(state.dtype)))
+        return Output(torch.log(nearest @ table.to(state.dtype)))

@@ -25,8 +25,8 @@ ORDER = [
     *("dynamics", "dynamics_fit", "ratio", "ratio_fit"),
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),
-    *("plots", "describe", "evaluation", "demo"),
-    *(f"commands.{name}" for name in ("terminal", "reading", "rules", "demo", "info", "evaluate")),
+    *("agreement", "plots", "describe", "evaluation", "demo"),
+    *(f"commands.{name}" for name in ("terminal", "rules", "reading", "demo", "info", "evaluate")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,

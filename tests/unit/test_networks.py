@@ -259,3 +259,27 @@ def test_low_precision_follows_the_weights():
         network.requires_grad_(True)
         network.weights[0].data.mul_(2)
         assert not torch.equal(network(x), before)
+
+
+def test_weights_trained_between_two_uses_are_not_the_old_ones():
+    """A fused optimiser leaves no trace in the weights' version; training itself is the trace."""
+    network, x = batched().requires_grad_(False), torch.ones(3, 5, 4)
+
+    def use():
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            return network(x)
+
+    before = use()
+    network.requires_grad_(True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+    network(x).sum().backward()
+    optimiser.step()
+    network.requires_grad_(False)
+    assert (use() - before).abs().min() > 0.01
+
+
+def test_a_network_without_hidden_layers_stays_float32():
+    network, x = batched(sizes=(11, 3)), torch.full((3, 7, 11), 1 + 2**-12)
+    together = network(x).detach()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(network(x), together, rtol=1e-6, atol=1e-6)

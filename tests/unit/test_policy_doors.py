@@ -7,6 +7,7 @@ import torch
 from torch import distributions, nn
 
 import lfiw_ope as ope
+from lfiw_ope.policies.heads import Output
 from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.types import DensityPolicy, ProposingPolicy, StackablePolicy, has_density
 
@@ -303,6 +304,25 @@ def test_a_mixture_s_parts_must_go_together():
             ope.Mixture(parts, weights)
     with pytest.raises(ope.ConfigError, match="epsilon is 2"):
         ope.EpsilonGreedy(uniform, 2)
+
+
+def test_a_table_reads_a_nearly_one_hot_state_as_the_nearest():
+    """A learned model draws them, with entries below zero; a zero in the table must stay one."""
+    policy = ope.TabularPolicy([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
+    drawn = torch.eye(3)[[0, 1]].repeat(500, 1)
+    drawn = drawn + 0.05 * torch.randn(drawn.shape, generator=generator())
+    action = policy.act(drawn, generator())
+    assert torch.equal(action.argmax(-1), torch.tensor([1, 0]).repeat(500))
+    assert policy.log_prob(drawn, action).abs().max() == 0
+
+
+def test_nan_is_not_an_action():
+    policy = ope.TabularPolicy(torch.eye(2))
+    head = policy.head
+    for noise in (generator(), None):
+        drawn = head.propose(Output(torch.tensor([[torch.nan, 0.0], [0.0, 9.0]])), noise)
+        assert drawn[0].isnan().all()
+        assert drawn[1].tolist() == [0.0, 1.0]
 
 
 def test_a_table_acts_and_scores():

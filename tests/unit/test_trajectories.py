@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from lfiw_ope import ActionSpec, DataError, Trajectories
+from lfiw_ope.data.tensors import thin
 
 
 def ragged(**changes):
@@ -109,3 +111,13 @@ def test_selecting_the_first_by_return_and_by_seed():
 def test_float32_arrays_are_kept_and_not_copied():
     states = np.zeros((9, 2), np.float32)
     assert np.shares_memory(ragged(states=states).states, states)
+
+
+def test_thinned_rows_see_every_step_of_an_episode():
+    """Rows of episodes of 100 steps, a hundredth of them: evenly spaced ones would see one step."""
+    kept = thin(torch.arange(100_000), 1000, torch.Generator().manual_seed(0))
+    assert len(kept.unique()) == 1000
+    assert (kept.diff() > 0).all()
+    # Each of the 100 steps is missed with probability 0.99^1000 = 4e-5.
+    assert len((kept % 100).unique()) == 100
+    assert torch.equal(thin(torch.arange(10), 10, torch.Generator()), torch.arange(10))

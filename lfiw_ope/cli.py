@@ -44,11 +44,18 @@ UsageProblem: type[Exception] = typer.BadParameter.__mro__[2]
 typer take from click and others bring themselves."""
 
 
+INTERRUPTED = 130
+"""What a shell calls a command that Ctrl-C ended."""
+
+
 def main() -> None:
     """Run the command line: 2 and one sentence for bad input, 1 for a run that failed."""
     try:
         # Not standalone: typer would put its sentence into a frame, under a usage line.
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:
+            _stop("Interrupted.", INTERRUPTED)
+        sys.exit(status)
     except UsageProblem as error:
         if not len(sys.argv) > 1:
             error.show()  # type: ignore[attr-defined]  # no arguments: the help
@@ -57,13 +64,17 @@ def main() -> None:
         command = "lfiw-ope" if context is None else context.command_path
         message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
         _stop(f"{message}; see {command} --help.", 2)
-    except typer.Abort:
-        _stop("Interrupted.", 130)
     except OPEError as error:
         _stop(str(error), 1 if isinstance(error, RuntimeError | ImportError) else 2)
     except (OSError, MemoryError) as error:
         # The machine's doing, not ours: a full disk, a folder that may not be written to.
         _stop(f"The run failed: {error or 'out of memory'}.", 1)
+    except RuntimeError as error:
+        # How torch says that memory ran out, on a CPU and on a GPU; anything else is a bug.
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        _stop(f"The run failed for want of memory ({reason}); take fewer rollouts.", 1)
 
 
 def _stop(sentence: str, status: int) -> NoReturn:

@@ -57,6 +57,8 @@ class DynamicsConfig:
 
 
 def _check_device(device: str) -> None:
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"The device {device!r} cannot be used; expected cpu, cuda or cuda:1.")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -24,9 +24,14 @@ class NonFiniteError(DataError):
         counts: entries that are not finite, by array.
     """
 
-    def __init__(self, message: str, *, data: Any, counts: dict[str, int]) -> None:
-        super().__init__(message)
-        self.data, self.counts = data, counts
+    def __init__(self, found: dict[str, tuple[int, int]], *, data: Any) -> None:
+        """Of each array that has any: entries that are not finite, and the first one's row."""
+        name, (bad, first) = next(iter(found.items()))
+        super().__init__(
+            f"{name} holds {bad} entries that are not finite, the first in row {first}; "
+            "drop or repair the episodes that hold them."
+        )
+        self.data, self.counts = data, {name: count for name, (count, _) in found.items()}
 
 
 class ConfigError(OPEError, ValueError):

@@ -1,5 +1,6 @@
 """Figures: each function draws on the axes it is given and returns them; none is ever shown."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def plot_returns(ax: Any, estimate: Estimate, logged: NDArray[np.float64]) -> An
 def plot_state_ranges(ax: Any, states: NDArray[np.float32], most: int = 100_000) -> Any:
     """Each state entry's 1 to 99 % range, and its median, over some of the states `[·, S]`."""
     some = states[:: max(1, len(states) // most)].astype(float)
-    low, middle, high = np.nanquantile(
-        np.where(np.isfinite(some), some, np.nan), (0.01, 0.5, 0.99), 0
-    )
+    some[~np.isfinite(some)] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an entry that is NaN throughout
+        low, middle, high = np.nanquantile(some, (0.01, 0.5, 0.99), axis=0)
     entries = np.arange(states.shape[1])
     ax.vlines(entries, low, high, color=WEIGHTED, lw=2)
     ax.plot(entries, middle, ls="", marker=".", color=TRUTH, ms=4)

@@ -22,7 +22,7 @@ from lfiw_ope.commands.reading import (
 )
 from lfiw_ope.commands.rules import Rules, find_rules
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
-from lfiw_ope.errors import DataError
+from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.evaluation import Evaluation, configuration, evaluate, save_evaluation
 
@@ -94,6 +94,15 @@ def evaluate_command(
     )
     rules = Rules() if learn_rules else find_rules(env, log)
     terminal.print(f"{log!r}\n{rules}", soft_wrap=True)
+    if rules.termination is None and not log.terminated.any():
+        # Nothing to learn from: the model never ends an episode.
+        if drop_terminal:
+            raise ConfigError(
+                "With --drop-terminal the log holds no terminal transition to learn from, so the "
+                "termination rule must be known; pass the --env of an environment that has one, "
+                "or a record of your own."
+            )
+        terminal.print("No logged episode terminated: simulated ones never do.", soft_wrap=True)
     known = {"reward": rules.reward, "termination": rules.termination}
     started = time.perf_counter()
     with LiveProgress(terminal) as progress:

@@ -54,7 +54,8 @@ def info(
     else:
         terminal.print(in_words(data, found), soft_wrap=True)
     if output is not None:
-        name = Path(data).stem or "data"
+        # An id's whole name: mujoco/hopper/medium-v0 and mujoco/walker2d/medium-v0 are two.
+        name = Path(data).stem if Path(data).exists() else data.replace("/", "_")
         replaced = (output / f"info_{name}.json").exists()
         paths = write_text(output / f"info_{name}.json", text + "\n"), _figure(log, output, name)
         terminal.print(saved_note(paths, replaced=replaced), soft_wrap=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lfiw_ope.agreement import compare_rules
+from lfiw_ope.data.spaces import gymnasium
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.types import Reward, Termination
@@ -71,7 +72,9 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
     kwargs = data.env_kwargs if env in (None, data.env_id) else {}
     try:
         record = rules_for(env_id, kwargs, state_size=data.state_size)
-    except UnknownEnvironmentError:
+    except UnknownEnvironmentError as error:
+        if env is not None and env not in gymnasium().registry:
+            raise ConfigError(f"Gymnasium knows no environment {env!r}. {error}") from error
         return Rules(said=f"reward and termination: learned (no rules are known for {env_id})")
     except ValueError as error:
         if env is not None:
@@ -99,7 +102,8 @@ def _imported(path: str) -> Any:
     sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be imported ({error}).") from error
+    except Exception as error:  # a module may raise anything while it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{path} cannot be imported ({reason}).") from error
     finally:
         sys.path.remove(here)

@@ -87,10 +87,11 @@ def check_folder(folder: Path) -> None:
     Raises:
         ConfigError: if something on the way to it is a file, or may not be written to.
     """
-    for place in (folder, *folder.parents):
+    whole = folder.resolve()
+    for place in (whole, *whole.parents):
         if place.exists() and not place.is_dir():
             raise ConfigError(f"The output {folder} is a file; name a folder.")
-    above = next(place for place in (folder, *folder.parents) if place.exists())
+    above = next(place for place in (whole, *whole.parents) if place.exists())
     if not os.access(above, os.W_OK):
         raise ConfigError(f"The output {folder} may not be written to; name another folder.")
 

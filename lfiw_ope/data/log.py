@@ -39,6 +39,9 @@ class Log:
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.lengths).dtype, np.integer) and np.size(self.lengths):
             raise DataError("lengths are no whole numbers; they count each episode's transitions.")
+        for name in ("terminated", "truncated"):
+            if not np.isin(getattr(self, name), (False, True)).all():
+                raise DataError(f"{name} holds other values than False and True, one an episode.")
         for name, dtype in (("lengths", np.int64), ("terminated", bool), ("truncated", bool)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):

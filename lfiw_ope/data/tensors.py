@@ -48,7 +48,9 @@ class DeviceLog(NamedTuple):
             *(data.states, data.actions, data.rewards, terminated),
             *(np.arange(data.num_transitions) + episode, data.offsets[:-1], data.lengths),
         )
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        # torch takes no array that may not be written to, such as a file mapped into memory.
+        owned = (array if array.flags.writeable else array.copy() for array in arrays)
+        return cls(*(torch.from_numpy(array).to(device) for array in owned))
 
     def rows_of(self, episodes: Sequence[int]) -> Tensor:
         """`[R']` int64, the transitions of these episodes, in this order."""

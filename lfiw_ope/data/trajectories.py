@@ -78,13 +78,7 @@ class Trajectories:
         log = Log(**arrays, action_spec=action_spec)
         self._be(log, np.arange(len(log.lengths)), env_id, dict(env_kwargs))
         if found := log.not_finite():
-            name, (bad, first) = next(iter(found.items()))
-            raise NonFiniteError(
-                f"{name} holds {bad} entries that are not finite, the first in row {first}; "
-                "drop or repair the episodes that hold them.",
-                data=self,
-                counts={name: bad for name, (bad, _) in found.items()},
-            )
+            raise NonFiniteError(found, data=self)
         log.check_one_hot()
 
     def _be(
@@ -135,6 +129,11 @@ class Trajectories:
         return begins + np.arange(int(lengths.sum()))
 
     @property
+    def repeats(self) -> bool:
+        """Whether a selection took an episode more than once."""
+        return np.unique(self._chosen).size < self._chosen.size
+
+    @property
     def num_episodes(self) -> int:
         return int(self.lengths.size)
 
@@ -182,7 +181,7 @@ class Trajectories:
         step = np.arange(self.num_transitions) - np.repeat(self.offsets[:-1], self.lengths)
         weight = np.power(discount, step, dtype=np.float64)
         if horizon is not None:
-            weight[step >= horizon] = 0.0
+            weight[step >= whole("horizon", horizon, least=1)] = 0.0
         return np.add.reduceat(weight * self.rewards, self.offsets[:-1])
 
     def select(
@@ -209,7 +208,7 @@ class Trajectories:
                 f"the data have episodes 0 to {self.num_episodes - 1}."
             )
         view = Trajectories.__new__(Trajectories)
-        view._be(self._log, self._chosen[chosen], self.env_id, self.env_kwargs)
+        view._be(self._log, self._chosen[chosen], self.env_id, dict(self.env_kwargs))
         return view
 
     def first(self, episodes: int) -> "Trajectories":

@@ -64,6 +64,7 @@ def place(tmp_path_factory):
     (folder / "notes.txt").write_text("no data")
     ope.save_actor(actor(3, 1, 2.0, seed=1), folder / "target.safetensors")
     ope.save_actor(actor(8, 2, 1.0, seed=1), folder / "swimmer.safetensors")
+    (folder / "broken.py").write_text("TASK = (")
     (folder / "own.py").write_text(
         "from lfiw_envs import EnvironmentRules\n"
         "def one(state, action, next_state):\n"
@@ -155,6 +156,15 @@ def test_known_rules_are_used_unless_told_not_to(place, command_line):
         ({"words": ("--output", "notes.txt/deep")}, "The output notes.txt/deep is a file"),
         ({"words": ("--env", "Walker2d-v5")}, "The states have 3 entries, and Walker2d-v5"),
         ({"words": ("--env", "nothing:HERE")}, "nothing:HERE cannot be imported"),
+        ({"words": ("--env", "broken:TASK")}, "broken:TASK cannot be imported (SyntaxError"),
+        ({"words": ("--env", "Pendulm-v1")}, "Gymnasium knows no environment 'Pendulm-v1'"),
+        ({"words": ("--env", "MountainCarContinuous-v0")}, "The states have 3 entries"),
+        ({"words": ("--device", "meta")}, "The device 'meta' cannot be used; expected cpu, cuda"),
+        ({"words": ("--output", "none/../notes.txt")}, "is a file; name a folder"),
+        (
+            {"data": "bare.npz", "words": ("--drop-terminal",)},
+            "the termination rule must be known; pass the --env",
+        ),
         ({"words": ("--env", "own:one")}, "own:one is a function; expected an lfiw_envs.Environ"),
         (
             {"words": ("--frobnicate",)},
@@ -187,6 +197,14 @@ def test_a_run_that_fails_says_so(place, command_line):
     status, _, said = command_line(*words, cwd=place)
     assert status == 1
     assert said.startswith("lfiw-ope: The run failed: [Errno")
+
+
+def test_memory_that_runs_out_is_one_sentence(place, command_line):
+    words = evaluation("--updates", "2", "--rollouts", str(10**14), "--estimator", "model")
+    status, _, said = command_line(*words, cwd=place)
+    assert status == 1
+    assert said.startswith("lfiw-ope: The run failed for want of memory")
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_info_says_what_is_in_a_log(place, command_line):

@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from lfiw_ope import ActionSpec, DataError, Trajectories
-from lfiw_ope.data.tensors import thin
+from lfiw_ope import ActionSpec, DataError, Estimand, ModelBased, Trajectories
+from lfiw_ope.data.tensors import DeviceLog, thin
 
 
 def ragged(**changes):
@@ -58,6 +60,8 @@ def test_repr_says_what_is_in_it():
         ({"log_prob": np.zeros(5)}, r"log_prob has shape \(5,\)"),
         ({"lengths": np.array([], int)}, "no episode"),
         ({"lengths": np.array([2.5, 1, 2.5])}, "no whole numbers"),
+        ({"terminated": np.array([7, 0, 0])}, "terminated holds other values than False and True"),
+        ({"truncated": ["False", "True", "True"]}, "truncated holds other values"),
         ({"lengths": np.array([3, 0, 3])}, "Episode 1 has no transition"),
         ({"rewards": np.array([1, 2, np.nan, 4, np.inf, 6])}, "2 entries.*first in row 2"),
         ({"action_spec": ActionSpec.discrete(1)}, "one-hot"),
@@ -121,3 +125,18 @@ def test_thinned_rows_see_every_step_of_an_episode():
     # Each of the 100 steps is missed with probability 0.99^1000 = 4e-5.
     assert len((kept % 100).unique()) == 100
     assert torch.equal(thin(torch.arange(10), 10, torch.Generator()), torch.arange(10))
+
+
+def test_a_repeated_episode_is_told():
+    assert not ragged().select([2, 0]).repeats
+    assert ragged().select([2, 0, 2]).repeats
+    with pytest.raises(DataError, match="more than once"):
+        ModelBased(Estimand(3)).fit(ragged().select([0, 1, 2, 0]), seed=0)
+
+
+def test_an_array_that_may_not_be_written_to_is_taken():
+    states = np.zeros((9, 2), np.float32)
+    states.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert DeviceLog.of(ragged(states=states), "cpu").states.shape == (9, 2)

@@ -7,20 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.distributions import Categorical, Distribution
 
 from lfiw_ope.checks import whole
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
-from lfiw_ope.policies.density import Bounds, log_clipped_normal
+from lfiw_ope.policies.actions import action_rows
+from lfiw_ope.policies.density import Bounds
+from lfiw_ope.policies.executed import draw_within, log_executed
 from lfiw_ope.policies.heads import NO_DENSITY
 
 
 class DistributionPolicy(nn.Module):
     """A module `[B, S] ->` a distribution over actions `[B, A]` or over indices `[B]`.
 
-    A normal distribution may leave the bounds: it is clipped on execution, and `log_prob` is that
-    of the clipped action. Any other must keep within the bounds by itself.
+    A distribution may leave the bounds: it is clipped on execution, and `log_prob` is that of the
+    clipped action, for a normal distribution, any other of independent entries whose `cdf` torch
+    knows, and a mixture of such. A normal distribution under one TanhTransform, rescaled or not,
+    has the `log_prob` of SAC's actor, finite on the bounds. Of a distribution that is clipped and
+    has no `cdf`, such as a MultivariateNormal, `proposal_log_prob` alone works.
 
     Args:
         module: gives the distribution.
@@ -71,7 +76,9 @@ class DistributionPolicy(nn.Module):
 
             def draw(distribution: Distribution) -> Tensor:
                 restart()  # the same numbers at every leading index: see lfiw_ope.types
-                return distribution.sample()
+                continuous = self.action_spec.kind == "continuous"
+                bounds = Bounds(self.low, self.high)
+                return draw_within(distribution, bounds) if continuous else distribution.sample()
 
             return self._each(state, draw)
 
@@ -96,8 +103,8 @@ class DistributionPolicy(nn.Module):
         return found
 
     def _encoded(self, drawn: Tensor) -> Tensor:
-        if self.action_spec.kind == "discrete" and drawn.dim() == 1:
-            return nn.functional.one_hot(drawn.long(), self.action_size)
+        if self.action_spec.kind == "discrete":
+            return action_rows(drawn, len(drawn), self.action_spec)
         return drawn
 
     def execute(self, proposed: Tensor) -> Tensor:
@@ -110,7 +117,8 @@ class DistributionPolicy(nn.Module):
         """log π(action | state); see `lfiw_ope.types.DensityPolicy`.
 
         Raises:
-            PolicyError: if the policy is deterministic.
+            PolicyError: if the policy is deterministic, or its distribution does not say what lies
+                beyond a bound that clips it.
         """
         return self._log_prob(state, action, clipped=True)
 
@@ -126,12 +134,9 @@ class DistributionPolicy(nn.Module):
         if self.deterministic:
             raise PolicyError(NO_DENSITY)
         distribution: Any = self._at(state.reshape(-1, state.shape[-1]))
-        rows, base = action.reshape(-1, action.shape[-1]), distribution
-        while isinstance(base, Independent):
-            base = base.base_dist
-        if clipped and isinstance(base, Normal):
-            moments = base.mean, base.stddev.log()
-            found = log_clipped_normal(*moments, rows, Bounds(self.low, self.high))
+        rows = action.reshape(-1, action.shape[-1])
+        if clipped and self.action_spec.kind == "continuous":
+            found = log_executed(distribution, rows, Bounds(self.low, self.high))
         else:
             index = isinstance(distribution, Categorical)
             found = distribution.log_prob(rows.argmax(-1) if index else rows)

@@ -12,8 +12,8 @@ from torch import Tensor
 from lfiw_ope.checks import whole
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import ConfigError, PolicyError
+from lfiw_ope.policies.actions import action_rows
 from lfiw_ope.policies.heads import NO_DENSITY
-from lfiw_ope.policies.module import action_rows
 
 Array = NDArray[Any]
 

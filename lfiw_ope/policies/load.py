@@ -6,6 +6,7 @@ from typing import Any
 
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import ConfigError
+from lfiw_ope.policies.actions import check_environment
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.policies.module import Gives, load_torchscript
 from lfiw_ope.policies.onnx import load_onnx
@@ -50,8 +51,9 @@ def load_policy(
         vec_normalize: the statistics that a .zip was trained with.
         gives: what the network of an .onnx, .pt or .ts file gives.
         output: which of an .onnx file's outputs.
-        state_size: S, of the environment; for files that do not say it.
-        action_spec: of the environment; for files that do not say it. A log's will do.
+        state_size: S, of the environment; for files that do not say it, and held against what the
+            others say.
+        action_spec: of the environment, likewise. A log's will do.
 
     Raises:
         ConfigError: if the ending is not known, an option does not apply to such a file, or the
@@ -86,6 +88,8 @@ def load_policy(
     if missing:
         raise ConfigError(f"A {ending} file does not say its {', '.join(missing)}; give them.")
     if ending == ".zip" and not trust:
-        unsaid = ("action_spec",)  # not needed, but held against what the file says
+        unsaid = ("action_spec",)  # not needed, but it may have digits that the file lacks
     said = {name: environment[name] for name in unsaid}
-    return reader(path, deterministic=deterministic, **given, **said)
+    policy = reader(path, deterministic=deterministic, **given, **said)
+    check_environment(policy, state_size, action_spec, path)
+    return policy

@@ -10,6 +10,7 @@ from torch import Tensor
 from lfiw_ope.checks import real
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
+from lfiw_ope.policies.actions import alike
 from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.types import DensityPolicy, Policy, ProposingPolicy, StackablePolicy, has_density
 
@@ -175,10 +176,7 @@ def _common_spec(policies: Sequence[Policy]) -> ActionSpec | None:
     if len(sizes) != 1:
         raise PolicyError(f"The mixture's policies have (S, A) of {sorted(sizes)}; one is needed.")
     said = [spec for policy in policies if (spec := getattr(policy, "action_spec", None))]
-    if any(
-        (spec.kind, spec.low, spec.high) != (said[0].kind, said[0].low, said[0].high)
-        for spec in said
-    ):
+    if not all(alike(said[0], spec, unbounded_is_unknown=False) for spec in said):
         raise PolicyError(
             f"The mixture's policies act in {', '.join(map(str, said))}; they must share one "
             "action space."

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import DataError, PolicyError, UntrustedFileError
 from lfiw_ope.policies.acting import HeadPolicy
+from lfiw_ope.policies.actions import action_rows, check_rows
 from lfiw_ope.policies.distribution import DistributionPolicy
 from lfiw_ope.policies.heads import CategoricalHead, GreedyHead, Head, Output
 from lfiw_ope.policies.noise import DeterministicHead
@@ -78,37 +79,6 @@ def _head(spec: ActionSpec, gives: Gives) -> Head:
     if gives == "scaled actions" and not (low.isfinite().all() and high.isfinite().all()):
         raise PolicyError("gives is 'scaled actions', but the action_spec has infinite bounds.")
     return DeterministicHead(low, high, squashed=False)
-
-
-def action_rows(value: Any, rows: int, spec: ActionSpec) -> Tensor:
-    """What a user's code gave, as `[rows, A]`: indices of discrete actions become one-hot.
-
-    Raises:
-        PolicyError: if it is neither.
-    """
-    if spec.kind == "discrete" and isinstance(value, Tensor) and value.numel() == rows:
-        index = value.reshape(rows)
-        if not ((index >= 0) & (index < spec.size) & (index == index.long())).all():
-            raise PolicyError(
-                f"The policy gave discrete actions outside 0 to {spec.size - 1}, or no whole "
-                "numbers."
-            )
-        return nn.functional.one_hot(index.long(), spec.size)
-    check_rows(value, rows, spec.size)
-    return value  # type: ignore[no-any-return]  # check_rows says that it is a tensor
-
-
-def check_rows(value: Any, rows: int, size: int) -> None:
-    """Raise unless it is a tensor `[rows, size]`.
-
-    Raises:
-        PolicyError: otherwise.
-    """
-    found = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
-    if found != (rows, size):
-        raise PolicyError(
-            f"The policy gave {found} at {rows} states; expected an array of shape {(rows, size)}."
-        )
 
 
 def from_module(
@@ -179,7 +149,10 @@ def load_torchscript(
     try:
         module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path} is not a TorchScript archive ({error}).") from error
+        raise DataError(
+            f"{path} is not a TorchScript archive, as torch.jit.save writes it; a state_dict holds "
+            "no network: build the module, load its weights and use from_module."
+        ) from error
     return ModulePolicy(
         module.eval(),
         state_size=state_size,

@@ -14,7 +14,8 @@ from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.policies.normaliser import ObservationNormaliser
-from lfiw_ope.policies.sb3_actors import ACTIVATIONS, ActorFacts, rebuild_actor
+from lfiw_ope.policies.sb3_actors import ACTIVATIONS, ANY_OTHER, ActorFacts, rebuild_actor
+from lfiw_ope.policies.sb3_settings import FLATTEN
 from lfiw_ope.policies.sb3_trusted import unpickle_model
 from lfiw_ope.policies.sb3_zip import SB3Zip
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
@@ -112,14 +113,13 @@ def _facts(policy: Any) -> ActorFacts:
     if kind.__module__.split(".")[0] not in ("stable_baselines3", "sb3_contrib"):
         raise PolicyError(
             f"{kind.__module__}.{kind.__name__} is no policy of stable-baselines3 or sb3-contrib. "
-            "Any other acts by from_function(lambda states: model.predict(states, "
-            "deterministic=True)[0], ...)."
+            f"{ANY_OTHER}"
         )
     extractor = getattr(policy, "features_extractor_class", None)
-    if getattr(extractor, "__name__", "") != "FlattenExtractor":
+    if str(extractor) != FLATTEN:
         raise PolicyError(
-            f"The policy has a {getattr(extractor, '__name__', extractor)}; only 'MlpPolicy', "
-            "which flattens observations, works."
+            f"The policy has the features extractor {extractor}; only 'MlpPolicy' with "
+            "stable-baselines3's own FlattenExtractor works."
         )
     if len(policy.observation_space.shape or ()) > 1 and policy.observation_space.dtype == np.uint8:
         raise PolicyError(

@@ -47,6 +47,11 @@ class ActorFacts:
     clip_mean: float
 
 
+ANY_OTHER = (
+    "Any other policy acts by from_function(lambda states: model.predict(states, "
+    "deterministic=True)[0], ...)."
+)
+
 Layer = tuple[Tensor, Tensor]
 """Weight `[in, out]` and bias `[out]`."""
 
@@ -104,8 +109,7 @@ def rebuild_actor(
     if facts.policy_class not in FAMILIES:
         raise PolicyError(
             f"The policy is a {facts.policy_class}; known are {', '.join(FAMILIES)}, that is "
-            "'MlpPolicy' of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG, DQN, QRDQN and ARS. Any other "
-            "acts by from_function(lambda s: model.predict(s, deterministic=True)[0], ...)."
+            f"'MlpPolicy' of PPO, A2C, TRPO, SAC, TQC, TD3, DDPG, DQN, QRDQN and ARS. {ANY_OTHER}"
         )
     family, ignored = FAMILIES[facts.policy_class]
     taken = _Tensors({name: value.detach().cpu() for name, value in tensors.items()}, ignored)

@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from lfiw_ope.errors import DataError, MissingDependencyError
-from lfiw_ope.policies.sb3_zip import PICKLED, SB3Zip
+from lfiw_ope.policies.sb3_settings import PICKLED
+from lfiw_ope.policies.sb3_zip import SB3Zip
 
 _ALGORITHMS = {
     "top_quantiles_to_drop_per_net": ("sb3_contrib", "TQC"),

@@ -19,14 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfiw_ope.checks import choice
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import DataError, OPEError, PolicyError, UntrustedFileError
-from lfiw_ope.nn.ensemble import ACTIVATIONS as KNOWN_ACTIVATIONS
-from lfiw_ope.policies.sb3_actors import ACTIVATIONS, ActorFacts
-
-PICKLED = ":serialized:"
-TRUST = "or trust=True if the file is yours"
+from lfiw_ope.policies.actions import alike
+from lfiw_ope.policies.printed_bounds import PrintedBounds, box_shape
+from lfiw_ope.policies.sb3_actors import ActorFacts
+from lfiw_ope.policies.sb3_settings import TRUST, check_settings, find_activation
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,14 @@ class SB3Zip:
             found = torch.load(stream, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:  # what torch raises for anything but tensors
             raise UntrustedFileError(
-                f"{self.path} holds more than tensors in policy.pth ({error}); pass trust=True if "
+                f"{self.path} holds more than tensors in policy.pth, or none; pass trust=True if "
                 "the file is yours."
             ) from error
         except (zipfile.BadZipFile, KeyError, ValueError, RuntimeError, EOFError) as error:
             raise _not_a_zip(self.path, error) from error
-        if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        if not isinstance(found, dict) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+        ):
             raise DataError(f"{self.path} holds no tensors by name in policy.pth.")
         return found
 
@@ -105,9 +105,12 @@ class SB3Zip:
         self._check_observations()
         kwargs = self.said.get("policy_kwargs") or {}
         policy_class = self._policy_class()
+        if not isinstance(kwargs, dict):
+            raise TypeError("policy_kwargs is no dictionary")
+        check_settings(kwargs, self.path)
         return ActorFacts(
             policy_class=policy_class,
-            activation=self._activation(kwargs, policy_class, activation),
+            activation=find_activation(kwargs, policy_class, activation, self.path),
             action_spec=self._action_spec(action_spec),
             squash_output=bool(kwargs.get("squash_output", policy_class == "ARSPolicy")),
             use_expln=bool(kwargs.get("use_expln", False)),
@@ -125,14 +128,18 @@ class SB3Zip:
         space = self.said[key]
         if _kind(space) == "Discrete":
             return spaces.Discrete(int(space["n"]))
-        low, high = _numbers(space, "low"), _numbers(space, "high")
-        if _kind(space) != "Box" or low is None or high is None:
+        printed = PrintedBounds.of(space) if _kind(space) == "Box" else PrintedBounds()
+        # Bounds of observations decide nothing, so their last digits do not matter.
+        bounds = printed.exact if key == "action_space" or not printed.complete else printed.rounded
+        if bounds is None:
             raise UntrustedFileError(
                 f"{self.path} does not say its {key} in plain text, and Gym, which its pickle "
                 "needs, is not supported; leave trust out, and pass action_spec."
             )
         dtype: Any = np.dtype(space["dtype"])
-        first, last = (np.array(bound, dtype).reshape(_shape(space)) for bound in (low, high))
+        first, last = (
+            np.array(bound, dtype).reshape(box_shape(space)) for bound in (bounds.low, bounds.high)
+        )
         return spaces.Box(first, last, dtype=dtype.type)
 
     def _policy_class(self) -> str:
@@ -151,60 +158,47 @@ class SB3Zip:
     def _check_observations(self) -> None:
         space = self.said.get("observation_space")
         space = space if isinstance(space, dict) else {}
-        shape = _shape(space)
+        shape = box_shape(space)
         if (len(shape) > 1 and space.get("dtype") == "uint8") or _kind(space) == "Dict":
             raise PolicyError(
                 f"The policy in {self.path} takes images or Dict observations; only vectors work."
             )
-
-    def _activation(self, kwargs: Mapping[str, Any], policy_class: str, given: str | None) -> str:
-        if given is not None:
-            choice("activation", given, tuple(KNOWN_ACTIVATIONS))
-        default = "tanh" if policy_class == "ActorCriticPolicy" else "relu"
-        # Every key of policy_kwargs is printed, so a missing one has its default.
-        printed = str(kwargs.get("activation_fn", ""))
-        named = re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", printed)
-        said = ACTIVATIONS.get(named[1]) if named else None if printed else default
-        if said is None and given is None:
-            raise UntrustedFileError(
-                f"{self.path} does not say its activation function in plain text (policy_kwargs "
-                f"prints it as {printed!r}); pass activation='tanh', 'relu' or another of "
-                f"{', '.join(KNOWN_ACTIVATIONS)}, {TRUST}."
-            )
-        if said is not None and given not in (None, said):
-            raise PolicyError(
-                f"activation is {given!r}, but {self.path} says that the policy was built with "
-                f"{said!r}; leave the argument out."
-            )
-        return said or given or default
 
     def _action_spec(self, given: ActionSpec | None) -> ActionSpec:
         space = self.said["action_space"]
         kind = _kind(space)
         if kind not in ("Box", "Discrete"):
             raise PolicyError(f"The policy's action space is {kind}; Box and Discrete work.")
-        said = None
         if kind == "Discrete":
             said = ActionSpec.discrete(int(space["n"]))
-        else:
-            low, high = _numbers(space, "low"), _numbers(space, "high")
-            if low is not None and high is not None:
-                said = ActionSpec.continuous(low, high)
-        known = given is not None and all(map(math.isfinite, (*given.low, *given.high)))
-        if said is None and not known:
+            if given is not None and given != said:
+                raise self._another_environment(given, said)
+            return said
+        printed = PrintedBounds.of(space)
+        if given is not None and all(map(math.isfinite, (*given.low, *given.high))):
+            # The log's own digits, of which the zip may print but the first.
+            shape = box_shape(space)
+            if (given.kind, given.size) != ("continuous", math.prod(shape)):
+                raise self._another_environment(given, f"a Box of shape {shape}")
+            if printed.complete and not printed.allow(given):
+                raise self._another_environment(given, printed.rounded)
+            return given
+        exact = printed.exact
+        if exact is None:
             raise UntrustedFileError(
-                f"{self.path} does not say its action bounds in plain text (it prints "
-                f"{space.get('low')!r} and {space.get('high')!r}); pass "
+                f"{self.path} does not say all digits of its action bounds in plain text (it "
+                f"prints {space.get('low')!r} and {space.get('high')!r}); pass "
                 f"action_spec=ActionSpec.continuous(low, high), {TRUST}."
             )
-        if said is not None and given is not None and not _alike(said, given):
-            raise PolicyError(
-                f"action_spec is {given}, but {self.path} says {said}; it is a policy of another "
-                "environment."
-            )
-        found = said or given
-        assert found is not None
-        return found
+        if given is not None and not alike(exact, given, unbounded_is_unknown=True):
+            raise self._another_environment(given, exact)
+        return exact
+
+    def _another_environment(self, given: ActionSpec, said: object) -> PolicyError:
+        return PolicyError(
+            f"action_spec is {given}, but {self.path} says {said}; it is a policy of another "
+            "environment."
+        )
 
 
 def _not_a_zip(path: Path, error: Exception) -> DataError:
@@ -216,33 +210,3 @@ def _not_a_zip(path: Path, error: Exception) -> DataError:
 
 def _kind(space: Mapping[str, Any]) -> str:
     return re.sub(r".*\.(\w+)'>$", r"\1", str(space.get(":type:", "")))
-
-
-def _shape(space: Mapping[str, Any]) -> list[int]:
-    shape = space.get("_shape", space.get("shape"))
-    return [int(size) for size in shape] if isinstance(shape, list) else []
-
-
-def _numbers(space: Mapping[str, Any], name: str) -> list[float] | None:
-    """A bound from the JSON's printed array, such as '[-1. -1.]'; None where it is cut or rounded.
-
-    NumPy prints 8 digits after the point, which tell one float32 from the next only above 1/8.
-    """
-    printed = str(space.get(name, ""))
-    found = re.findall(r"-?inf|-?\d+\.?\d*(?:e[+-]?\d+)?", printed)
-    rounded = any(re.fullmatch(r"-?0?\.\d{8,}", n) and abs(float(n)) < 0.125 for n in found)
-    if "..." in printed or rounded or not found or len(found) != math.prod(_shape(space)):
-        return None
-    return [float(number) for number in found]
-
-
-def _alike(one: ActionSpec, other: ActionSpec) -> bool:
-    """The same kind and size, and finite bounds that agree to what NumPy prints of them.
-
-    A log that does not know its bounds has infinite ones, which contradict nothing.
-    """
-    near = all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-8) or not math.isfinite(a - b)
-        for a, b in zip((*one.low, *one.high), (*other.low, *other.high), strict=False)
-    )
-    return (one.kind, one.size) == (other.kind, other.size) and near

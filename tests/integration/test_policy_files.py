@@ -224,3 +224,64 @@ def test_a_zip_of_other_things_is_refused(tmp_path):
                 archive.writestr("data", said)
         with pytest.raises(ope.DataError, match="stable-baselines3"):
             ope.load_policy(tmp_path / name)
+
+
+def with_tensors(source, target, content):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, content if name == "policy.pth" else old.read(name))
+    return target
+
+
+def test_tensors_without_names_are_refused(folder, tmp_path):
+    torch.save({"x": torch.zeros(()), 3: torch.zeros(1)}, tmp_path / "policy.pth")
+    content = (tmp_path / "policy.pth").read_bytes()
+    path = with_tensors(folder / "policy.zip", tmp_path / "numbered.zip", content)
+    with pytest.raises(ope.DataError, match="no tensors by name"):
+        ope.load_policy(path)
+
+
+def test_what_is_no_file_of_tensors_is_refused_without_torch_s_advice(folder, tmp_path):
+    path = with_tensors(folder / "policy.zip", tmp_path / "other.zip", b"neither zip nor tensors")
+    with pytest.raises(ope.UntrustedFileError, match="more than tensors") as refused:
+        ope.load_policy(path)
+    assert "weights_only" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", ["state_dict", "module"])
+def test_what_torch_saved_is_no_torchscript(what, tmp_path):
+    module = nn.Linear(4, 2)
+    torch.save(module if what == "module" else module.state_dict(), tmp_path / "saved.pt")
+    with pytest.raises(ope.DataError, match=r"not a TorchScript archive.*from_module") as refused:
+        ope.load_policy(tmp_path / "saved.pt", state_size=4, action_spec=BOX, trust=True)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_zip_is_held_to_its_environment(trust, tmp_path):
+    path = tmp_path / "agent.zip"
+    PPO("MlpPolicy", "Pendulum-v1", device="cpu", n_steps=64).save(path)
+    here, other = (ope.ActionSpec.continuous(-bound, bound) for bound in (2.0, 5.0))
+    policy = ope.load_policy(path, trust=trust, state_size=3, action_spec=here)
+    assert policy.action_spec == here
+    with pytest.raises(ope.PolicyError, match="of another environment"):
+        ope.load_policy(path, trust=trust, action_spec=other)
+    with pytest.raises(ope.PolicyError, match=r"state_size is 99.* takes 3 state entries"):
+        ope.load_policy(path, trust=trust, state_size=99)
+
+
+@pytest.mark.parametrize("name", ["policy.onnx", "policy.safetensors"])
+def test_any_file_is_held_to_its_environment(name, folder):
+    with pytest.raises(ope.PolicyError, match=r"state_size is 5.* takes 4"):
+        ope.load_policy(folder / name, state_size=5, action_spec=DISCRETE)
+    if name == "policy.safetensors":
+        with pytest.raises(ope.PolicyError, match="of another environment"):
+            ope.load_policy(folder / name, action_spec=BOX)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_network_s_outputs_are_no_discrete_actions(name, folder):
+    policy = READERS[name](folder / name, action_spec=DISCRETE)
+    with pytest.raises(ope.PolicyError, match="not one-hot"):
+        policy.act(states(), generator())

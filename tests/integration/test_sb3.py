@@ -9,6 +9,7 @@ import pytest
 import torch
 from sb3_contrib import ARS, QRDQN, TQC, TRPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
@@ -163,6 +164,8 @@ def load(model, where, folder, **how):
         path = ope.save_actor(ope.from_sb3(model), folder / "actor.safetensors")
         return ope.load_actor(path, **how)
     model.save(folder / "agent.zip")
+    if where == "zip" and isinstance(model.action_space, gym.spaces.Box):
+        how["action_spec"] = ope.ActionSpec.continuous(Box.low, Box.high)
     return ope.load_sb3(folder / "agent.zip", trust=where == "trusted zip", **how)
 
 
@@ -343,6 +346,7 @@ def test_a_damaged_zip_is_named(tmp_path):
     for new, kind, words in [
         ({"action_space": {**space, "n": 3}}, ope.PolicyError, "14 quantiles for 3 actions"),
         ({"action_space": space}, ope.DataError, "no JSON that stable-baselines3 wrote.*KeyError"),
+        ({"policy_kwargs": {"dueling": True}}, ope.PolicyError, "made with dueling, whose effect"),
         ({"policy_kwargs": [1]}, ope.DataError, "no JSON that stable-baselines3 wrote"),
         ({"policy_class": None}, ope.PolicyError, "a class of its own"),
     ]:
@@ -350,3 +354,108 @@ def test_a_damaged_zip_is_named(tmp_path):
             ope.load_sb3(change(**new))
     with pytest.raises(ope.DataError, match=r"cannot load .* as QRDQN"):
         ope.load_sb3(change(policy_kwargs={"n_quantiles": 8}), trust=True)
+
+
+class Bounded(Box):
+    """Of any bounds."""
+
+    def __init__(self, low, high):
+        self.action_space = gym.spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+
+@pytest.mark.parametrize("precision", [2, 8])
+@pytest.mark.parametrize("short", [True, False])
+def test_rounded_bounds_are_asked_for_and_held_to_the_log_s(precision, short, tmp_path):
+    """NumPy prints bounds with as many digits as it was told to when the model was saved."""
+    low, high = np.full(2, -1 / 3, np.float32), np.array([0.4567, 0.9876], np.float32)
+    path = tmp_path / "agent.zip"
+    with np.printoptions(precision=precision, suppress=True):
+        model = TD3("MlpPolicy", Bounded(low, high), **OFF_POLICY)
+        if short:  # a space that was printed keeps the one number of bounds that are all alike
+            repr(model.action_space)
+        model.save(path)
+    exact = ope.ActionSpec.continuous(low, high)
+    if precision == 8:  # eight digits of one bound show that the others ended
+        np.testing.assert_allclose(ope.load_sb3(path).action_spec.high, high, rtol=1e-7)
+    else:
+        with pytest.raises(
+            ope.UntrustedFileError, match=r"all digits .*'\[0\.46 0\.99\]'.*action_spec"
+        ):
+            ope.load_sb3(path)
+    policy = ope.load_sb3(path, action_spec=exact)
+    assert policy.action_spec == exact
+    state = states(model)
+    expected, _ = model.predict(state.numpy(), deterministic=True)
+    np.testing.assert_allclose(policy.act(state, generator()).numpy(), expected, atol=1e-6)
+    other = ope.ActionSpec.continuous(low, high + np.float32(0.01))
+    with pytest.raises(ope.PolicyError, match="of another environment"):
+        ope.load_sb3(path, action_spec=other)
+    with pytest.raises(ope.PolicyError, match="of another environment"):
+        ope.load_sb3(path, action_spec=ope.ActionSpec.discrete(2))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-0.004, 0.004), (-1e-9, 1.0), (0.001, 0.002), (-0.4, 0.4)]
+)
+def test_bounds_that_rounding_swallows_are_asked_for(low, high, tmp_path):
+    with np.printoptions(precision=2, suppress=True):
+        PPO("MlpPolicy", Bounded([low], [high]), **ON_POLICY).save(tmp_path / "agent.zip")
+    with pytest.raises(ope.UntrustedFileError, match="all digits of its action bounds"):
+        ope.load_sb3(tmp_path / "agent.zip")
+    spec = ope.ActionSpec.continuous(low, high)
+    found = ope.load_sb3(tmp_path / "agent.zip", action_spec=spec).action_spec
+    np.testing.assert_allclose([found.low, found.high], [[low], [high]], rtol=1e-7)
+
+
+def test_one_number_for_bounds_that_are_alike_is_exact(tmp_path):
+    """What Gymnasium's Box keeps of having been printed, as a log of it may have done."""
+    model = PPO("MlpPolicy", Bounded([-0.4] * 3, [1 / 3] * 3), **ON_POLICY)
+    with np.printoptions(precision=2):
+        repr(model.action_space)
+        model.save(tmp_path / "agent.zip")
+    found = ope.load_sb3(tmp_path / "agent.zip").action_spec
+    np.testing.assert_allclose(found.low, [-0.4] * 3, rtol=1e-7)
+    np.testing.assert_allclose(found.high, [1 / 3] * 3, rtol=1e-7)
+
+
+class Scale(FlattenExtractor):
+    """Without parameters, so that the tensors do not show it."""
+
+    def forward(self, observations):
+        return super().forward(observations) * 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"features_extractor_class": Scale}, r"features extractor.*Scale"),
+        ({"activation_fn": nn.Sigmoid}, r"Sigmoid; only Tanh, ReLU"),
+        ({"activation_fn": nn.Identity}, r"Identity; only Tanh, ReLU"),
+    ],
+)
+def test_a_policy_made_in_another_way_is_refused(settings, words, tmp_path):
+    PPO("MlpPolicy", Box(), **ON_POLICY, policy_kwargs=settings).save(tmp_path / "agent.zip")
+    spec = ope.ActionSpec.continuous(Box.low, Box.high)
+    for activation in (None, "tanh"):
+        with pytest.raises(ope.PolicyError, match=words):
+            ope.load_sb3(tmp_path / "agent.zip", activation=activation, action_spec=spec)
+
+
+def test_an_extractor_is_known_by_its_module_too():
+    own = type("FlattenExtractor", (Scale,), {})
+    model = PPO("MlpPolicy", Box(), **ON_POLICY, policy_kwargs={"features_extractor_class": own})
+    with pytest.raises(ope.PolicyError, match="stable-baselines3's own FlattenExtractor"):
+        ope.from_sb3(model)
+
+
+def test_every_setting_of_the_library_s_own_is_read(tmp_path):
+    settings = {
+        "features_extractor_class": FlattenExtractor,
+        "ortho_init": False,
+        "log_std_init": -1.0,
+        "share_features_extractor": False,
+        "normalize_images": False,
+        "optimizer_kwargs": {"eps": 1e-5},
+    }
+    PPO("MlpPolicy", DISCRETE, **ON_POLICY, policy_kwargs=settings).save(tmp_path / "agent.zip")
+    assert ope.load_sb3(tmp_path / "agent.zip").action_size == 2

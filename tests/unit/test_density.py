@@ -44,33 +44,87 @@ def state_dependent(low, high, squash=False):
     return network(head, [1.0 if squash else (low + high) / 2])
 
 
-class Normal(nn.Module):
-    def __init__(self, low, high):
+class Given(nn.Module):
+    """Gives what `make` makes of a column of zeros, one for each state."""
+
+    def __init__(self, make):
         super().__init__()
-        self.low, self.high = low, high
+        self.make = make
 
     def forward(self, state):
-        mean = self.low + 0.7 * (self.high - self.low) + 0 * state[:, :1]
-        return distributions.Normal(mean, (self.high - self.low) / 2)
+        return self.make(0 * state[:, :1])
 
 
-class Tanh(nn.Module):
-    def __init__(self, low, high):
-        super().__init__()
-        self.half, self.middle = (high - low) / 2, (high + low) / 2
+def tanh(mean, std, low, high):
+    """As a SAC actor of one's own has it, rescaled to the bounds."""
 
-    def forward(self, state):
-        base = distributions.Normal(0.3 * state[:, :1], 0.7)
-        squash = distributions.TanhTransform(cache_size=1)
-        affine = distributions.AffineTransform(self.middle, self.half)
-        return distributions.TransformedDistribution(base, [squash, affine])
+    def make(zero):
+        squash = [
+            distributions.TanhTransform(cache_size=1),
+            distributions.AffineTransform((high + low) / 2, (high - low) / 2),
+        ]
+        base = distributions.Normal(mean + zero, std)
+        return distributions.TransformedDistribution(base, squash)
+
+    return make
+
+
+def tanh_event(low, high):
+    """The same with its transforms composed and the action's entries one event."""
+
+    def make(zero):
+        parts = [
+            distributions.TanhTransform(),
+            distributions.AffineTransform((high + low) / 2, (high - low) / 2),
+        ]
+        base = distributions.Independent(distributions.Normal(1.0 + zero, 6.0), 1)
+        return distributions.TransformedDistribution(base, distributions.ComposeTransform(parts))
+
+    return make
+
+
+def tanh_beyond(low, high):
+    """Reaches beyond the bounds, and is clipped there."""
+
+    def make(zero):
+        middle, half = (high + low) / 2, (high - low) / 2
+        squash = [distributions.TanhTransform(), distributions.AffineTransform(middle, 1.4 * half)]
+        return distributions.TransformedDistribution(distributions.Normal(zero, 1.0), squash)
+
+    return make
+
+
+def spread(kind):
+    def make(low, high):
+        return lambda zero: kind(low + 0.7 * (high - low) + zero, (high - low) / 2)
+
+    return make
+
+
+def two_normals(independent):
+    def make(low, high):
+        def give(zero):
+            means = torch.stack([low + zero, high + zero], 1)  # [B, 2, A]
+            part = distributions.Normal(means, (high - low) / 3)
+            if not independent:
+                part = distributions.Normal(means.movedim(1, -1), (high - low) / 3)
+                weights = torch.tensor([0.3, 0.7]).expand(len(zero), 1, 2)
+                return distributions.MixtureSameFamily(distributions.Categorical(weights), part)
+            weights = torch.tensor([0.3, 0.7]).expand(len(zero), 2)
+            return distributions.MixtureSameFamily(
+                distributions.Categorical(weights), distributions.Independent(part, 1)
+            )
+
+        return give
+
+    return make
 
 
 def of_module(make):
     def policy(low, high):
         spec = ope.ActionSpec.continuous(low, high)
         how = {"state_size": 2, "action_spec": spec, "gives": "distribution"}
-        return ope.from_module(make(low, high), **how)
+        return ope.from_module(Given(make(low, high)), **how)
 
     return policy
 
@@ -86,8 +140,18 @@ KINDS = {
     "mixture": lambda low, high: ope.Mixture(
         [gaussian(low, high), squashed(low, high), state_dependent(low, high)], [0.5, 0.3, 0.2]
     ),
-    "normal module": of_module(Normal),
-    "tanh module": of_module(Tanh),
+    "normal module": of_module(spread(distributions.Normal)),
+    "tanh module": of_module(lambda low, high: tanh(0.1, 0.7, low, high)),
+    "wide tanh module": of_module(lambda low, high: tanh(3.0, 6.0, low, high)),
+    "tanh module of one event": of_module(tanh_event),
+    "tanh module beyond the bounds": of_module(tanh_beyond),
+    "Laplace module": of_module(spread(distributions.Laplace)),
+    "Cauchy module": of_module(spread(distributions.Cauchy)),
+    "uniform module": of_module(
+        lambda low, high: lambda zero: distributions.Uniform(low + zero, high + zero)
+    ),
+    "mixture of events": of_module(two_normals(True)),
+    "mixture of entries": of_module(two_normals(False)),
 }
 
 
@@ -108,7 +172,7 @@ def test_density_and_masses_are_one_in_all(kind, low, high):
     nodes = low + (unit + 1) / 2 * (high - low)
     density = policy.log_prob(STATE.expand(len(nodes), -1), nodes[:, None]).double().exp()
     inside = float(torch.trapezoid(density, nodes))
-    on_bounds = 0.0 if kind == "tanh module" else float(masses(policy, low, high).sum())
+    on_bounds = float(masses(policy, low, high).sum())
     assert inside + on_bounds == pytest.approx(1, abs=5e-5)
     if kind in ("Gaussian", "squashed Gaussian", "gSDE", "gSDE squashed", "mixture"):
         assert on_bounds > 0.05
@@ -131,10 +195,61 @@ def test_draws_have_the_distribution_that_log_prob_says(kind, low, high):
         error = 5 * math.sqrt(max(expected, 1e-4) / n) + 2e-3
         if low < left and right < high:  # squashed densities are infinitely steep at the bounds
             assert abs(float(inside.float().mean()) - expected) < error
-    if kind != "tanh module":
-        for bound, mass in zip((low, high), masses(policy, low, high).tolist(), strict=True):
-            found = float((drawn == bound).float().mean())
-            assert abs(found - mass) < 5 * math.sqrt(max(mass, 1e-4) / n)
+    for bound, mass in zip((low, high), masses(policy, low, high).tolist(), strict=True):
+        found = float((drawn == bound).float().mean())
+        assert abs(found - mass) < 5 * math.sqrt(max(mass, 1e-4) / n)
+    assert policy.log_prob(STATE.expand(n, -1), drawn[:, None]).isfinite().all()
+
+
+def test_what_lies_beyond_a_bound_must_be_known():
+    """A MultivariateNormal has no cdf; its own draws can still be scored."""
+    spec = ope.ActionSpec.continuous([-1.0, -1.0], [1.0, 1.0])
+    how = {"state_size": 2, "gives": "distribution"}
+
+    def correlated(zero):
+        covariance = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+        return distributions.MultivariateNormal(zero.expand(-1, 2), covariance)
+
+    def student(zero):
+        return distributions.StudentT(3.0, zero.expand(-1, 2))
+
+    state, action = torch.zeros(4, 2), torch.full((4, 2), 0.5)
+    for make in (correlated, student):
+        policy = ope.from_module(Given(make), action_spec=spec, **how)
+        with pytest.raises(ope.PolicyError, match=r"clipped .* puts a probability on them"):
+            policy.log_prob(state, action)
+        unbounded = ope.ActionSpec.continuous([-math.inf] * 2, [math.inf] * 2)
+        free = ope.from_module(Given(make), action_spec=unbounded, **how)
+        found = policy.proposal_log_prob(state, action)
+        assert found.isfinite().all()
+        torch.testing.assert_close(free.log_prob(state, action), found)
+
+
+def test_an_action_outside_a_distribution_has_no_probability():
+    spec = ope.ActionSpec.continuous(-1.0, 1.0)
+    policy = ope.from_module(
+        Given(lambda zero: distributions.Uniform(zero - 0.5, zero + 0.5)),
+        state_size=2,
+        action_spec=spec,
+        gives="distribution",
+    )
+    found = policy.log_prob(torch.zeros(3, 2), torch.tensor([[-0.9], [0.1], [1.0]]))
+    assert found.tolist() == [-math.inf, 0.0, -math.inf]
+
+
+def test_a_density_that_is_not_finite_is_named():
+    def arcsine(zero):
+        return distributions.Beta(0.5 + zero, 0.5 + zero)
+
+    policy = ope.from_module(
+        Given(arcsine),
+        state_size=2,
+        action_spec=ope.ActionSpec.continuous(0.0, 1.0),
+        gives="distribution",
+    )
+    assert policy.log_prob(torch.zeros(1, 2), torch.tensor([[0.5]])).isfinite().all()
+    with pytest.raises(ope.PolicyError, match="Beta gave NaN or an infinite density"):
+        policy.log_prob(torch.zeros(1, 2), torch.tensor([[0.0]]))
 
 
 def test_unbounded_actions_have_no_masses():

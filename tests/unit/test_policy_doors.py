@@ -52,6 +52,14 @@ class Choice(nn.Module):
         return self.kind(logits=self.logits(state))
 
 
+class Soft(nn.Module):
+    """Of draws that are no actions."""
+
+    def forward(self, state):
+        logits = torch.zeros(len(state), 3)
+        return distributions.RelaxedOneHotCategorical(torch.tensor(1.0), logits=logits)
+
+
 def of_module(module, spec, gives, **how):
     return ope.from_module(module, state_size=4, action_spec=spec, gives=gives, **how)
 
@@ -87,6 +95,7 @@ POLICIES = {
     ),
     "function": lambda: of_function(lambda rows: rows[:, :2], BOX),
     "function discrete": lambda: of_function(lambda rows: (rows[:, 0] > 0) * 2, DISCRETE),
+    "function one-hot": lambda: of_function(lambda rows: np.eye(3)[(rows[:, 0] > 0) * 2], DISCRETE),
     "function stochastic": lambda: of_function(numpy_normal, BOX, stochastic=True),
     "function with density": lambda: of_function(
         numpy_normal, UNBOUNDED, stochastic=True, log_prob=numpy_log_prob
@@ -111,7 +120,7 @@ POLICIES = {
 }
 NO_DENSITY = {
     *("module actions", "module scaled", "module best", "module mode"),
-    *("function", "function discrete", "function stochastic"),
+    *("function", "function discrete", "function one-hot", "function stochastic"),
 }
 
 
@@ -259,6 +268,13 @@ def test_what_a_module_gives_must_go_with_its_actions():
         (of_module(linear(2), BOX, "distribution"), "expected a torch distribution"),
         (of_function(lambda rows: rows[:, 0], BOX), r"gave \(30,\)"),
         (of_function(lambda rows: 7 + 0 * rows[:, 0], DISCRETE), "outside 0 to 2"),
+        (of_function(lambda rows: np.full((len(rows), 3), 1 / 3), DISCRETE), "not one-hot"),
+        (of_function(lambda rows: np.tile([5.0, -3.0, 0.0], (len(rows), 1)), DISCRETE), "one-hot"),
+        (of_function(lambda rows: np.ones((len(rows), 3), bool), DISCRETE), "not one-hot"),
+        (of_function(lambda rows: np.zeros((len(rows), 3)), DISCRETE), "not one-hot"),
+        (of_function(lambda rows: np.full((len(rows), 3), np.nan), DISCRETE), "not one-hot"),
+        (of_module(linear(3), DISCRETE, "actions"), "not one-hot"),
+        (of_module(Soft(), DISCRETE, "distribution"), "not one-hot"),
         (of_function(lambda rows: ["left"] * len(rows), DISCRETE), "expected numbers"),
     ]
     for policy, words in acts:
@@ -323,6 +339,20 @@ def test_nan_is_not_an_action():
         drawn = head.propose(Output(torch.tensor([[torch.nan, 0.0], [0.0, 9.0]])), noise)
         assert drawn[0].isnan().all()
         assert drawn[1].tolist() == [0.0, 1.0]
+
+
+def test_bounds_that_float32_tells_not_apart_are_one_action_space():
+    """A policy's bounds are float32, and a log's may be what its user wrote."""
+    rounded = ope.ActionSpec.continuous(np.float32([-0.4]), np.float32([0.4]))
+    policy = ope.EpsilonGreedy(
+        of_module(linear(1), rounded, "actions"),
+        0.1,
+        action_spec=ope.ActionSpec.continuous(-0.4, 0.4),
+    )
+    assert policy.act(states(5), generator()).abs().max() <= np.float32(0.4)
+    unbounded = ope.ActionSpec.continuous(-np.inf, np.inf)
+    with pytest.raises(ope.PolicyError, match="share one action space"):
+        ope.EpsilonGreedy(of_module(linear(1), unbounded, "actions"), 0.1, action_spec=rounded)
 
 
 def test_a_table_acts_and_scores():

@@ -145,6 +145,26 @@ def test_ends_that_are_not_marked_are_asked_for_never_guessed(door):
         door(columns)
 
 
+def test_an_episode_longer_than_the_time_limit_has_ends_that_are_not_marked(door):
+    columns = {k: v for k, v in recorded().items() if k != "next_observations"}
+    columns["timeouts"] = np.zeros_like(columns["timeouts"])
+    columns["terminals"] = np.zeros_like(columns["timeouts"])
+    with pytest.raises(ope.DataError, match=f"more than the time limit of {LIMIT}, so ends are"):
+        door(columns, max_episode_steps=LIMIT)
+    with pytest.raises(ope.ConfigError, match="max_episode_steps is 0"):
+        door(recorded(), max_episode_steps=0)
+    kept = door(recorded(), max_episode_steps=LIMIT)  # the longest that it allows
+    assert kept.lengths.max() == LIMIT
+    columns = {
+        "observations": kept.states,
+        "lengths": kept.lengths,
+        **{name: getattr(kept, name) for name in ("actions", "rewards", "terminated")},
+    }
+    assert ope.from_arrays(columns, max_episode_steps=LIMIT).num_episodes == kept.num_episodes
+    with pytest.raises(ope.DataError, match=f"of {LIMIT} steps, more than the time limit of 8"):
+        ope.from_arrays(columns, max_episode_steps=LIMIT - 1)
+
+
 def test_shuffled_rows_are_no_episodes(door):
     order = np.random.default_rng(0).permutation(len(recorded()["rewards"]))
     with pytest.raises(ope.DataError, match="shuffled rows are no episodes"):
@@ -180,6 +200,25 @@ def test_bounds_come_from_a_space_and_actions_at_them_stay():
     discrete = {**columns, "actions": np.eye(3)[np.arange(len(columns["rewards"])) % 3]}
     data = ope.from_arrays(discrete, action_space=ope.ActionSpec.discrete(3))
     np.testing.assert_array_equal(data.actions, discrete["actions"])
+
+
+def test_actions_outside_their_bounds_are_refused(tmp_path):
+    columns = dict(recorded())
+    columns["actions"] = columns["actions"] / np.abs(columns["actions"]).max() * (1 + 1e-6)
+    space = gym.spaces.Box(-1.0, 1.0, (1,))  # which float32 may round past by so little
+    data = ope.from_arrays(columns, action_space=space)
+    assert data.num_transitions == len(columns["rewards"])
+    share = np.mean(np.abs(columns["actions"]) > 0.1)
+    assert 0.1 < share < 0.9
+    space = gym.spaces.Box(-0.1, 0.1, (1,))
+    with pytest.raises(ope.DataError, match=f"^{share:.1%} of the action entries of The log lie"):
+        ope.from_arrays(columns, action_space=space)
+    names = ("states", "actions", "rewards", "lengths", "terminated", "truncated")
+    spec = ope.ActionSpec.continuous([-0.1], [np.inf])
+    bounded = ope.Trajectories(**{name: getattr(data, name) for name in names}, action_spec=spec)
+    ope.save_minari(bounded, tmp_path / "set", dataset_id="x/outside-v0")
+    with pytest.raises(ope.DataError, match=r"as far as -[\d.]+\. Draws that were not clipped"):
+        ope.load_minari(tmp_path / "set")
 
 
 @pytest.mark.parametrize("door", ["arrays", "lists", "npz", "compressed"], indirect=True)

@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     ("trouble", "error", "message"),
     [
         (ImportError("no hub"), ope.MissingDependencyError, r"\(no hub\): pip install 'lfiw-ope"),
-        (OSError("no network"), ope.DataError, r"nor an id that can be loaded \(OSError: no netw"),
+        (OSError("no network"), ope.DataError, r"here or by download \(OSError: no netw"),
     ],
 )
 def test_what_is_not_here_is_asked_for_from_afar(monkeypatch, trouble, error, message):

@@ -213,10 +213,11 @@ def test_actions_outside_their_bounds_are_refused(tmp_path):
     space = gym.spaces.Box(-0.1, 0.1, (1,))
     with pytest.raises(ope.DataError, match=f"^{share:.1%} of the action entries of The log lie"):
         ope.from_arrays(columns, action_space=space)
-    names = ("states", "actions", "rewards", "lengths", "terminated", "truncated")
-    spec = ope.ActionSpec.continuous([-0.1], [np.inf])
-    bounded = ope.Trajectories(**{name: getattr(data, name) for name in names}, action_spec=spec)
-    ope.save_minari(bounded, tmp_path / "set", dataset_id="x/outside-v0")
+    clipped = ope.from_arrays({**columns, "actions": np.clip(columns["actions"], -1, 1)})
+    ope.save_minari(clipped, tmp_path / "set", dataset_id="x/outside-v0")
+    said = tmp_path / "set" / "data" / "metadata.json"
+    assert "-Infinity" in said.read_text()
+    said.write_text(said.read_text().replace("-Infinity", "-0.1"))
     with pytest.raises(ope.DataError, match=r"as far as -[\d.]+\. Draws that were not clipped"):
         ope.load_minari(tmp_path / "set")
 

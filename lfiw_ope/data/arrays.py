@@ -22,8 +22,8 @@ from lfiw_ope.data.transitions import Encoding, TransitionLog, find_breaks, read
 from lfiw_ope.errors import DataError
 
 JUMP = 1e-4
-"""Next observations this far from the row that follows, relatively, are of another episode:
-more than float32 rounds, less than a step of an environment moves."""
+"""Next observations this far from the row that follows, in standard deviations, are of another
+episode: less than a step of an environment moves."""
 
 
 def from_arrays(
@@ -71,8 +71,9 @@ def from_arrays(
 
     Raises:
         DataError: if keys are missing or unknown, lengths disagree, values are none of the spaces
-            or not finite, actions lie outside their bounds, next observations contradict the rows that follow, an episode is longer
-            than the time limit, or terminal transitions have no next state.
+            or not finite, actions lie outside their bounds, next observations contradict the rows
+            that follow, an episode is longer than the time limit, or terminal transitions have no
+            next state.
         ConfigError: if `env_id` is not known and no `action_space` is given, or a setting is
             outside its range.
         InsufficientMemoryError: if the episodes would not fit into memory.

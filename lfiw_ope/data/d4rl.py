@@ -23,6 +23,7 @@ _ELSEWHERE = (
 def load_d4rl(
     path: str | Path,
     *,
+    observation_space: Any = None,
     action_space: Any = None,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -40,6 +41,7 @@ def load_d4rl(
 
     Args:
         path: the file.
+        observation_space: a Gymnasium space; without one, observations are flattened as they are.
         action_space: a Gymnasium Box or Discrete, or an `ActionSpec`.
         env_id: the Gymnasium environment whose spaces the data have, such as "Hopper-v5"; D4RL's
             own names are not known to Gymnasium.
@@ -76,6 +78,7 @@ def load_d4rl(
             found["log_prob"] = found.pop("infos/action_log_probs")
         return from_arrays(
             found,
+            observation_space=observation_space,
             action_space=action_space,
             env_id=env_id,
             env_kwargs=env_kwargs,

@@ -165,10 +165,54 @@ def test_an_episode_longer_than_the_time_limit_has_ends_that_are_not_marked(door
         ope.from_arrays(columns, max_episode_steps=LIMIT - 1)
 
 
+def test_a_file_of_numbered_states_and_actions_is_read_with_its_spaces(tmp_path):
+    env = gym.make("FrozenLake-v1")
+    state, _ = env.reset(seed=0)
+    names = ("observations", "actions", "rewards", "next_observations", "terminals")
+    rows = []
+    for action in (0, 3, 1, 2, 0, 3):
+        reached, reward, terminated, _, _ = env.step(action)
+        rows.append((state, action, reward, reached, terminated))
+        state = env.reset()[0] if terminated else reached
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for name, values in zip(names, map(np.array, zip(*rows, strict=True)), strict=True):
+            file[name] = values
+    with pytest.raises(ope.DataError, match="pass observation_space="):
+        ope.load_data(tmp_path / "log.h5", action_space=env.action_space, max_episode_steps=100)
+    for spec in (env.action_space, ope.ActionSpec.discrete(4)):
+        data = ope.load_d4rl(
+            tmp_path / "log.h5",
+            observation_space=env.observation_space,
+            action_space=spec,
+            max_episode_steps=100,
+        )
+        assert data.state_size == 16
+        np.testing.assert_array_equal(data.actions.argmax(1), [0, 3, 1, 2, 0, 3])
+
+
+def test_actions_of_a_file_are_what_the_caller_says(tmp_path):
+    columns = {k: v for k, v in recorded().items() if k != "log_prob"}
+    columns["actions"] = np.int64(columns["actions"][:, 0] > 0)
+    np.savez(tmp_path / "log.npz", **columns)
+    data = ope.load_data(tmp_path / "log.npz", action_space=ope.ActionSpec.discrete(2))
+    np.testing.assert_array_equal(data.actions, np.eye(2)[columns["actions"]])
+
+
 def test_shuffled_rows_are_no_episodes(door):
     order = np.random.default_rng(0).permutation(len(recorded()["rewards"]))
     with pytest.raises(ope.DataError, match="shuffled rows are no episodes"):
         door({name: values[order] for name, values in recorded().items()})
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_ends_are_missed_nowhere_however_far_from_zero_states_lie(offset):
+    columns = {k: v for k, v in recorded().items() if k != "log_prob"}
+    for name in ("observations", "next_observations"):
+        columns[name] = 2 * columns[name].astype(np.float64) + offset
+    assert ope.from_arrays(columns).num_episodes == len(episodes_of(columns))
+    columns["terminals"] = columns["timeouts"] = np.zeros(len(columns["rewards"]), bool)
+    with pytest.raises(ope.DataError, match="the next observation is not the observation of"):
+        ope.from_arrays(columns)
 
 
 def test_an_environment_that_gymnasium_knows_gives_spaces_and_limit(door):

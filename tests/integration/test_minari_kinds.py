@@ -119,6 +119,8 @@ def test_parts_of_a_data_set(data_format):
         ope.load_minari(data_set, episodes=0)
     with pytest.raises(ope.ConfigError, match="leave env_id"):
         ope.load_data("kinds/test-v0", env_id="CartPole-v1")
+    with pytest.raises(ope.ConfigError, match="leave env_id, action_space"):
+        ope.load_data("kinds/test-v0", action_space=ope.ActionSpec.discrete(3))
     assert ope.load_data("kinds/test-v0", episodes=2).num_episodes == 2
 
 

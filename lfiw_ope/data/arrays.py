@@ -22,8 +22,8 @@ from lfiw_ope.data.transitions import Encoding, TransitionLog, find_breaks, read
 from lfiw_ope.errors import DataError
 
 JUMP = 1e-4
-"""Next observations this far from the row that follows, relatively, are of another episode:
-more than float32 rounds, less than a step of an environment moves."""
+"""Next observations this far from the row that follows, in standard deviations, are of another
+episode: less than a step of an environment moves."""
 
 
 def from_arrays(
@@ -63,20 +63,25 @@ def from_arrays(
         env_id: the environment's Gymnasium id. Where no `action_space` is given, the spaces and
             the time limit are taken from it.
         env_kwargs: what `gymnasium.make` was given beside the id.
-        max_episode_steps: the time limit, where the arrays do not mark truncation.
+        max_episode_steps: the time limit. It marks truncation where the arrays do not; where they
+            do, no episode may be longer.
         drop_terminal: see above.
         episodes: how many to keep, the first ones; all where None.
         source: what messages call the log.
 
     Raises:
         DataError: if keys are missing or unknown, lengths disagree, values are none of the spaces
-            or not finite, next observations contradict the rows that follow, or terminal
-            transitions have no next state.
-        ConfigError: if `env_id` is not known and no `action_space` is given.
+            or not finite, actions lie outside their bounds, next observations contradict the rows
+            that follow, an episode is longer than the time limit, or terminal transitions have no
+            next state.
+        ConfigError: if `env_id` is not known and no `action_space` is given, or a setting is
+            outside its range.
         InsufficientMemoryError: if the episodes would not fit into memory.
     """
     if episodes is not None:
         whole("episodes", episodes, least=1)
+    if max_episode_steps is not None:
+        whole("max_episode_steps", max_episode_steps, least=1)
     columns = named_columns(arrays, source)
     if env_id is not None and action_space is None:
         known, action_space, limit = spaces_of(env_id, env_kwargs or {})
@@ -84,16 +89,21 @@ def from_arrays(
         max_episode_steps = limit if max_episode_steps is None else max_episode_steps
     read_as = encoding(columns, observation_space, action_space, source)
     if "lengths" in columns:
-        storage, terminated, truncated = _read_states(columns, read_as, episodes, source)
+        storage, terminated, truncated = _read_states(
+            columns, read_as, episodes, max_episode_steps, source
+        )
         return storage.trajectories(
             terminated, truncated, env_id=env_id, env_kwargs=env_kwargs or {}
         )
     check_rows(columns, dict.fromkeys(columns, columns["rewards"].shape[0]), source)
     terminated = read_flags(columns["terminated"], "terminated", source)
+    truncated = _truncated(columns, terminated, max_episode_steps, source)
+    ends = np.flatnonzero(terminated | truncated)
+    _check_limit(np.diff(ends, prepend=-1, append=terminated.size - 1), max_episode_steps, source)
     log = TransitionLog(
         source=source,
         terminated=terminated,
-        truncated=_truncated(columns, terminated, max_episode_steps, source),
+        truncated=truncated,
         observations=columns["observations"],
         actions=columns["actions"],
         rewards=columns["rewards"],
@@ -118,7 +128,18 @@ def _truncated(
             f"{source} has no truncated (timeouts), so episodes that a time limit ended would run "
             "into the next; pass max_episode_steps=, or zeros where there is no time limit."
         )
-    return time_limits(terminated, whole("max_episode_steps", limit, least=1))
+    return time_limits(terminated, limit)
+
+
+def _check_limit(lengths: NDArray[Any], limit: int | None, source: str) -> None:
+    """Refuse ends that are not marked where the time limit says that there is one."""
+    longest = int(lengths.max(initial=0))
+    if limit is not None and longest > limit:
+        raise DataError(
+            f"{source} has an episode of {longest} steps, more than the time limit of {limit}, so "
+            "ends are not marked; mark them as truncated (timeouts), leave that column out so that "
+            "the limit marks them, or pass the max_episode_steps= that was recorded with."
+        )
 
 
 def _check_continuity(log: TransitionLog) -> None:
@@ -135,12 +156,17 @@ def _check_continuity(log: TransitionLog) -> None:
 
 
 def _read_states(
-    columns: Mapping[str, Any], read_as: Encoding, episodes: int | None, source: str
+    columns: Mapping[str, Any],
+    read_as: Encoding,
+    episodes: int | None,
+    limit: int | None,
+    source: str,
 ) -> tuple[EpisodeStorage, NDArray[np.bool_], NDArray[np.bool_]]:
     """Columns that keep R + N observations, as `Trajectories` does."""
     lengths = np.asarray(columns["lengths"][:])
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 1).any():
         raise DataError(f"{source} has lengths that are no whole numbers of 1 or more.")
+    _check_limit(lengths, limit, source)
     if "next_observations" in columns:
         raise DataError(f"{source} has lengths and next_observations; leave one of them out.")
     rows, count = int(lengths.sum()), lengths.size

@@ -101,7 +101,11 @@ class _Draw(NamedTuple):
 
 def _reset(env: Any, seed: int) -> FloatArray:
     seeds = [derive(seed, "collect", "reset", str(i)) % 2**31 for i in range(env.num_envs)]
-    observations, _ = env.reset(seed=seeds)
+    try:
+        observations, _ = env.reset(seed=seeds)
+    except (gymnasium().error.Error, TypeError):
+        # A vector class of an environment's own, such as CartPole's, draws all from one seed.
+        observations, _ = env.reset(seed=seeds[0])
     return flatten_states(env.single_observation_space, observations)
 
 

@@ -1,6 +1,8 @@
 """Named columns of a log: their names, their agreement, and what they mean in a space."""
 
 import math
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.chunks import chunks
+from lfiw_ope.data.chunks import Column, chunks
 from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.spaces import action_spec, encode_actions, flatten_states, state_size
 from lfiw_ope.data.transitions import Encoding
@@ -24,13 +26,54 @@ _SYNONYMS = {  # D4RL's and Minari's names
 _NEEDED = ("observations", "actions", "rewards", "terminated")
 _KNOWN = (*_NEEDED, "truncated", "next_observations", "log_prob", "proposed_actions", "lengths")
 
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(ValueError, TypeError, KeyError, RuntimeError),
+)
+"""What zip archives, HDF5 files and arrays raise where their content cannot be had."""
+
+
+class NamedColumn:
+    """A column whose rows come as an array, or as a `DataError` that says whose they are.
+
+    Args:
+        column: what rows are read from.
+        name: of the column.
+        source: what messages call the log.
+
+    Raises:
+        DataError: if it has no rows, or does not hold numbers.
+    """
+
+    def __init__(self, column: Column, name: str, source: str) -> None:
+        self.column, self.name, self.source = column, name, source
+        self.shape, self.dtype = column.shape, column.dtype
+        if not self.shape:
+            raise DataError(f"{source} has {name} of shape {self.shape or ()}; expected rows.")
+        if self.dtype.kind not in "biuf":
+            raise DataError(f"{source} has {name} of type {self.dtype}; expected real numbers.")
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        start, stop, _ = rows.indices(self.shape[0])
+        try:
+            values = np.asarray(self.column[rows])
+        except UNREADABLE as error:
+            raise DataError(
+                f"Rows {start} to {stop - 1} of {self.name} of {self.source} cannot be read "
+                f"({type(error).__name__}: {error}); the file is damaged."
+            ) from error
+        return values
+
 
 def named_columns(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The arrays under this package's names.
 
     Raises:
-        DataError: if a name is not known, given twice or missing, or an array has no rows.
+        DataError: if a name is not known, given twice or missing, or an array has no rows or
+            holds something else than real numbers.
     """
+    if not isinstance(arrays, Mapping):
+        raise DataError(f"{source} is a {type(arrays).__name__}; expected a dict of arrays.")
     columns: dict[str, Any] = {}
     for given, array in arrays.items():
         name = _SYNONYMS.get(given, given)
@@ -39,21 +82,24 @@ def named_columns(arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name not in _KNOWN:
             advice = "; say whether an end is terminated or truncated" if name == "dones" else ""
             raise DataError(f"{source} has {given!r}{advice}; known are {', '.join(_KNOWN)}.")
-        columns[name] = _column(array)
-        if any(len(leaf.shape) == 0 for leaf in leaves(columns[name])):
-            raise DataError(f"{source} has {name} of shape (); expected rows.")
+        columns[name] = _column(array, name, source)
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
         raise DataError(f"{source} has no {' and no '.join(missing)}.")
     return columns
 
 
-def _column(array: Any) -> Any:
+def _column(array: Any, name: str, source: str) -> Any:
     if isinstance(array, Mapping):
-        return {name: _column(part) for name, part in array.items()}
+        return {part: _column(array[part], f"{name}/{part}", source) for part in array}
     if isinstance(array, tuple):
-        return tuple(_column(part) for part in array)
-    return array if hasattr(array, "shape") and hasattr(array, "dtype") else np.asarray(array)
+        return tuple(_column(part, f"{name}/{i}", source) for i, part in enumerate(array))
+    if not (hasattr(array, "shape") and isinstance(getattr(array, "dtype", None), np.dtype)):
+        try:
+            array = np.asarray(array)  # a list, or a tensor of another library
+        except UNREADABLE as error:
+            raise DataError(f"{source} has {name} that are no array ({error}).") from error
+    return NamedColumn(array, name, source)
 
 
 def leaves(column: Any) -> list[Any]:

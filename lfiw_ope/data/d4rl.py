@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lfiw_ope.data.arrays import from_arrays
+from lfiw_ope.data.columns import UNREADABLE
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, MissingDependencyError
 
@@ -13,10 +14,16 @@ _COLUMNS = (
     "infos/action_log_probs",
 )
 
+_ELSEWHERE = (
+    "{path} has {name} in another file, which is not read, since whoever wrote this one chose its "
+    "path; copy the array into this file."
+)
+
 
 def load_d4rl(
     path: str | Path,
     *,
+    observation_space: Any = None,
     action_space: Any = None,
     env_id: str | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -34,6 +41,7 @@ def load_d4rl(
 
     Args:
         path: the file.
+        observation_space: a Gymnasium space; without one, observations are flattened as they are.
         action_space: a Gymnasium Box or Discrete, or an `ActionSpec`.
         env_id: the Gymnasium environment whose spaces the data have, such as "Hopper-v5"; D4RL's
             own names are not known to Gymnasium.
@@ -64,15 +72,13 @@ def load_d4rl(
     with file:
         if "episode_0" in file:
             raise DataError(f"{path} is part of a Minari data set; load the folder that holds it.")
-        found = {name: file[name] for name in _COLUMNS if name in file}
-        if groups := [
-            name for name, column in found.items() if not isinstance(column, h5py.Dataset)
-        ]:
-            raise DataError(f"{path} has {', '.join(groups)} as groups; D4RL has arrays there.")
+        links = {name: _link(file, name) for name in _COLUMNS}
+        found = {name: _data_set(file, name) for name, link in links.items() if link is not None}
         if "infos/action_log_probs" in found:
             found["log_prob"] = found.pop("infos/action_log_probs")
         return from_arrays(
             found,
+            observation_space=observation_space,
             action_space=action_space,
             env_id=env_id,
             env_kwargs=env_kwargs,
@@ -81,3 +87,41 @@ def load_d4rl(
             episodes=episodes,
             source=str(path),
         )
+
+
+def _link(file: Any, name: str) -> Any:
+    """What the file has under the name, or None; no link to another file is followed.
+
+    Raises:
+        DataError: if there is such a link on the way.
+    """
+    import h5py
+
+    link, parts = None, name.split("/")
+    for i in range(len(parts)):
+        link = file.get("/".join(parts[: i + 1]), getlink=True)
+        if link is None:
+            break
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(_ELSEWHERE.format(path=file.filename, name=name))
+    return link
+
+
+def _data_set(file: Any, name: str) -> Any:
+    """An array of the file itself.
+
+    Raises:
+        DataError: if it is none, leads nowhere, or its rows lie in another file.
+    """
+    import h5py
+
+    try:
+        column = file[name]
+    except UNREADABLE as error:
+        raise DataError(f"{file.filename} has {name} that cannot be opened ({error}).") from error
+    if not isinstance(column, h5py.Dataset):
+        raise DataError(f"{file.filename} has {name} as a group; D4RL has an array there.")
+    # A soft link may lead through an external one.
+    if column.external or column.is_virtual or column.file.filename != file.filename:
+        raise DataError(_ELSEWHERE.format(path=file.filename, name=name))
+    return column

@@ -1,6 +1,7 @@
 """One door for every kind of log that is a file, a folder or a name."""
 
 from pathlib import Path
+from typing import Any
 
 from lfiw_ope.data.d4rl import load_d4rl
 from lfiw_ope.data.minari import load_minari
@@ -12,6 +13,7 @@ from lfiw_ope.errors import ConfigError, DataError
 def load_data(
     source: str | Path,
     *,
+    action_space: Any = None,
     env_id: str | None = None,
     max_episode_steps: int | None = None,
     drop_terminal: bool = False,
@@ -25,6 +27,8 @@ def load_data(
 
     Args:
         source: the id, folder or file.
+        action_space: a Gymnasium Box or Discrete, or an `ActionSpec`, for a file, which does not
+            say what its actions are; without `env_id`, observations then stand as they are.
         env_id: the Gymnasium environment that gives spaces and time limit to a file, which does
             not say them itself; a Minari data set does.
         max_episode_steps: the time limit, for a file that does not mark truncation.
@@ -51,6 +55,7 @@ def load_data(
         read = load_npz if suffix == ".npz" else load_d4rl
         return read(
             path,
+            action_space=action_space,
             env_id=env_id,
             max_episode_steps=max_episode_steps,
             drop_terminal=drop_terminal,
@@ -61,9 +66,10 @@ def load_data(
             f"{source} is no kind of file that is known; expected a Minari data set's folder or "
             "id, an .hdf5 file in D4RL's layout, or an .npz of arrays."
         )
-    if env_id is not None or max_episode_steps is not None or drop_terminal:
+    said = (action_space, env_id, max_episode_steps)
+    if any(one is not None for one in said) or drop_terminal:
         raise ConfigError(
-            "A Minari data set says its environment, its ends and its last states itself; leave "
-            "env_id, max_episode_steps and drop_terminal out."
+            "A Minari data set says its environment, its actions, its ends and its last states "
+            "itself; leave env_id, action_space, max_episode_steps and drop_terminal out."
         )
     return load_minari(source, episodes=episodes)

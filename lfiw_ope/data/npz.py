@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfiw_ope.data.arrays import from_arrays
+from lfiw_ope.data.columns import UNREADABLE
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, UntrustedFileError
 
@@ -36,12 +37,15 @@ class ArchivedArray:
     """
 
     def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
-        self._stream = archive.open(member)
         try:
+            self._stream = archive.open(member)
             header = _HEADERS[np.lib.format.read_magic(self._stream)]
             self.shape, by_columns, self.dtype = header(self._stream)
-        except (KeyError, ValueError) as error:
-            raise DataError(f"{archive.filename} has {member}, which is no array.") from error
+        except UNREADABLE as error:
+            raise DataError(
+                f"{archive.filename} has {member}, which is no array that can be read "
+                f"({type(error).__name__}: {error})."
+            ) from error
         if self.dtype.hasobject:
             raise UntrustedFileError(
                 f"{archive.filename} has pickled objects in {member}; save arrays of numbers."
@@ -58,6 +62,8 @@ class ArchivedArray:
         start, stop, _ = rows.indices(self.shape[0])
         self._stream.seek(self._begin + start * self._row_bytes)
         content = self._stream.read((stop - start) * self._row_bytes)
+        if len(content) < (stop - start) * self._row_bytes:
+            raise EOFError("the array is shorter than its header says")
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
 

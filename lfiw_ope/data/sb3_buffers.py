@@ -53,7 +53,8 @@ def from_sb3_buffer(
         env_kwargs: what `gymnasium.make` was given beside the id.
         max_episode_steps: the time limit, for a buffer that does not mark it.
         drop_terminal: leave out terminal transitions whose next state the buffer does not keep.
-        keep_partial: keep episodes whose beginning is not in the buffer.
+        keep_partial: keep episodes whose beginning is not in the buffer. Where their lengths would
+            have to tell time limits from terminal states, they are refused.
         episodes: how many to keep, the first ones; all where None.
 
     Raises:
@@ -85,7 +86,7 @@ def from_sb3_buffer(
     if rollout:
         log = rollout_log(buffer, drop_terminal)
     else:
-        log = replay_log(buffer, scaled_actions, max_episode_steps)
+        log = replay_log(buffer, scaled_actions, max_episode_steps, keep_partial)
     log = replace(log, env_id=env_id, env_kwargs=env_kwargs or {})
     return read_transitions(
         log, episodes=episodes, drop_terminal=drop_terminal, keep_partial=keep_partial

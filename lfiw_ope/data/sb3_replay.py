@@ -20,7 +20,7 @@ from lfiw_ope.data.transitions import Encoding, TransitionLog, find_breaks
 from lfiw_ope.errors import DataError, warn
 
 
-def replay_log(buffer: Any, scaled: bool, limit: int | None) -> TransitionLog:
+def replay_log(buffer: Any, scaled: bool, limit: int | None, keep_partial: bool) -> TransitionLog:
     first, count = (buffer.pos, buffer.buffer_size) if buffer.full else (0, buffer.pos)
     one_array = bool(buffer.optimize_memory_usage)
     if one_array and buffer.full:
@@ -53,10 +53,10 @@ def replay_log(buffer: Any, scaled: bool, limit: int | None) -> TransitionLog:
     if not one_array:
         # A second call of learn resets the environments without a word in the buffer.
         truncated[find_breaks(log, 0.0)] = True
-    return log if marked else _with_time_limit(log, limit)
+    return log if marked else _with_time_limit(log, limit, keep_partial)
 
 
-def _with_time_limit(log: TransitionLog, limit: int | None) -> TransitionLog:
+def _with_time_limit(log: TransitionLog, limit: int | None, keep_partial: bool) -> TransitionLog:
     """Ends that the buffer calls terminal, truncated where the time limit is what ended them."""
     ends = np.flatnonzero(log.terminated | log.truncated)
     steps = np.diff(ends, prepend=-1)
@@ -68,6 +68,15 @@ def _with_time_limit(log: TransitionLog, limit: int | None) -> TransitionLog:
                 "the environment has a time limit."
             )
         return log
+    unclear = np.isin(ends - steps + 1, log.headless) & log.terminated[ends]
+    # Without next observations the last transition, and what it claims, is left out anyway.
+    if keep_partial and unclear.any() and log.next_observations is not None:
+        raise DataError(
+            f"{log.source} was made with handle_timeout_termination=False and holds the end of "
+            f"{int(unclear.sum())} episodes without their beginning, so their steps do not tell "
+            "whether the time limit ended them; leave keep_partial out, or train with "
+            "handle_timeout_termination=True."
+        )
     timed_out = ends[log.terminated[ends] & (steps == limit)]
     terminated, truncated = log.terminated.copy(), log.truncated.copy()
     terminated[timed_out], truncated[timed_out] = False, True

@@ -13,6 +13,10 @@ from lfiw_ope.data.log import FloatArray
 from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
 
 
+MOST_NUMBERED = 10_000
+"""Combinations of discrete actions that it is sensible to number: each is an entry of a row."""
+
+
 def gymnasium() -> Any:
     """The package, imported only where an environment or its spaces are met.
 
@@ -70,7 +74,8 @@ def action_spec(space: Any) -> ActionSpec:
         discrete = isinstance(space, spaces.MultiDiscrete)
         sizes = np.ravel(space.nvec) if discrete else np.full(math.prod(space.shape), 2)
         combinations = math.prod(sizes.tolist())
-        advice = f"; number its {combinations} combinations and log that number as Discrete"
+        if combinations <= MOST_NUMBERED:
+            advice = f"; number its {combinations} combinations and log that number as Discrete"
     raise DataError(f"The action space is {space}; Box and Discrete are supported{advice}.")
 
 

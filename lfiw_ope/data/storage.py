@@ -7,8 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.data.chunks import chunks
 from lfiw_ope.data.memory import check_fits
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataError
+
+ROUNDING = 1e-5
+"""An action past a bound by this, relatively, is at the bound: scaling it in float32 does that."""
 
 
 class EpisodeStorage:
@@ -48,7 +53,7 @@ class EpisodeStorage:
         width = action_spec.size
         per_transition = width * (1 + proposed_actions) + 1 + log_prob
         check_fits(4 * ((lengths + 1) * state_size + lengths * per_transition), source)
-        self.lengths, self.action_spec = lengths, action_spec
+        self.lengths, self.action_spec, self.source = lengths, action_spec, source
         self.offsets = np.concatenate(([0], np.cumsum(lengths)))
         self.state_offsets = self.offsets + np.arange(lengths.size + 1)
         rows = int(self.offsets[-1])
@@ -69,8 +74,10 @@ class EpisodeStorage:
         """The filled arrays, checked.
 
         Raises:
-            DataError: if there is no episode, or a number is not finite.
+            DataError: if there is no episode, a number is not finite, or an action lies outside
+                its bounds.
         """
+        self._check_bounds()
         return Trajectories(
             states=self.states,
             actions=self.actions,
@@ -84,3 +91,26 @@ class EpisodeStorage:
             env_id=env_id,
             env_kwargs=env_kwargs,
         )
+
+    def _check_bounds(self) -> None:
+        spec = self.action_spec
+        if spec.kind == "discrete" or not np.isfinite((spec.low, spec.high)).any():
+            return
+        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        least = low - ROUNDING * np.maximum(1.0, np.abs(low))
+        most = high + ROUNDING * np.maximum(1.0, np.abs(high))
+        outside, farthest = 0, 0.0
+        for rows in chunks(0, len(self.actions), 4 * spec.size):
+            actions = self.actions[rows]
+            beyond = np.isfinite(actions) & ((actions < least) | (actions > most))
+            if beyond.any():
+                outside += int(beyond.sum())
+                ends = (float(actions[beyond].min()), float(actions[beyond].max()))
+                farthest = max(farthest, *ends, key=abs)
+        if outside:
+            raise DataError(
+                f"{outside / self.actions.size:.1%} of the action entries of {self.source} lie "
+                f"outside the action space's bounds, as far as {farthest:g}. Draws that were not "
+                "clipped yet are given as proposed_actions beside the clipped actions; scaled "
+                "actions in the environment's units."
+            )

@@ -20,6 +20,10 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, warn
 
 
+ROUNDING = 1e-6
+"""Eight times what float32 rounds, relatively."""
+
+
 class Encoding(NamedTuple):
     """How logged observations and actions become rows of numbers.
 
@@ -115,14 +119,18 @@ def find_breaks(log: TransitionLog, tolerance: float) -> NDArray[np.int64]:
 
     Args:
         log: with next observations.
-        tolerance: how far two states may be apart, absolutely and relative to their size.
+        tolerance: how far two states may be apart, in standard deviations of the rows that are
+            read together; beside it float32 may round, where it is not 0.
     """
     flatten = log.read_as.flatten
     found = [np.empty(0, np.int64)]
     for rows in log.chunks(0, log.terminated.size - 1):
         led_to = flatten(rows_of(log.next_observations, rows))
         begins = flatten(rows_of(log.observations, slice(rows.start + 1, rows.stop + 1)))
-        apart = ~np.isclose(led_to, begins, rtol=tolerance, atol=tolerance, equal_nan=True).all(1)
+        # Not relative to the states' size alone: where that is large, a reset would be small.
+        room = tolerance * begins.std(0, dtype=np.float64) if tolerance else 0.0
+        rounding = ROUNDING if tolerance else 0.0
+        apart = ~np.isclose(led_to, begins, rtol=rounding, atol=room, equal_nan=True).all(1)
         ends = log.terminated[rows] | log.truncated[rows]
         found.append(rows.start + np.flatnonzero(apart & ~ends))
     return np.concatenate(found)

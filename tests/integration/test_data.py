@@ -139,6 +139,19 @@ def test_one_seed_collects_the_same_data(cartpole):
     assert once(0).num_transitions != once(1).num_transitions
 
 
+def test_a_vector_class_of_an_environment_s_own_is_collected_from_one_seed():
+    policy = ope.UniformPolicy(4, ope.ActionSpec.discrete(2))
+    first, again, other = (
+        ope.collect(gym.make_vec("CartPole-v1", num_envs=2), policy, episodes=5, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    assert first.env_id == "CartPole-v1"
+    assert first.num_episodes == 5
+    np.testing.assert_array_equal(first.states, again.states)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert not np.array_equal(first.initial_states, other.initial_states)
+
+
 def test_what_cannot_be_collected_is_refused(cartpole):
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1")])
     with pytest.raises(ope.ConfigError, match="episodes is 0"):

@@ -145,10 +145,74 @@ def test_ends_that_are_not_marked_are_asked_for_never_guessed(door):
         door(columns)
 
 
+def test_an_episode_longer_than_the_time_limit_has_ends_that_are_not_marked(door):
+    columns = {k: v for k, v in recorded().items() if k != "next_observations"}
+    columns["timeouts"] = np.zeros_like(columns["timeouts"])
+    columns["terminals"] = np.zeros_like(columns["timeouts"])
+    with pytest.raises(ope.DataError, match=f"more than the time limit of {LIMIT}, so ends are"):
+        door(columns, max_episode_steps=LIMIT)
+    with pytest.raises(ope.ConfigError, match="max_episode_steps is 0"):
+        door(recorded(), max_episode_steps=0)
+    kept = door(recorded(), max_episode_steps=LIMIT)  # the longest that it allows
+    assert kept.lengths.max() == LIMIT
+    columns = {
+        "observations": kept.states,
+        "lengths": kept.lengths,
+        **{name: getattr(kept, name) for name in ("actions", "rewards", "terminated")},
+    }
+    assert ope.from_arrays(columns, max_episode_steps=LIMIT).num_episodes == kept.num_episodes
+    with pytest.raises(ope.DataError, match=f"of {LIMIT} steps, more than the time limit of 8"):
+        ope.from_arrays(columns, max_episode_steps=LIMIT - 1)
+
+
+def test_a_file_of_numbered_states_and_actions_is_read_with_its_spaces(tmp_path):
+    env = gym.make("FrozenLake-v1")
+    state, _ = env.reset(seed=0)
+    names = ("observations", "actions", "rewards", "next_observations", "terminals")
+    rows = []
+    for action in (0, 3, 1, 2, 0, 3):
+        reached, reward, terminated, _, _ = env.step(action)
+        rows.append((state, action, reward, reached, terminated))
+        state = env.reset()[0] if terminated else reached
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for name, values in zip(names, map(np.array, zip(*rows, strict=True)), strict=True):
+            file[name] = values
+    with pytest.raises(ope.DataError, match="pass observation_space="):
+        ope.load_data(tmp_path / "log.h5", action_space=env.action_space, max_episode_steps=100)
+    for spec in (env.action_space, ope.ActionSpec.discrete(4)):
+        data = ope.load_d4rl(
+            tmp_path / "log.h5",
+            observation_space=env.observation_space,
+            action_space=spec,
+            max_episode_steps=100,
+        )
+        assert data.state_size == 16
+        np.testing.assert_array_equal(data.actions.argmax(1), [0, 3, 1, 2, 0, 3])
+
+
+def test_actions_of_a_file_are_what_the_caller_says(tmp_path):
+    columns = {k: v for k, v in recorded().items() if k != "log_prob"}
+    columns["actions"] = np.int64(columns["actions"][:, 0] > 0)
+    np.savez(tmp_path / "log.npz", **columns)
+    data = ope.load_data(tmp_path / "log.npz", action_space=ope.ActionSpec.discrete(2))
+    np.testing.assert_array_equal(data.actions, np.eye(2)[columns["actions"]])
+
+
 def test_shuffled_rows_are_no_episodes(door):
     order = np.random.default_rng(0).permutation(len(recorded()["rewards"]))
     with pytest.raises(ope.DataError, match="shuffled rows are no episodes"):
         door({name: values[order] for name, values in recorded().items()})
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_ends_are_missed_nowhere_however_far_from_zero_states_lie(offset):
+    columns = {k: v for k, v in recorded().items() if k != "log_prob"}
+    for name in ("observations", "next_observations"):
+        columns[name] = 2 * columns[name].astype(np.float64) + offset
+    assert ope.from_arrays(columns).num_episodes == len(episodes_of(columns))
+    columns["terminals"] = columns["timeouts"] = np.zeros(len(columns["rewards"]), bool)
+    with pytest.raises(ope.DataError, match="the next observation is not the observation of"):
+        ope.from_arrays(columns)
 
 
 def test_an_environment_that_gymnasium_knows_gives_spaces_and_limit(door):
@@ -180,6 +244,26 @@ def test_bounds_come_from_a_space_and_actions_at_them_stay():
     discrete = {**columns, "actions": np.eye(3)[np.arange(len(columns["rewards"])) % 3]}
     data = ope.from_arrays(discrete, action_space=ope.ActionSpec.discrete(3))
     np.testing.assert_array_equal(data.actions, discrete["actions"])
+
+
+def test_actions_outside_their_bounds_are_refused(tmp_path):
+    columns = dict(recorded())
+    columns["actions"] = columns["actions"] / np.abs(columns["actions"]).max() * (1 + 1e-6)
+    space = gym.spaces.Box(-1.0, 1.0, (1,))  # which float32 may round past by so little
+    data = ope.from_arrays(columns, action_space=space)
+    assert data.num_transitions == len(columns["rewards"])
+    share = np.mean(np.abs(columns["actions"]) > 0.1)
+    assert 0.1 < share < 0.9
+    space = gym.spaces.Box(-0.1, 0.1, (1,))
+    with pytest.raises(ope.DataError, match=f"^{share:.1%} of the action entries of The log lie"):
+        ope.from_arrays(columns, action_space=space)
+    clipped = ope.from_arrays({**columns, "actions": np.clip(columns["actions"], -1, 1)})
+    ope.save_minari(clipped, tmp_path / "set", dataset_id="x/outside-v0")
+    said = tmp_path / "set" / "data" / "metadata.json"
+    assert "-Infinity" in said.read_text()
+    said.write_text(said.read_text().replace("-Infinity", "-0.1"))
+    with pytest.raises(ope.DataError, match=r"as far as -[\d.]+\. Draws that were not clipped"):
+        ope.load_minari(tmp_path / "set")
 
 
 @pytest.mark.parametrize("door", ["arrays", "lists", "npz", "compressed"], indirect=True)

@@ -119,6 +119,8 @@ def test_parts_of_a_data_set(data_format):
         ope.load_minari(data_set, episodes=0)
     with pytest.raises(ope.ConfigError, match="leave env_id"):
         ope.load_data("kinds/test-v0", env_id="CartPole-v1")
+    with pytest.raises(ope.ConfigError, match="leave env_id, action_space"):
+        ope.load_data("kinds/test-v0", action_space=ope.ActionSpec.discrete(3))
     assert ope.load_data("kinds/test-v0", episodes=2).num_episodes == 2
 
 
@@ -173,7 +175,7 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     ("trouble", "error", "message"),
     [
         (ImportError("no hub"), ope.MissingDependencyError, r"\(no hub\): pip install 'lfiw-ope"),
-        (OSError("no network"), ope.DataError, r"nor an id that can be loaded \(OSError: no netw"),
+        (OSError("no network"), ope.DataError, r"here or by download \(OSError: no netw"),
     ],
 )
 def test_what_is_not_here_is_asked_for_from_afar(monkeypatch, trouble, error, message):

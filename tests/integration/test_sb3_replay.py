@@ -98,6 +98,16 @@ def test_without_timeout_handling_every_end_is_terminal_unless_the_limit_is_said
             assert data.truncated[i] == (not fell)
 
 
+def test_without_its_beginning_the_length_of_an_episode_says_nothing_of_its_end():
+    env, _ = played("CartPole-v1")
+    kwargs = {"handle_timeout_termination": False}
+    model = off_policy(DQN, env, 132, buffer=100, replay_buffer_kwargs=kwargs)
+    with pytest.raises(ope.DataError, match="the end of 2 episodes without their beginning"):
+        ope.from_sb3_buffer(model, keep_partial=True)
+    with pytest.warns(ope.DataWarning, match="2 episodes, with"):
+        assert ope.from_sb3_buffer(model).num_episodes > 2
+
+
 @pytest.mark.filterwarnings("ignore:.*(their beginning is not in it|the last transition of each)")
 @pytest.mark.parametrize("steps", [40, 76])
 def test_the_memory_efficient_buffer_lost_each_episode_s_last_state(steps):

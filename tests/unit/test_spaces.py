@@ -82,6 +82,7 @@ def test_spaces_without_a_fixed_size_are_refused(space):
     [
         (spaces.MultiDiscrete([3, 2]), "number its 6 combinations and log that number as Discrete"),
         (spaces.MultiBinary(3), "number its 8 combinations"),
+        (spaces.MultiBinary(5000), r"MultiBinary\(5000\); Box and Discrete are supported\.$"),
         (spaces.Dict({"a": BOX}), r"Box and Discrete are supported\."),
     ],
 )

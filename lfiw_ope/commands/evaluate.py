@@ -15,6 +15,7 @@ from rich.table import Table
 from lfiw_ope.checks import whole
 from lfiw_ope.commands.reading import (
     SOURCES,
+    Actions,
     DropTerminal,
     Episodes,
     MaxEpisodeSteps,
@@ -57,6 +58,7 @@ def evaluate_command(
     episodes: Episodes = None,
     max_episode_steps: MaxEpisodeSteps = None,
     drop_terminal: DropTerminal = False,
+    actions: Actions = None,
     learn_rules: Annotated[
         bool, typer.Option(help="learn reward and termination even where they are known")
     ] = False,
@@ -81,6 +83,7 @@ def evaluate_command(
         max_episode_steps=max_episode_steps,
         drop_terminal=drop_terminal,
         episodes=episodes,
+        actions=actions,
         terminal=terminal,
     )
     target = load_policy(

@@ -8,6 +8,7 @@ import typer
 
 from lfiw_ope.commands.reading import (
     SOURCES,
+    Actions,
     DropTerminal,
     Episodes,
     MaxEpisodeSteps,
@@ -15,7 +16,7 @@ from lfiw_ope.commands.reading import (
 )
 from lfiw_ope.commands.terminal import check_folder, console, require, saved_note
 from lfiw_ope.describe import Description, Spread, describe
-from lfiw_ope.errors import NonFiniteError
+from lfiw_ope.errors import ConfigError, NonFiniteError
 from lfiw_ope.results import write_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def info(
     env: Annotated[str | None, typer.Option(help="Gymnasium id, for a file's spaces")] = None,
     max_episode_steps: MaxEpisodeSteps = None,
     drop_terminal: DropTerminal = False,
+    actions: Actions = None,
     episodes: Episodes = None,
     output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
@@ -43,10 +45,13 @@ def info(
             max_episode_steps=max_episode_steps,
             drop_terminal=drop_terminal,
             episodes=episodes,
+            actions=actions,
             terminal=terminal,
         )
     except NonFiniteError as error:
         log, counts = error.data, error.counts
+    if env is not None and log.env_id not in (None, env):
+        raise ConfigError(f"The data are of {log.env_id}, and --env says {env}; leave it out.")
     found = describe(log, not_finite=counts)
     text = json.dumps({"source": data, **found.to_dict()}, indent=1)
     if as_json:

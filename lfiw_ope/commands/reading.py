@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lfiw_ope.checks import whole
 from lfiw_ope.commands.rules import has_rules
+from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, DataWarning
 
@@ -18,6 +20,9 @@ DropTerminal = Annotated[
     bool, typer.Option(help="leave out terminal transitions that lack their next state")
 ]
 Episodes = Annotated[int | None, typer.Option(help="the first ones alone")]
+Actions = Annotated[
+    int | None, typer.Option(help="how many discrete actions, for a file of whole numbers")
+]
 SOURCES = "Minari id or folder, D4RL .hdf5, or .npz"
 
 
@@ -28,6 +33,7 @@ def read_log(
     max_episode_steps: int | None,
     drop_terminal: bool,
     episodes: int | None,
+    actions: int | None,
     terminal: Console,
 ) -> Trajectories:
     """The log. A file is told its environment; a Minari data set says its own.
@@ -36,9 +42,12 @@ def read_log(
         source: the id, folder or file.
         env: a Gymnasium id, an import path (which says nothing of spaces), or None.
         max_episode_steps, drop_terminal, episodes: see `lfiw_ope.load_data`.
+        actions: A, where actions are discrete and only the user knows how many there are.
         terminal: where warnings go.
     """
     from lfiw_ope.data.load import load_data
+
+    spec = None if actions is None else ActionSpec.discrete(whole("actions", actions, least=1))
 
     def load(env_id: str | None) -> Trajectories:
         return load_data(
@@ -47,6 +56,7 @@ def read_log(
             max_episode_steps=max_episode_steps,
             drop_terminal=drop_terminal,
             episodes=episodes,
+            action_space=spec,
         )
 
     is_file = Path(source).suffix.lower() in (".hdf5", ".h5", ".npz")

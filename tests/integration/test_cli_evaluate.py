@@ -249,3 +249,19 @@ def test_info_refuses_in_one_sentence(place, words):
     assert done.returncode == 2
     assert done.stderr.startswith("lfiw-ope: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_discrete_actions_of_a_file_are_counted_by_the_user(place, command_line, tmp_path):
+    ends = np.tile([False, False, True], 6)
+    columns = {"observations": np.arange(18.0)[:, None], "actions": np.tile([0, 1, 0], 6)}
+    columns |= {"next_observations": np.arange(1.0, 19.0)[:, None], "rewards": np.ones(18)}
+    np.savez(tmp_path / "whole.npz", **columns, terminals=np.zeros(18, bool), timeouts=ends)
+    status, _, said = command_line("info", "whole.npz", cwd=tmp_path)
+    assert status == 2
+    assert "discrete" in said
+    status, printed, _ = command_line("info", "whole.npz", "--actions", "3", cwd=tmp_path)
+    assert status == 0
+    assert "3 discrete, taken 67%, 33%, 0%" in printed
+    status, _, said = command_line("info", str(place / "log"), "--actions", "3", cwd=tmp_path)
+    assert status == 2
+    assert "Minari" in said

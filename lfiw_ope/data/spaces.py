@@ -12,7 +12,6 @@ from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.log import FloatArray
 from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
 
-
 MOST_NUMBERED = 10_000
 """Combinations of discrete actions that it is sensible to number: each is an entry of a row."""
 

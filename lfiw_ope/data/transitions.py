@@ -19,7 +19,6 @@ from lfiw_ope.data.storage import EpisodeStorage
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, warn
 
-
 ROUNDING = 1e-6
 """Eight times what float32 rounds, relatively."""
 

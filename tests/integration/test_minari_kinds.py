@@ -1,5 +1,7 @@
 """Every kind of storage and space that Minari records, read as Gymnasium flattens it."""
 
+import warnings
+
 import gymnasium as gym
 import minari
 import numpy as np
@@ -122,6 +124,34 @@ def test_parts_of_a_data_set(data_format):
     with pytest.raises(ope.ConfigError, match="leave env_id, action_space"):
         ope.load_data("kinds/test-v0", action_space=ope.ActionSpec.discrete(3))
     assert ope.load_data("kinds/test-v0", episodes=2).num_episodes == 2
+
+
+DECLARED = spaces.Dict([("z", spaces.Box(-1, 1, (2,))), ("a", spaces.Box(-1, 1, (2,)))])
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_parts_of_a_dict_come_in_the_order_that_the_environment_declares(data_format, request):
+    action = ACTIONS["discrete"]
+    gym.register("Declared-v0", lambda: Sampled(DECLARED, action))
+    request.addfinalizer(lambda: gym.registry.pop("Declared-v0", None))
+    env = DataCollector(gym.make("Declared-v0", disable_env_checker=True), data_format=data_format)
+    observation, _ = env.reset(seed=1)
+    states, ended = [observation], False
+    while not ended:
+        observation, _, terminated, truncated, _ = env.step(action.sample())
+        states.append(observation)
+        ended = terminated or truncated
+    data_set = env.create_dataset("kinds/order-v0", algorithm_name="test")
+    expected = flat(DECLARED, states)
+    assert list(data_set.observation_space) == ["a", "z"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ope.DataWarning)
+        np.testing.assert_array_equal(ope.load_minari(data_set).states, expected)
+    gym.registry.pop("Declared-v0")
+    with pytest.warns(ope.DataWarning, match="they are taken in alphabetical order"):
+        data = ope.load_minari(data_set)
+    np.testing.assert_array_equal(data.states, expected[:, [2, 3, 0, 1]])
 
 
 class Told(gym.Wrapper):

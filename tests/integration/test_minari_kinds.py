@@ -129,17 +129,23 @@ def test_parts_of_a_data_set(data_format):
 DECLARED = spaces.Dict([("z", spaces.Box(-1, 1, (2,))), ("a", spaces.Box(-1, 1, (2,)))])
 
 
+class Declared(Sampled):
+    """What Gymnasium makes by id, and Minari's file can name."""
+
+    def __init__(self):
+        super().__init__(DECLARED, ACTIONS["discrete"])
+
+
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 def test_parts_of_a_dict_come_in_the_order_that_the_environment_declares(data_format, request):
-    action = ACTIONS["discrete"]
-    gym.register("Declared-v0", lambda: Sampled(DECLARED, action))
+    gym.register("Declared-v0", f"{__name__}:Declared")
     request.addfinalizer(lambda: gym.registry.pop("Declared-v0", None))
     env = DataCollector(gym.make("Declared-v0", disable_env_checker=True), data_format=data_format)
     observation, _ = env.reset(seed=1)
     states, ended = [observation], False
     while not ended:
-        observation, _, terminated, truncated, _ = env.step(action.sample())
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
         states.append(observation)
         ended = terminated or truncated
     data_set = env.create_dataset("kinds/order-v0", algorithm_name="test")

@@ -61,7 +61,7 @@ def minari_home(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
 
-def record(observation_space, action_space, data_format, episodes=12):
+def record(observation_space, action_space, data_format, episodes=12, name="test-v0"):
     """A data set, and what was noted on the way: states, actions, rewards, terminated."""
     env = DataCollector(Sampled(observation_space, action_space), data_format=data_format)
     action_space.seed(0)
@@ -76,7 +76,7 @@ def record(observation_space, action_space, data_format, episodes=12):
             rewards.append(reward)
             ended = terminated or truncated
         noted.append((states, actions, rewards, terminated))
-    data_set = env.create_dataset("kinds/test-v0", algorithm_name="test")
+    data_set = env.create_dataset(f"kinds/{name}", algorithm_name="test")
     env.close()
     return data_set, noted
 
@@ -205,6 +205,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     with pytest.raises(ope.InsufficientMemoryError, match="the first 5 would fit, with episodes=5"):
         ope.load_minari(data_set)
     assert ope.load_minari(data_set, episodes=5).num_episodes == 5
+    data_set, _ = record(OBSERVATIONS["float64"], ACTIONS["bounded"], "arrow", name="whole-v0")
+    with pytest.raises(ope.InsufficientMemoryError, match="not even the first"):
+        ope.load_minari(data_set, episodes=5)  # each is held whole while it is read
 
 
 @pytest.mark.parametrize(

@@ -71,21 +71,23 @@ def _text(path: Path) -> str:
         return ""
 
 
-def check_fits(episode_bytes: NDArray[np.int64], source: str) -> None:
+def check_fits(episode_bytes: NDArray[np.int64], source: str, *, beside: int = 0) -> None:
     """Refuse episodes that would not fit, before anything is allocated for them.
 
     Args:
         episode_bytes: `[N]`, what each episode's arrays take.
         source: what the episodes are read from, for the message.
+        beside: bytes that reading holds beside them and a few chunks.
 
     Raises:
         InsufficientMemoryError: if they need more than is free; it says how many would fit.
     """
     free = available_memory()
-    needed = int(episode_bytes.sum()) + READING
+    reading = READING + beside
+    needed = int(episode_bytes.sum()) + reading
     if free is None or needed <= free:
         return
-    fitting = int(np.searchsorted(np.cumsum(episode_bytes), free - READING, side="right"))
+    fitting = int(np.searchsorted(np.cumsum(episode_bytes), free - reading, side="right"))
     advice = (
         f"the first {fitting} would fit, with episodes={fitting}."
         if fitting

@@ -4,15 +4,22 @@ import copy
 import os
 import re
 import shutil
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfiw_ope.checks import whole
-from lfiw_ope.data.log import FloatArray
+from lfiw_ope.data.chunks import chunks, rows_of
+from lfiw_ope.data.minari_episodes import (
+    LOG_PROB,
+    PROPOSED,
+    EpisodeColumns,
+    check_episode,
+    in_declared_order,
+    in_slices,
+    read_episodes,
+)
 from lfiw_ope.data.spaces import (
     action_spec,
     decode_actions,
@@ -27,17 +34,18 @@ from lfiw_ope.errors import DataError, MissingDependencyError
 
 _IS_ID = re.compile(r"[-\w/.]+-v\d+")
 
-LOG_PROB, PROPOSED = "behaviour_log_prob", "behaviour_proposed_action"
-"""Names among a Minari episode's infos."""
-
 
 def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
-    """Read a Minari data set, by id or by the folder that holds it, an episode at a time.
+    """Read a Minari data set, by id or by the folder that holds it, a chunk at a time.
 
     A data set that is not there under its id is downloaded, where the network allows. Episodes
     keep their last observation; one that was neither terminated nor truncated when the recording
-    stopped counts as truncated. HDF5, Arrow and Parquet storage are read alike. The parts of a
-    Dict observation come in alphabetical order, because Minari's file keeps no other.
+    stopped counts as truncated. HDF5, Arrow and Parquet storage are read alike; but Arrow, Parquet
+    and images give whole episodes, so the longest one is held several times while it is read.
+
+    The parts of a Dict observation come in the order in which the data set's environment declares
+    them. Minari's file keeps them in alphabetical order: where the environment cannot be made,
+    they stay in it, and a `DataWarning` says so.
 
     Args:
         source: an id such as "mujoco/hopper/medium-v0"; a folder with `metadata.json` in it or in
@@ -53,14 +61,16 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
     if episodes is not None:
         whole("episodes", episodes, least=1)
     data_set, name = _open(source)
-    observation_space, action_space = data_set.observation_space, data_set.action_space
+    observation_space = in_declared_order(data_set, name)
+    action_space = data_set.action_space
     spec, size = action_spec(action_space), state_size(observation_space)
     chosen = data_set.episode_indices[:episodes]
     if len(chosen) == 0:
         raise DataError(f"The Minari data set {name} holds no episode; at least one is needed.")
-    said = chain.from_iterable(map(data_set.storage.get_episode_metadata, _batches(chosen)))
+    said = data_set.storage.get_episode_metadata(chosen)
     lengths = np.array([int(one["total_steps"]) for one in said], np.int64)
-    carried = _infos(data_set[0])
+    sliced = in_slices(data_set)
+    carried: set[str] = set(next(read_episodes(data_set, chosen[:1], sliced)).infos)
     storage = EpisodeStorage(
         lengths,
         size,
@@ -68,19 +78,16 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
         source=name,
         log_prob=LOG_PROB in carried,
         proposed_actions=PROPOSED in carried,
+        whole_episodes=not sliced,
     )
     terminated, truncated = np.empty(len(chosen), bool), np.empty(len(chosen), bool)
-    read = chain.from_iterable(map(data_set.iterate_episodes, _batches(chosen)))
-    for i, episode in enumerate(read):
-        states = flatten_states(observation_space, episode.observations)
-        _check_episode(episode, states, i, int(lengths[i]), name)
-        rows = slice(storage.offsets[i], storage.offsets[i + 1])
-        storage.states[storage.state_offsets[i] : storage.state_offsets[i + 1]] = states
-        storage.actions[rows] = encode_actions(action_space, episode.actions)
-        storage.rewards[rows] = episode.rewards
-        terminated[i] = bool(episode.terminations[-1])
-        truncated[i] = not terminated[i] or bool(episode.truncations[-1])
-        _read_infos(storage, rows, _infos(episode), carried, i, name)
+    for i, episode in enumerate(read_episodes(data_set, chosen, sliced)):
+        check_episode(episode, i, int(lengths[i]), name)
+        _read_states(storage, i, observation_space, episode.observations)
+        _read_steps(storage, i, action_space, episode)
+        _read_infos(storage, i, episode.infos, carried, name)
+        terminated[i] = episode.terminated
+        truncated[i] = not episode.terminated or episode.truncated
     env = data_set.env_spec
     return storage.trajectories(
         terminated,
@@ -90,36 +97,35 @@ def load_minari(source: Any, *, episodes: int | None = None) -> Trajectories:
     )
 
 
-def _batches(chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """A few episodes at a time: HDF5 keeps what it knows of each, Arrow reads ahead of its user."""
-    size = max(1, min(16, len(chosen) // 32))
-    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+def _read_states(storage: EpisodeStorage, index: int, space: Any, column: Any) -> None:
+    first, last = storage.state_offsets[index : index + 2]
+    for rows in chunks(0, int(last - first), 4 * storage.states.shape[1]):
+        states = flatten_states(space, rows_of(column, rows))
+        storage.states[first + rows.start : first + rows.stop] = states
 
 
-def _infos(episode: Any) -> dict[str, Any]:
-    """Those of an episode's infos that this package wrote."""
-    infos = episode.infos or {}
-    return {name: infos[name] for name in (LOG_PROB, PROPOSED) if name in infos}
+def _read_steps(storage: EpisodeStorage, index: int, space: Any, episode: EpisodeColumns) -> None:
+    first, last = storage.offsets[index : index + 2]
+    for rows in chunks(0, int(last - first), 4 * storage.actions.shape[1]):
+        to = slice(first + rows.start, first + rows.stop)
+        storage.actions[to] = encode_actions(space, rows_of(episode.actions, rows))
+        storage.rewards[to] = np.reshape(episode.rewards[rows], -1)
 
 
 def _read_infos(
-    storage: EpisodeStorage,
-    rows: slice,
-    infos: dict[str, Any],
-    carried: dict[str, Any],
-    index: int,
-    source: str,
+    storage: EpisodeStorage, index: int, infos: dict[str, Any], carried: set[str], source: str
 ) -> None:
-    if infos.keys() != carried.keys():
+    if infos.keys() != carried:
         raise DataError(
             f"Episode {index} of {source} carries {' and '.join(infos) or 'no behaviour infos'}, "
-            f"the first one {' and '.join(carried) or 'none'}; all must carry the same."
+            f"the first one {' and '.join(sorted(carried)) or 'none'}; all must carry the same."
         )
+    steps = slice(storage.offsets[index], storage.offsets[index + 1])
     for name, kept in ((LOG_PROB, storage.log_prob), (PROPOSED, storage.proposed_actions)):
         if kept is not None:
             # Minari's collector records an info at the reset too: the last rows are the steps'.
-            values = np.asarray(infos[name])[-len(kept[rows]) :]
-            kept[rows] = values.reshape(kept[rows].shape)
+            values = np.asarray(infos[name][-len(kept[steps]) :])
+            kept[steps] = values.reshape(kept[steps].shape)
 
 
 def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> Path:
@@ -198,20 +204,6 @@ def _episode(data: Trajectories, i: int, action_space: Any) -> dict[str, Any]:
         "truncations": ends & data.truncated[i],
         "infos": infos or None,
     }
-
-
-def _check_episode(episode: Any, states: FloatArray, index: int, length: int, source: str) -> None:
-    steps = len(episode.rewards)
-    if steps < 1 or len(states) != steps + 1:
-        raise DataError(
-            f"Episode {index} of {source} has {len(states)} observations and {steps} rewards; an "
-            "episode of T steps needs T + 1 observations, T of 1 or more."
-        )
-    if steps != length:
-        raise DataError(
-            f"Episode {index} of {source} has {steps} steps but says that it has {length}; the "
-            "data set is damaged: load it anew."
-        )
 
 
 def _minari() -> Any:

@@ -1,5 +1,7 @@
 """Every kind of storage and space that Minari records, read as Gymnasium flattens it."""
 
+import warnings
+
 import gymnasium as gym
 import minari
 import numpy as np
@@ -59,7 +61,7 @@ def minari_home(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
 
-def record(observation_space, action_space, data_format, episodes=12):
+def record(observation_space, action_space, data_format, episodes=12, name="test-v0"):
     """A data set, and what was noted on the way: states, actions, rewards, terminated."""
     env = DataCollector(Sampled(observation_space, action_space), data_format=data_format)
     action_space.seed(0)
@@ -74,7 +76,7 @@ def record(observation_space, action_space, data_format, episodes=12):
             rewards.append(reward)
             ended = terminated or truncated
         noted.append((states, actions, rewards, terminated))
-    data_set = env.create_dataset("kinds/test-v0", algorithm_name="test")
+    data_set = env.create_dataset(f"kinds/{name}", algorithm_name="test")
     env.close()
     return data_set, noted
 
@@ -124,6 +126,40 @@ def test_parts_of_a_data_set(data_format):
     assert ope.load_data("kinds/test-v0", episodes=2).num_episodes == 2
 
 
+DECLARED = spaces.Dict([("z", spaces.Box(-1, 1, (2,))), ("a", spaces.Box(-1, 1, (2,)))])
+
+
+class Declared(Sampled):
+    """What Gymnasium makes by id, and Minari's file can name."""
+
+    def __init__(self):
+        super().__init__(DECLARED, ACTIONS["discrete"])
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:.*env_spec")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_parts_of_a_dict_come_in_the_order_that_the_environment_declares(data_format, request):
+    gym.register("Declared-v0", f"{__name__}:Declared")
+    request.addfinalizer(lambda: gym.registry.pop("Declared-v0", None))
+    env = DataCollector(gym.make("Declared-v0", disable_env_checker=True), data_format=data_format)
+    observation, _ = env.reset(seed=1)
+    states, ended = [observation], False
+    while not ended:
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        states.append(observation)
+        ended = terminated or truncated
+    data_set = env.create_dataset("kinds/order-v0", algorithm_name="test")
+    expected = flat(DECLARED, states)
+    assert list(data_set.observation_space) == ["a", "z"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ope.DataWarning)
+        np.testing.assert_array_equal(ope.load_minari(data_set).states, expected)
+    gym.registry.pop("Declared-v0")
+    with pytest.warns(ope.DataWarning, match="they are taken in alphabetical order"):
+        data = ope.load_minari(data_set)
+    np.testing.assert_array_equal(data.states, expected[:, [2, 3, 0, 1]])
+
+
 class Told(gym.Wrapper):
     """Says in the infos what drew each action, and at the reset something of no meaning."""
 
@@ -169,6 +205,9 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     with pytest.raises(ope.InsufficientMemoryError, match="the first 5 would fit, with episodes=5"):
         ope.load_minari(data_set)
     assert ope.load_minari(data_set, episodes=5).num_episodes == 5
+    data_set, _ = record(OBSERVATIONS["float64"], ACTIONS["bounded"], "arrow", name="whole-v0")
+    with pytest.raises(ope.InsufficientMemoryError, match="not even the first"):
+        ope.load_minari(data_set, episodes=5)  # each is held whole while it is read
 
 
 @pytest.mark.parametrize(

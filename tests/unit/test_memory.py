@@ -102,6 +102,8 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
     assert isinstance(refusal.value, ope.OPEError)
     with pytest.raises(ope.InsufficientMemoryError, match="not even the first of them fits"):
         check_fits(np.full(2, 11 * MIB), "log")
+    with pytest.raises(ope.InsufficientMemoryError, match="the first 7 would fit"):
+        check_fits(np.full(10, MIB), "log", beside=3 * MIB)
 
 
 def test_arrays_that_do_not_fit_are_refused_before_they_are_allocated(monkeypatch):

@@ -113,8 +113,9 @@ def check_episode(episode: EpisodeColumns, index: int, length: int, source: str)
     if steps != length:
         raise DataError(
             f"Episode {index} of {source} is read with {steps} steps but says that it has "
-            f"{length}; the data set is damaged, or stored as Arrow or Parquet, of which Minari gives "
-            "no more than the first part of an episode so long: load it anew, or convert it to HDF5."
+            f"{length}; the data set is damaged, or stored as Arrow or Parquet, of "
+            "which Minari gives no more than the first part of an episode so long: load it anew, "
+            "or convert it to HDF5."
         )
 
 

@@ -70,3 +70,25 @@ def test_the_table_holds_the_committed_results():
     for pair in zip(*(one["estimates"] for one in stored), strict=True):
         cells = [f"{e['value']:.2f} | {e['error']:+.2f} | {e['ess']:.1f}" for e in pair]
         assert f"| {pair[0]['estimator']} | {' | '.join(cells)} |" in README
+
+
+def test_the_table_of_speeds_holds_the_committed_results():
+    path = ROOT / "experiments" / "results" / "throughput_cpu.json"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    rows = {
+        "lfiw_ope, float32": ("rollout", "float32"),
+        "lfiw_ope, bfloat16": ("rollout", "bfloat16"),
+        "separate `nn.Sequential`s": ("sequential", None),
+        "mbrl-lib 0.2.0": ("mbrl", None),
+    }
+    for label, (cell, precision) in rows.items():
+        found = [
+            one["found"]
+            for one in cells
+            if one["cell"] == cell and one["of"].get("precision") == precision
+        ]
+        said = [f"{one['steps_per_second'] / 1000:.0f}k" for one in found]
+        if cell == "rollout":
+            shares = (one["share_of_matrix_rate"] for one in found)
+            said = [f"{rate} ({share:.0%})" for rate, share in zip(said, shares, strict=True)]
+        assert f"| {label} | {' | '.join(said)} |" in README

@@ -45,7 +45,7 @@ def read_log(
         actions: A, where actions are discrete and only the user knows how many there are.
         terminal: where warnings go.
     """
-    from lfiw_ope.data.load import load_data
+    from lfiw_ope.data.load import FILES, load_data
 
     spec = None if actions is None else ActionSpec.discrete(whole("actions", actions, least=1))
 
@@ -59,7 +59,7 @@ def read_log(
             action_space=spec,
         )
 
-    is_file = Path(source).suffix.lower() in (".hdf5", ".h5", ".npz")
+    is_file = Path(source).suffix.lower() in FILES
     of_spaces = env if is_file and env is not None and ":" not in env else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)

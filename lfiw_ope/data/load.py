@@ -9,6 +9,9 @@ from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, DataError
 
+FILES = (".hdf5", ".h5", ".npz")
+"""Endings of logs that are one file, and do not name their environment."""
+
 
 def load_data(
     source: str | Path,
@@ -49,7 +52,7 @@ def load_data(
             f"{source} is a kind of file that executes code when it is read; a replay buffer of "
             "stable-baselines3 is loaded by lfiw_ope.load_sb3_buffer, with trust=True."
         )
-    if suffix in (".hdf5", ".h5", ".npz") and not path.is_dir():
+    if suffix in FILES and not path.is_dir():
         if not path.is_file():
             raise DataError(f"There is no file {source}.")
         read = load_npz if suffix == ".npz" else load_d4rl

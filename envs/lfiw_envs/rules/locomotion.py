@@ -31,6 +31,20 @@ def _pays_if_healthy(version: int, terminates: bool, rule: Rule) -> Rule | None:
     return None if version < 5 and terminates else rule
 
 
+def _paid_by_the_way(
+    env_id: str, size: int, x: int, termination: Rule, reward: Rule, termination_note: str = ""
+) -> EnvironmentRules:
+    """Paid for the way that it goes, which is known where x is among the state's entries."""
+    return EnvironmentRules(
+        env_id=env_id,
+        state_size=size + x,
+        termination=termination,
+        reward=reward if x else None,
+        termination_note=termination_note,
+        reward_note="" if x else NO_X,
+    )
+
+
 def hopper(
     env_id: str,
     version: int,
@@ -63,14 +77,9 @@ def hopper(
         f"a velocity beyond {' or '.join(unseen)} ends an episode unseen: the observation clips "
         f"velocities at ±{SPEED_LIMIT:g}"
     )
-    return EnvironmentRules(
-        env_id=env_id,
-        state_size=11 + x,
-        termination=unhealthy if terminate_when_unhealthy else NEVER,
-        reward=reward if x else None,
-        termination_note=clipped if unseen and terminate_when_unhealthy else "",
-        reward_note="" if x else NO_X,
-    )
+    ends = unhealthy if terminate_when_unhealthy else NEVER
+    note = clipped if unseen and terminate_when_unhealthy else ""
+    return _paid_by_the_way(env_id, 11, x, ends, reward, note)
 
 
 def walker2d(
@@ -95,24 +104,8 @@ def walker2d(
         healthy_reward,
         _pays_if_healthy(version, terminate_when_unhealthy, unhealthy),
     )
-    return EnvironmentRules(
-        env_id=env_id,
-        state_size=17 + x,
-        termination=unhealthy if terminate_when_unhealthy else NEVER,
-        reward=reward if x else None,
-        reward_note="" if x else NO_X,
-    )
-
-
-def _goes_on(env_id: str, size: int, x: int, reward: Rule) -> EnvironmentRules:
-    """Never over, and paid for the way that it goes, whose x is among the state or not."""
-    return EnvironmentRules(
-        env_id=env_id,
-        state_size=size + x,
-        termination=NEVER,
-        reward=reward if x else None,
-        reward_note="" if x else NO_X,
-    )
+    ends = unhealthy if terminate_when_unhealthy else NEVER
+    return _paid_by_the_way(env_id, 17, x, ends, reward)
 
 
 def half_cheetah(
@@ -126,7 +119,7 @@ def half_cheetah(
 ) -> EnvironmentRules:
     x = int(not exclude_current_positions_from_observation)
     reward = ForwardReward(0.01 * frame_skip, forward_reward_weight, ctrl_cost_weight)
-    return _goes_on(env_id, 17, x, reward)
+    return _paid_by_the_way(env_id, 17, x, NEVER, reward)
 
 
 def swimmer(
@@ -140,7 +133,7 @@ def swimmer(
 ) -> EnvironmentRules:
     x = 2 * int(not exclude_current_positions_from_observation)
     reward = ForwardReward(0.01 * frame_skip, forward_reward_weight, ctrl_cost_weight)
-    return _goes_on(env_id, 8, x, reward)
+    return _paid_by_the_way(env_id, 8, x, NEVER, reward)
 
 
 def ant(

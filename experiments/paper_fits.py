@@ -1,0 +1,108 @@
+"""The logs and the fits that `paper_table.py` evaluates, kept in a folder so that runs go on.
+
+    OMP_NUM_THREADS=1 python experiments/paper_fits.py --noise residual --cache /tmp/paper
+
+A log is 500 or 2000 episodes of a task's behaviour policy; the smaller is the beginning of the
+larger. Everything of a cell follows from its seed. Training length is the same for all and the
+library's default; each network ends with its weights of lowest held-out loss.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+from lfiw_envs import TASKS, get_task
+
+import lfiw_ope as ope
+from lfiw_ope.data.split import EpisodeSplit
+
+SEEDS = range(5)
+EPISODES = (500, 2000)  # of 100 steps: 5e4 and 2e5 transitions
+RATIO_SHARE = 0.3  # of the episodes, kept from the dynamics for the classifiers
+UPDATES = 4000
+
+
+def cells():
+    """(seed, episodes, task), seed by seed, so that a stopped run has every task."""
+    return itertools.product(SEEDS, EPISODES, TASKS)
+
+
+def dynamics_config(noise):
+    fit = ope.FitConfig(updates=UPDATES, precision="bfloat16")
+    return ope.DynamicsConfig(noise=noise, fit=fit)
+
+
+def log_of(name, seed, episodes, cache):
+    """The first episodes of a task's log, played once and kept."""
+    path = cache / f"{name}_{seed}.npz"
+    if not path.exists():
+        task = get_task(name)
+        env = task.make_vector(50)
+        behaviour = ope.load_actor(task.policy_path("behaviour"))
+        log = ope.collect(env, behaviour, episodes=max(EPISODES), seed=seed)
+        env.close()
+        partial = path.with_name(f"{path.stem}.{np.random.SeedSequence().entropy}.npz")
+        np.savez(
+            partial,
+            states=log.states,
+            actions=log.actions,
+            rewards=log.rewards,
+            low=log.action_spec.low,
+            high=log.action_spec.high,
+        )
+        partial.replace(path)
+    with np.load(path) as kept:
+        count, steps = max(EPISODES), get_task(name).horizon
+        log = ope.Trajectories(
+            states=kept["states"],
+            actions=kept["actions"],
+            rewards=kept["rewards"],
+            lengths=np.full(count, steps),
+            terminated=np.zeros(count, bool),
+            truncated=np.ones(count, bool),
+            action_spec=ope.ActionSpec.continuous(kept["low"], kept["high"]),
+        )
+    return log.first(episodes)
+
+
+def checkpoints(name, seed, episodes, noise, cache):
+    """The folder where a cell's training is kept."""
+    return cache / f"{name}_{seed}_{episodes}_{noise}"
+
+
+def fit_dynamics(name, seed, episodes, noise, cache):
+    """The ensemble of a cell: the one that `LFIW.fit` fits with this seed and share."""
+    data = log_of(name, seed, episodes, cache)
+    split = EpisodeSplit.draw(data.num_episodes, seed, RATIO_SHARE)
+    return ope.fit_dynamics(
+        data,
+        dynamics_config(noise),
+        seed,
+        train=split.dynamics.tolist(),
+        held_out=split.dynamics_held_out.tolist(),
+        checkpoint=checkpoints(name, seed, episodes, noise, cache) / "dynamics.pt",
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--noise", choices=("residual", "gaussian"), required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    order = sorted(cells(), key=lambda cell: cell[0])
+    if options.noise == "gaussian":  # two processes side by side do not play the same log at once
+        order = [cell for _, own in itertools.groupby(order, lambda c: c[0]) for cell in [*own][::-1]]
+    for seed, episodes, name in order:
+        report = fit_dynamics(name, seed, episodes, options.noise, options.cache).report
+        losses = ", ".join(f"{loss:.4g}" for loss in report.held_out_loss)
+        print(
+            f"{name} seed {seed} {episodes} episodes {options.noise}: held-out {losses} "
+            f"at {report.best_update} of {report.updates}, {report.seconds:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

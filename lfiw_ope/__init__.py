@@ -14,6 +14,7 @@ from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -47,9 +48,10 @@ from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.results import Estimate
+from lfiw_ope.resampling import Resampling
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 __all__ = [
     "LFIW",
@@ -66,6 +68,7 @@ __all__ = [
     "EpsilonGreedy",
     "Estimand",
     "Estimate",
+    "Fallback",
     "FitConfig",
     "FittedModel",
     "InsufficientMemoryError",
@@ -79,6 +82,7 @@ __all__ = [
     "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
+    "Resampling",
     "Rollout",
     "TabularPolicy",
     "Trajectories",

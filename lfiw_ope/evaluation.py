@@ -22,7 +22,7 @@ from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.results import Estimate, provenance, write_text
 from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 ESTIMATORS = ("lfiw", "model")
 

@@ -13,7 +13,7 @@ from lfiw_ope import fitted
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.estimators import base, lfiw
 from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import weigh
+from lfiw_ope.weighted import weigh
 
 FIT = ope.FitConfig(updates=200, evaluate_every=100, batch_size=64)
 CONFIG = ope.LFIWConfig(

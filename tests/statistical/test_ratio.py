@@ -130,5 +130,5 @@ def test_learned_weights_take_away_most_of_the_model_s_bias(bed, ratio):
     value = truth.value(policy, 15)
     bias = model.value(policy, 15) - value
     for form in ("trajectory", "stepwise"):
-        found = ope.weights.weigh(rewards, log_ratio, ope.Weighting(form=form))
+        found = ope.weighted.weigh(rewards, log_ratio, ope.Weighting(form=form))
         assert abs(found.value - value) < 0.3 * abs(bias) + 3 * found.mc_standard_error

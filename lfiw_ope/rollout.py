@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lfiw_ope import drawing
 from lfiw_ope.checks import whole
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Dynamics, LogRatio, ManyDraws, Policy, Progress, Transition, silent
+from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, silent
 from lfiw_ope.weights import conditional_normalise
 
 
@@ -80,7 +80,7 @@ def simulate(
     for name, count in (("rollouts", rollouts), ("horizon", horizon), ("draws", draws)):
         whole(name, count, least=1)
     device = initial_states.device
-    starts, acting, moving, drawing = (
+    starts, acting, moving, normalising = (
         torch_generator(seed, "rollout", name, device=device)
         for name in ("starts", "actions", "transitions", "draws")
     )
@@ -102,7 +102,7 @@ def simulate(
         rewards[t] = torch.where(alive_now, step.reward, 0.0)
         bounded += (step.bounded & alive_now).sum(-1)
         if ratio is not None and log_ratio is not None:
-            drawn = _with_further_draws(dynamics, state, action, step, draws, drawing)
+            drawn = drawing.draws(dynamics, state, action, draws, normalising, own=step)
             ratios = ratio.log_ratio(state, action, drawn)
             log_ratio[t] = torch.where(alive_now, ratios[0], 0.0)
             if normalised is not None:
@@ -116,48 +116,4 @@ def simulate(
         None if log_ratio is None else log_ratio.permute(1, 2, 0),
         None if normalised is None else normalised.permute(1, 2, 0),
         bounded / alive.sum((0, 2)),
-    )
-
-
-class _Draws(NamedTuple):
-    """K transitions at each (s, a): a `Transition` whose fields lead with the K axis."""
-
-    next_state: Tensor
-    reward: Tensor
-    terminated: Tensor
-    bounded: Tensor
-
-
-def _with_further_draws(
-    dynamics: Dynamics,
-    state: Tensor,
-    action: Tensor,
-    own: Transition,
-    draws: int,
-    generator: torch.Generator,
-) -> _Draws:
-    """The rollouts' own transitions first, then K − 1 independent ones at the same (s, a)."""
-    first = _Draws(*(getattr(own, name)[None] for name in _Draws._fields))
-    if draws == 1:
-        return first
-    count = draws - 1
-    if isinstance(dynamics, ManyDraws):
-        others = dynamics.draw(state, action, count, generator)
-    else:
-        others = _repeated(dynamics, state, action, count, generator)
-    return _Draws(
-        *(torch.cat((one, getattr(others, name))) for name, one in first._asdict().items())
-    )
-
-
-def _repeated(
-    dynamics: Dynamics, state: Tensor, action: Tensor, count: int, generator: torch.Generator
-) -> _Draws:
-    """What `ManyDraws.draw` does, by one `sample` of repeated rows."""
-    # Repeated along the n axis, where random numbers are independent.
-    policies, n = state.shape[:2]
-    step = dynamics.sample(state.repeat(1, count, 1), action.repeat(1, count, 1), generator)
-    fields = (getattr(step, name) for name in _Draws._fields)
-    return _Draws(
-        *(values.view(policies, count, n, *values.shape[2:]).transpose(0, 1) for values in fields)
     )

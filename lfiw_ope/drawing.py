@@ -1,0 +1,83 @@
+"""K transitions at each (s, a), from any dynamics model."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.checks import whole
+from lfiw_ope.types import Dynamics, ManyDraws, Transition
+
+
+class Draws(NamedTuple):
+    """K transitions at each (s, a): a `Transition` whose fields lead with the K axis."""
+
+    next_state: Tensor  # [K, ..., n, S]
+    reward: Tensor  # [K, ..., n]
+    terminated: Tensor  # [K, ..., n]
+    bounded: Tensor  # [K, ..., n]
+
+
+def draws(
+    dynamics: Dynamics,
+    state: Tensor,
+    action: Tensor,
+    count: int,
+    generator: torch.Generator,
+    *,
+    own: Transition | None = None,
+) -> Draws:
+    """`count` transitions at each (state `[..., n, S]`, action `[..., n, A]`), independent.
+
+    Each is distributed as `sample`'s. A model that has `draw` is asked for them together; any other
+    samples repeated rows. Random numbers are shared along the leading axes, as `sample`'s are.
+
+    Args:
+        dynamics: what is drawn from.
+        state: `[..., n, S]`
+        action: `[..., n, A]`
+        count: K, all told.
+        generator: of every draw but the own one.
+        own: a transition that was drawn at (s, a) already: it is the first, and K − 1 are drawn.
+
+    Raises:
+        ConfigError: if K is below 1.
+    """
+    fresh = whole("The number of draws", count, least=1) - (own is not None)
+    first = None if own is None else _lifted(own)
+    if fresh == 0 and first is not None:
+        return first
+    lead = state.shape[:-2]
+    # [P, n, ·], which `draw` is specified for; views, where the layout allows.
+    states, actions = (values.reshape(-1, *values.shape[-2:]) for values in (state, action))
+    if isinstance(dynamics, ManyDraws):
+        several = dynamics.draw(states, actions, fresh, generator)
+    else:
+        several = _repeated(dynamics, states, actions, fresh, generator)
+    others = Draws(
+        *(
+            values.reshape(fresh, *lead, *values.shape[2:])
+            for values in (getattr(several, name) for name in Draws._fields)
+        )
+    )
+    if first is None:
+        return others
+    return Draws(*(torch.cat(pair) for pair in zip(first, others, strict=True)))
+
+
+def _lifted(own: Transition) -> Draws:
+    """One transition as K = 1 of them."""
+    return Draws(*(getattr(own, name)[None] for name in Draws._fields))
+
+
+def _repeated(
+    dynamics: Dynamics, state: Tensor, action: Tensor, count: int, generator: torch.Generator
+) -> Draws:
+    """What `ManyDraws.draw` does, by one `sample` of repeated rows."""
+    # Repeated along the n axis, where random numbers are independent.
+    policies, n = state.shape[:2]
+    step = dynamics.sample(state.repeat(1, count, 1), action.repeat(1, count, 1), generator)
+    fields = (getattr(step, name) for name in Draws._fields)
+    return Draws(
+        *(values.view(policies, count, n, *values.shape[2:]).transpose(0, 1) for values in fields)
+    )

@@ -45,6 +45,7 @@ from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import DensityRatio, RatioConfig
 from lfiw_ope.ratio_fit import fit_ratio
+from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
@@ -77,6 +78,7 @@ __all__ = [
     "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
+    "Resampling",
     "Rollout",
     "TabularPolicy",
     "Trajectories",

@@ -119,7 +119,7 @@ def systematic(log_weight: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         log_weight: `[..., n]`, not all −∞.
-        uniform: `[...]`, float64 in [0, 1): one of each population.
+        uniform: `[...]` or fewer axes, float64 in [0, 1): one of each population.
     """
     n = log_weight.shape[-1]
     level = torch.softmax(log_weight.double(), -1).cumsum(-1)
@@ -127,6 +127,7 @@ def systematic(log_weight: Tensor, uniform: Tensor) -> Tensor:
     point = (step + uniform[..., None]) / n
     # Rounding may carry the last point to 1, past every slot that has weight.
     point = point.clamp_max(1.0 - 2.0**-53)
+    point = point.expand(level.shape).contiguous()
     found = torch.searchsorted(level / level[..., -1:], point, right=True)
     return found.clamp_max(n - 1)
 

@@ -47,8 +47,8 @@ from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
-from lfiw_ope.results import Estimate
 from lfiw_ope.resampling import Resampling
+from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting

@@ -93,8 +93,8 @@ def _of_populations(
         rewards,
         log_weight,
         ancestors,
-        weighting.populations,
-        weighting.form,
+        populations=weighting.populations,
+        form=weighting.form,
         self_normalised=weighting.self_normalised,
     )
     return WeightedValue(

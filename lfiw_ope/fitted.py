@@ -24,6 +24,7 @@ ROWS_AT_ONCE = 100_000
 """Rollouts times draws that are simulated in one call: about 1 GB at the default widths. More
 policies are simulated in several calls, with the same numbers."""
 
+
 @dataclass(frozen=True)
 class FittedModel:
     """A dynamics model with what a simulated value needs besides it. Serves any policy.
@@ -81,7 +82,7 @@ class FittedModel:
         if fallback is None:
             estimates = [of_policy[0] for of_policy in found]
         else:
-            estimates = [fall_back(*of_policy, fallback) for of_policy in found]
+            estimates = [fall_back(weighted, bare, fallback) for weighted, bare in found]
         return estimates if isinstance(policies, Sequence) else estimates[0]
 
     def plain_model(self) -> "FittedModel":

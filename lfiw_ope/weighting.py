@@ -96,7 +96,9 @@ class Weighting:
         if self.form == "uniform":
             return f"SIR {self.candidates}" if self.candidates > 1 else "model"
         smc = self.resample_below is not None
-        parts = ["c-" * self.conditional + ("SMC" if smc else "LFIW" if self._whole else "stepwise")]
+        parts = [
+            "c-" * self.conditional + ("SMC" if smc else "LFIW" if self._whole else "stepwise")
+        ]
         if smc and not self._whole:
             parts.append("stepwise")
         if self.candidates > 1:

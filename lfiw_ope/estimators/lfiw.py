@@ -78,9 +78,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
     default_config = LFIWConfig
 
     @classmethod
-    def paper(
-        cls, estimand: Estimand, weighting: Weighting | None = None, **known: Any
-    ) -> "LFIW":
+    def paper(cls, estimand: Estimand, weighting: Weighting | None = None, **known: Any) -> "LFIW":
         """The published method: networks, lengths, and weights of Grover et al. (2019).
 
         Dynamics of 3 × 500 swish units, 100 000 updates of 128, members that say their own noise;

@@ -34,7 +34,7 @@ class Estimate:
         raw_ess: the same before tempering and smoothing, which hide how far apart weights were.
         bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
         fell_back: whether the value is the plain model's, because weights mean nothing here; the
-            warnings say why. ess, raw_ess and log_weights are then the weights' that were not used.
+            warnings say why, and raw_ess is that of the weights that were not used.
         first: H, where weights are products of the first H ratios; None for all steps.
         exponent: α that tempering came to, the smallest over steps; None without tempering.
         pareto_k: k̂ of the weights' tail, the largest over steps; None where not smoothed.
@@ -92,7 +92,7 @@ class Estimate:
         if self.pareto_k is not None:
             parts.insert(3, f"k̂ {self.pareto_k:.2f}")
         if self.fell_back:
-            parts.insert(1, "(plain model: weights mean nothing here)")
+            parts.insert(1, f"(the plain model's: weights rested on {self.raw_ess:.1f} rollouts)")
         if self.classifier_accuracy is not None:
             parts.append(f"classifier {self.classifier_accuracy:.0%} accurate")
         if self.bounded_share > 0:

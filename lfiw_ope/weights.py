@@ -146,8 +146,8 @@ def temper(log_weight: Tensor, ess: float, dim: int = -1) -> Tempered:
     def enough(exponent: Tensor) -> Tensor:
         return effective_sample_size(exponent * centred, dim).unsqueeze(dim) >= ess
 
-    # At all of the weights' number rounding would leave an α just above 0.
-    untouched = enough(high) & (ess < count)
+    untouched = enough(high)
+    # Where all of them are wanted, rounding would leave an α just above 0.
     for _ in range(BISECTIONS if ess < count else 0):
         middle = 0.5 * (low + high)
         keeps = enough(middle)

@@ -59,7 +59,6 @@ OURS = [
     W(form="stepwise", conditional=True, first_ess=0.5),
     W(conditional=True, pareto=True),
     W(form="uniform", candidates=4),
-    W(form="uniform", candidates=16),
     W(candidates=4),
     W(resample_below=0.5),
     W(resample_below=0.5, conditional=True),
@@ -72,6 +71,7 @@ def lfiw_config(average, calibration):
         dynamics=dynamics_config("residual"),
         ratio=ope.RatioConfig(members=10, average=average, calibration=calibration, fit=fit),
         rollouts=ROLLOUTS,
+        draws=8,
         ratio_share=RATIO_SHARE,
         fallback=None,
     )
@@ -171,13 +171,14 @@ def commit():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", help="of these alone")
     parser.add_argument("--cache", type=Path, help="folder of logs and fits")
     parser.add_argument("--reverse", action="store_true", help="last cell first")
     parser.add_argument("--summary", action="store_true", help="only tell of the stored cells")
     options = parser.parse_args()
     if options.cache is None and not options.summary:
         parser.error("give a --cache folder, or --summary")
-    order = list(cells())[:: -1 if options.reverse else 1]
+    order = cells(options.tasks)[:: -1 if options.reverse else 1]
     for seed, episodes, name in [] if options.summary else order:
         path = CELLS / f"{name}_{episodes}_{seed}.json"
         if path.exists():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lfiw_ope.diagnostics import Fallback, bounds_warning, collapse_warning
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.populations import weigh_populations
+from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout
@@ -66,10 +66,15 @@ class Appraisal:
             classifier_temperature=None if report is None else report.temperature,
             seconds={k: v for k, v in self.seconds.items() if k != "classifier" or used},
             warnings=tuple(warnings),
-            returns=rewards.sum(-1).cpu().numpy().astype(np.float64),
+            returns=self._along_rollouts(rewards, place).sum(-1).cpu().numpy().astype(np.float64),
             log_weights=weighted.log_weights.cpu().numpy(),
             ess_by_step=weighted.ess_by_step.cpu().numpy(),
         )
+
+    def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:
+        """Rewards of each slot's rollout, which may have run through other slots before."""
+        ancestors = self.rollout.ancestors
+        return rewards if ancestors is None else trace(rewards, ancestors[place])
 
     def _weigh(self, rewards: Tensor, place: int, weighting: Weighting) -> WeightedValue:
         rollout = self.rollout

@@ -14,6 +14,8 @@ from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.density_ratio import DensityRatio
+from lfiw_ope.density_ratio_fit import fit_density_ratio
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -46,6 +48,7 @@ from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
@@ -60,6 +63,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DataWarning",
+    "DensityRatio",
     "DivergedError",
     "DynamicsConfig",
     "EnsembleDynamics",
@@ -79,6 +83,7 @@ __all__ = [
     "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
+    "ReliabilityCurve",
     "Rollout",
     "TabularPolicy",
     "Trajectories",
@@ -89,6 +94,8 @@ __all__ = [
     "__version__",
     "collect",
     "compare_rules",
+    "expected_calibration_error",
+    "fit_density_ratio",
     "fit_dynamics",
     "fit_transition_ratio",
     "from_arrays",

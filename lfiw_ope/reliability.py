@@ -14,6 +14,12 @@ from torch import Tensor
 from lfiw_ope.checks import whole
 from lfiw_ope.errors import DataError
 
+MOST_BINS = 15
+"""As Guo et al. (2017) have."""
+
+LEAST_IN_A_BIN = 50
+"""Samples on average: the observed share of fewer is off by more than 0.07 by chance."""
+
 
 def log_loss(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Balanced binary cross-entropy of logits `[..., R] -> [...]`, in nats; log 2 is chance."""
@@ -48,14 +54,14 @@ class ReliabilityCurve:
         cls,
         numerator: Tensor | NDArray[np.floating],
         denominator: Tensor | NDArray[np.floating],
-        bins: int = 15,
+        bins: int | None = None,
     ) -> "ReliabilityCurve":
         """From log-ratios (or logits) of samples of either set.
 
         Args:
             numerator: `[R]`, of samples of the numerator.
             denominator: `[R']`, of samples of the denominator.
-            bins: at most so many.
+            bins: at most so many; where None, `MOST_BINS`, and fewer of `LEAST_IN_A_BIN` samples.
 
         Raises:
             ConfigError: if `bins` is below 1.
@@ -63,8 +69,10 @@ class ReliabilityCurve:
         """
         from scipy.special import expit
 
-        whole("bins", bins, least=1)
         up, down = (_flat(side) for side in (numerator, denominator))
+        if bins is None:
+            bins = max(1, min(MOST_BINS, (len(up) + len(down)) // LEAST_IN_A_BIN))
+        whole("bins", bins, least=1)
         probability = expit(np.concatenate((up, down)))
         is_up = np.repeat([True, False], [len(up), len(down)])
         weight = np.where(is_up, 0.5 / len(up), 0.5 / len(down))

@@ -95,12 +95,14 @@ def test_log_ratios_are_divided_by_the_temperature(bed, fit):
     state, action = torch.tensor(rows.state[:50]), torch.tensor(rows.action[:50])
     step = fit.dynamics.sample(state, action, torch.Generator().manual_seed(0))
     ratio = fit.ratio
-    before, kept = ratio.log_ratio(state, action, step), ratio.temperature.clone()
+    slope = ratio.classifiers.calibration.slope
+    before, kept = ratio.log_ratio(state, action, step), slope.clone()
+    assert ratio.report.temperature == pytest.approx(1 / float(kept))
     try:
-        ratio.temperature.mul_(3)
+        slope.div_(3)
         torch.testing.assert_close(ratio.log_ratio(state, action, step), before / 3)
     finally:
-        ratio.temperature.copy_(kept)
+        slope.copy_(kept)
 
 
 def test_draws_do_not_depend_on_a_caller_s_autocast(fit):

@@ -34,6 +34,7 @@ ORDER = [
     *("weights", "results"),
     *("dynamics", "dynamics_fit"),
     *("reliability", "calibration", "classifier", "classifier_fit"),
+    *("samples", "density_ratio", "density_ratio_fit"),
     *("ratio", "ratio_fit"),
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),

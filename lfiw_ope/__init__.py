@@ -14,6 +14,8 @@ from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.density_ratio import DensityRatio
+from lfiw_ope.density_ratio_fit import fit_density_ratio
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
@@ -47,6 +49,7 @@ from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
@@ -62,6 +65,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DataWarning",
+    "DensityRatio",
     "DivergedError",
     "DynamicsConfig",
     "EnsembleDynamics",
@@ -82,6 +86,7 @@ __all__ = [
     "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
+    "ReliabilityCurve",
     "Resampling",
     "Rollout",
     "TabularPolicy",
@@ -93,6 +98,8 @@ __all__ = [
     "__version__",
     "collect",
     "compare_rules",
+    "expected_calibration_error",
+    "fit_density_ratio",
     "fit_dynamics",
     "fit_transition_ratio",
     "from_arrays",

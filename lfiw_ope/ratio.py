@@ -1,6 +1,5 @@
-"""The likelihood-free density ratio: classifiers that tell logged from simulated transitions."""
+"""The likelihood-free density ratio of logged against simulated transitions."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -8,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.checks import choice
-from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
+from lfiw_ope.classifier import ClassifierConfig, ClassifierEnsemble, ClassifierReport
 from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import autocast
+from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit_config import FitReport
 from lfiw_ope.types import Transition
 
@@ -45,13 +43,9 @@ class Given(NamedTuple):
 class TransitionRatio(nn.Module):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), by classification.
 
-    A classifier c of logged against simulated transitions at the same (s, a), in equal numbers,
-    has c / (1 − c) = p / p_θ when it is Bayes-optimal (Grover et al. 2019, section 3), so the
-    log-ratio is its logit, calibrated on held-out episodes. Build it with
-    `lfiw_ope.fit_transition_ratio`.
+    The classifiers tell logged from simulated transitions at the same (s, a), in equal numbers
+    (Grover et al. 2019, section 3). Build it with `lfiw_ope.fit_transition_ratio`.
     """
-
-    temperature: Tensor
 
     def __init__(
         self,
@@ -66,13 +60,17 @@ class TransitionRatio(nn.Module):
         self.dynamics = dynamics
         self.inputs, self.outcomes = inputs, outcomes
         features = inputs.mean.numel() + outcomes.mean.numel() + 1  # and whether it terminated
-        self.network = BatchedMLP(
-            config.members, (features, *config.hidden, 1), config.activation, generator
-        )
-        groups = config.members if config.average == "estimates" else 1
-        self.register_buffer("temperature", torch.ones((groups, 1), dtype=torch.float32))
-        self.fit_report: FitReport | None = None
-        self.report: ClassifierReport | None = None
+        self.classifiers = ClassifierEnsemble(config, features, generator)
+
+    @property
+    def report(self) -> ClassifierReport | None:
+        """How well the classifiers tell held-out transitions apart; None before they are fitted."""
+        return self.classifiers.report
+
+    @property
+    def fit_report(self) -> FitReport | None:
+        """How their training went."""
+        return self.classifiers.fit_report
 
     def given(self, state: Tensor, action: Tensor) -> "Given":
         """What features need of (s, a) alone, so that K transitions there share the work."""
@@ -87,20 +85,6 @@ class TransitionRatio(nn.Module):
         inputs = given.inputs.expand(*outcome.shape[:-1], -1)
         return torch.cat((inputs, self.outcomes(outcome - given.centre), ended), -1)
 
-    def member_logits(self, features: Tensor) -> Tensor:
-        """`[C, B, F]` or shared `[B, F]` -> `[C, B]`, not calibrated."""
-        logits: Tensor = self.network(features)
-        return logits[..., 0]
-
-    def average(self, logits: Tensor) -> Tensor:
-        """`[C, B] -> [G, B]`: of the averaged classifier, G = 1, or of each, G = C."""
-        how = self.config.average
-        if how == "logits":
-            return logits.mean(0, keepdim=True)
-        if how == "ratios":
-            return torch.logsumexp(logits, 0, keepdim=True) - math.log(len(logits))
-        return logits
-
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
         """Of each transition, `[K, ..., n]` or `[..., n]`; see `lfiw_ope.types.LogRatio`.
@@ -108,11 +92,8 @@ class TransitionRatio(nn.Module):
         Where `average` is "estimates", each classifier's own: `[K, C, ..., n]` or `[C, ..., n]`.
         """
         features = self.features(self.given(state, action), transition)
-        with autocast(state.device, self.config.fit.precision):
-            logits = self.member_logits(features.flatten(0, -2))
-        calibrated = self.average(logits) / self.temperature
-        shape = features.shape[:-1]
-        if self.config.average != "estimates":
-            return calibrated.view(shape)
-        own = calibrated.view(-1, *shape)
-        return own.movedim(0, 1) if len(shape) == state.dim() else own
+        log_ratio = self.classifiers.log_ratio(features)
+        draws_lead = features.dim() > state.dim()
+        if self.config.average == "estimates" and draws_lead:
+            return log_ratio.movedim(0, 1)
+        return log_ratio

@@ -6,6 +6,7 @@ import torch
 from testbeds import ExactRatio, linear_gaussian
 
 import lfiw_ope as ope
+from lfiw_ope.populations import weigh_populations
 from lfiw_ope.resampling import Resampling, choose, systematic
 from lfiw_ope.rollout import simulate
 from lfiw_ope.weights import cumulate, effective_sample_size
@@ -314,6 +315,6 @@ def test_a_ratio_that_is_not_a_number_is_left_for_the_weights_to_refuse():
     rollout, _ = play(Resampling(below=0.5), slope=math.nan)
     assert rollout.log_weight.isnan().any()
     with pytest.raises(ope.DivergedError, match="log-weights are not finite"):
-        ope.populations.weigh_populations(
+        weigh_populations(
             rollout.rewards[0], rollout.log_weight[0], rollout.ancestors[0], populations=1
         )

@@ -5,7 +5,7 @@ Populations never meet: standard errors come from the spread between them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -57,8 +57,8 @@ class PopulationValue:
 
     value: float
     standard_error: float | None
-    log_weights: Tensor
-    ess_by_step: Tensor
+    log_weights: Tensor = field(repr=False)
+    ess_by_step: Tensor = field(repr=False)
     resampled: int
 
 

@@ -93,7 +93,9 @@ def main():
     options.cache.mkdir(parents=True, exist_ok=True)
     order = sorted(cells(), key=lambda cell: cell[0])
     if options.noise == "gaussian":  # two processes side by side do not play the same log at once
-        order = [cell for _, own in itertools.groupby(order, lambda c: c[0]) for cell in [*own][::-1]]
+        order = [
+            cell for _, own in itertools.groupby(order, lambda c: c[0]) for cell in [*own][::-1]
+        ]
     for seed, episodes, name in order:
         report = fit_dynamics(name, seed, episodes, options.noise, options.cache).report
         losses = ", ".join(f"{loss:.4g}" for loss in report.held_out_loss)

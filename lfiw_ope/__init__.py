@@ -4,6 +4,7 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
 from lfiw_ope.agreement import Agreement, compare_rules
+from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
@@ -13,6 +14,7 @@ from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -43,28 +45,30 @@ from lfiw_ope.policies.sb3 import from_sb3, load_sb3
 from lfiw_ope.policies.tabular import TabularPolicy
 from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
-from lfiw_ope.ratio import DensityRatio, RatioConfig
-from lfiw_ope.ratio_fit import fit_ratio
+from lfiw_ope.ratio import RatioConfig, TransitionRatio
+from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 __all__ = [
     "LFIW",
     "ActionSpec",
     "Agreement",
+    "ClassifierConfig",
+    "ClassifierReport",
     "ConfigError",
     "DataError",
     "DataWarning",
-    "DensityRatio",
     "DivergedError",
     "DynamicsConfig",
     "EnsembleDynamics",
     "EpsilonGreedy",
     "Estimand",
     "Estimate",
+    "Fallback",
     "FitConfig",
     "FittedModel",
     "InsufficientMemoryError",
@@ -82,6 +86,7 @@ __all__ = [
     "Rollout",
     "TabularPolicy",
     "Trajectories",
+    "TransitionRatio",
     "UniformPolicy",
     "UntrustedFileError",
     "Weighting",
@@ -89,7 +94,7 @@ __all__ = [
     "collect",
     "compare_rules",
     "fit_dynamics",
-    "fit_ratio",
+    "fit_transition_ratio",
     "from_arrays",
     "from_function",
     "from_module",

@@ -1,65 +1,35 @@
 """The likelihood-free density ratio: classifiers that tell logged from simulated transitions."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.checks import choice, whole, widths
+from lfiw_ope.checks import choice
+from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
 from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
+from lfiw_ope.nn.ensemble import BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
-from lfiw_ope.nn.fit_config import FitConfig, FitReport
+from lfiw_ope.nn.fit_config import FitReport
 from lfiw_ope.types import Transition
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatioConfig:
-    """The classifiers and how they are trained.
+class RatioConfig(ClassifierConfig):
+    """The classifiers of logged against simulated transitions, and how they are trained.
 
     Attributes:
-        members: C.
-        hidden: width of each hidden layer.
-        activation: "silu", "tanh" or "relu".
         features: what a classifier sees of (s, a, s', r), standardised. "residual": s, a, s' − s
             and r, where a step moves the state little; "raw": s, a, s', r.
-        average: "logits" gives exp(mean log-ratio), "ratios" gives the mean ratio, which is never
-            the smaller (Jensen). They are different estimates.
-        fit: the training. B logged and B freshly simulated transitions make an update.
     """
 
-    members: int = 5
-    hidden: tuple[int, ...] = (128, 128)
-    activation: str = "silu"
     features: Literal["residual", "raw"] = "residual"
-    average: Literal["logits", "ratios"] = "logits"
-    fit: FitConfig = field(default_factory=lambda: FitConfig(updates=2000, evaluate_every=100))
 
     def __post_init__(self) -> None:
-        whole("members", self.members, least=1)
-        widths("hidden", self.hidden)
-        choice("activation", self.activation, tuple(ACTIVATIONS))
+        super().__post_init__()
         choice("features", self.features, ("residual", "raw"))
-        choice("average", self.average, ("logits", "ratios"))
-
-
-@dataclass(frozen=True)
-class ClassifierReport:
-    """How well logged and simulated transitions are told apart on held-out episodes.
-
-    Attributes:
-        log_loss: of the averaged, calibrated classifier, in nats; log 2 = 0.693 is chance.
-        uncalibrated_log_loss: the same before calibration.
-        accuracy: share told apart; 0.5 is chance, near 1 means that weights mean nothing.
-        temperature: what logits were divided by; above 1 the classifiers were over-confident.
-    """
-
-    log_loss: float
-    uncalibrated_log_loss: float
-    accuracy: float
-    temperature: float
 
 
 class Given(NamedTuple):
@@ -72,13 +42,13 @@ class Given(NamedTuple):
         return Given(self.inputs[rows], self.centre[rows])
 
 
-class DensityRatio(nn.Module):
+class TransitionRatio(nn.Module):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), by classification.
 
     A classifier c of logged against simulated transitions at the same (s, a), in equal numbers,
     has c / (1 − c) = p / p_θ when it is Bayes-optimal (Grover et al. 2019, section 3), so the
-    log-ratio is its logit. Logits are divided by one temperature, fitted on held-out episodes
-    (Guo et al. 2017). Build it with `lfiw_ope.ratio_fit.fit_ratio`.
+    log-ratio is its logit, calibrated on held-out episodes. Build it with
+    `lfiw_ope.fit_transition_ratio`.
     """
 
     temperature: Tensor
@@ -99,7 +69,8 @@ class DensityRatio(nn.Module):
         self.network = BatchedMLP(
             config.members, (features, *config.hidden, 1), config.activation, generator
         )
-        self.register_buffer("temperature", torch.ones((), dtype=torch.float32))
+        groups = config.members if config.average == "estimates" else 1
+        self.register_buffer("temperature", torch.ones((groups, 1), dtype=torch.float32))
         self.fit_report: FitReport | None = None
         self.report: ClassifierReport | None = None
 
@@ -121,17 +92,27 @@ class DensityRatio(nn.Module):
         logits: Tensor = self.network(features)
         return logits[..., 0]
 
-    def combine(self, logits: Tensor, temperature: float | Tensor) -> Tensor:
-        """`[C, ...] -> [...]`: the members' log-ratios, calibrated and averaged."""
-        calibrated = logits / temperature
-        if self.config.average == "logits":
-            return calibrated.mean(0)
-        return torch.logsumexp(calibrated, 0) - math.log(calibrated.shape[0])
+    def average(self, logits: Tensor) -> Tensor:
+        """`[C, B] -> [G, B]`: of the averaged classifier, G = 1, or of each, G = C."""
+        how = self.config.average
+        if how == "logits":
+            return logits.mean(0, keepdim=True)
+        if how == "ratios":
+            return torch.logsumexp(logits, 0, keepdim=True) - math.log(len(logits))
+        return logits
 
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
-        """Of each transition, `[K, ..., n]` or `[..., n]`; see `lfiw_ope.types.LogRatio`."""
+        """Of each transition, `[K, ..., n]` or `[..., n]`; see `lfiw_ope.types.LogRatio`.
+
+        Where `average` is "estimates", each classifier's own: `[K, C, ..., n]` or `[C, ..., n]`.
+        """
         features = self.features(self.given(state, action), transition)
         with autocast(state.device, self.config.fit.precision):
             logits = self.member_logits(features.flatten(0, -2))
-        return self.combine(logits, self.temperature).view(features.shape[:-1])
+        calibrated = self.average(logits) / self.temperature
+        shape = features.shape[:-1]
+        if self.config.average != "estimates":
+            return calibrated.view(shape)
+        own = calibrated.view(-1, *shape)
+        return own.movedim(0, 1) if len(shape) == state.dim() else own

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lfiw_ope.classifier import ClassifierReport
 from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import autocast, fit
-from lfiw_ope.ratio import ClassifierReport, DensityRatio, RatioConfig
+from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, silent
 
@@ -29,7 +31,7 @@ class _RealOrSimulated:
 
     def __init__(
         self,
-        ratio: DensityRatio,
+        ratio: TransitionRatio,
         log: DeviceLog,
         train: Tensor,
         held_out: Tensor,
@@ -46,7 +48,9 @@ class _RealOrSimulated:
     def content(self) -> tuple[str, Sequence[Tensor]]:
         # Held-out negatives come from the model: another model is another training.
         own = (self.train, self.real_features, self.simulated_features)
-        return repr(self.ratio.config), (*self.log, *own)
+        # Averages and calibrations come after training: one checkpoint serves them all.
+        settings = replace(self.ratio.config, average="logits", calibration="none")
+        return repr(settings), (*self.log, *own)
 
     def _features(
         self, rows: TransitionTensors, generator: torch.Generator
@@ -79,7 +83,7 @@ def log_loss(real: Tensor, simulated: Tensor) -> Tensor:
     return 0.5 * (softplus(-real).mean(-1) + softplus(simulated).mean(-1))
 
 
-def fit_ratio(
+def fit_transition_ratio(
     data: Trajectories,
     dynamics: EnsembleDynamics,
     config: RatioConfig,
@@ -89,7 +93,7 @@ def fit_ratio(
     held_out: Sequence[int],
     progress: Progress = silent,
     checkpoint: Path | None = None,
-) -> DensityRatio:
+) -> TransitionRatio:
     """Fit the ratio of the process behind `data` to `dynamics`.
 
     Args:
@@ -109,7 +113,7 @@ def fit_ratio(
     device = dynamics.low.device
     log = DeviceLog.of(data, device)
     rows = log.rows_of(train)
-    ratio = DensityRatio(
+    ratio = TransitionRatio(
         config,
         dynamics,
         Standardiser.of_chunks(
@@ -147,27 +151,32 @@ def _outcome(rows: TransitionTensors, config: RatioConfig) -> Tensor:
 
 
 @torch.no_grad()
-def _calibrate(ratio: DensityRatio, objective: _RealOrSimulated) -> None:
+def _calibrate(ratio: TransitionRatio, objective: _RealOrSimulated) -> None:
     """Fit the temperature to the averaged classifier's held-out log-loss, and report."""
-    from scipy.optimize import minimize_scalar  # a third of the time that torch takes to import
-
     with autocast(ratio.temperature.device, ratio.config.fit.precision):
-        real, simulated = objective.held_out_logits()
+        real, simulated = (ratio.average(logits) for logits in objective.held_out_logits())
+    if ratio.config.calibration == "temperature":
+        pairs = zip(real, simulated, strict=True)
+        fitted = [_fit_temperature(*pair) for pair in pairs]
+        ratio.temperature.copy_(torch.tensor(fitted)[:, None])
+    temperature = ratio.temperature
+    right = (real > 0).double().mean() + (simulated <= 0).double().mean()
+    ratio.report = ClassifierReport(
+        log_loss=float(log_loss(real / temperature, simulated / temperature).mean()),
+        uncalibrated_log_loss=float(log_loss(real, simulated).mean()),
+        accuracy=float(right) / 2,
+        temperature=float(temperature.mean())
+        if ratio.config.calibration == "temperature"
+        else None,
+    )
+
+
+def _fit_temperature(real: Tensor, simulated: Tensor) -> float:
+    """Of one classifier's held-out logits `[R]`, the temperature of least log-loss."""
+    from scipy.optimize import minimize_scalar  # a third of the time that torch takes to import
 
     def loss(log_temperature: float) -> float:
         temperature = math.exp(log_temperature)
-        return float(
-            log_loss(ratio.combine(real, temperature), ratio.combine(simulated, temperature))
-        )
+        return float(log_loss(real / temperature, simulated / temperature))
 
-    best = minimize_scalar(loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded")
-    temperature = math.exp(best.x)
-    ratio.temperature.fill_(temperature)
-    right = (ratio.combine(real, temperature) > 0).double().mean()
-    right += (ratio.combine(simulated, temperature) <= 0).double().mean()
-    ratio.report = ClassifierReport(
-        log_loss=float(best.fun),
-        uncalibrated_log_loss=loss(0.0),
-        accuracy=float(right) / 2,
-        temperature=temperature,
-    )
+    return math.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded").x)

@@ -13,7 +13,7 @@ from lfiw_ope import fitted
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.estimators import base, lfiw
 from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import weigh
+from lfiw_ope.weighted import weigh
 
 FIT = ope.FitConfig(updates=200, evaluate_every=100, batch_size=64)
 CONFIG = ope.LFIWConfig(
@@ -47,7 +47,7 @@ def test_every_episode_has_one_part(episodes, share):
 def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
     _, data = bed
     seen = {}
-    for module, name in ((base, "fit_dynamics"), (lfiw, "fit_ratio")):
+    for module, name in ((base, "fit_dynamics"), (lfiw, "fit_transition_ratio")):
         real = getattr(module, name)
 
         def spy(*args, real=real, name=name, **kwargs):
@@ -56,7 +56,7 @@ def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
 
         monkeypatch.setattr(module, name, spy)
     ope.LFIW(ope.Estimand(6), CONFIG).fit(data, seed=0)
-    parts = [*seen["fit_dynamics"], *seen["fit_ratio"]]
+    parts = [*seen["fit_dynamics"], *seen["fit_transition_ratio"]]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 100
 
 

@@ -24,7 +24,7 @@ def bed():
 
 
 class Placed:
-    """A test-bed's model where `fit_ratio` wants an ensemble: it samples, and lives somewhere."""
+    """A test-bed's model where an ensemble is wanted: it samples, and lives somewhere."""
 
     def __init__(self, model):
         self.sample = model.sample
@@ -34,7 +34,7 @@ class Placed:
 def fit(bed, config=CONFIG, seed=0, episodes=2000):
     held_out = episodes // 3
     _, model, _, data = bed
-    return ope.fit_ratio(
+    return ope.fit_transition_ratio(
         data,
         Placed(model),
         config,
@@ -105,9 +105,9 @@ def test_averages_of_logits_and_of_ratios_differ(bed):
         for how in ("logits", "ratios")
     )
     logits = torch.randn((4, 100), generator=torch.Generator().manual_seed(0))
-    mean_logit, mean_ratio = by_logit.combine(logits, 2.0), by_ratio.combine(logits, 2.0)
-    torch.testing.assert_close(mean_logit, (logits / 2).mean(0))
-    torch.testing.assert_close(mean_ratio, (logits / 2).exp().mean(0).log())
+    mean_logit, mean_ratio = by_logit.average(logits)[0], by_ratio.average(logits)[0]
+    torch.testing.assert_close(mean_logit, logits.mean(0))
+    torch.testing.assert_close(mean_ratio, logits.exp().mean(0).log())
     assert (mean_ratio > mean_logit).all()  # Jensen
     first, second = compare(bed, by_logit)[1], compare(bed, by_ratio)[1]
     assert np.abs(first - second).mean() > 1e-3
@@ -130,5 +130,5 @@ def test_learned_weights_take_away_most_of_the_model_s_bias(bed, ratio):
     value = truth.value(policy, 15)
     bias = model.value(policy, 15) - value
     for form in ("trajectory", "stepwise"):
-        found = ope.weights.weigh(rewards, log_ratio, ope.Weighting(form=form))
+        found = ope.weighted.weigh(rewards, log_ratio, ope.Weighting(form=form))
         assert abs(found.value - value) < 0.3 * abs(bias) + 3 * found.mc_standard_error

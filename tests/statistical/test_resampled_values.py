@@ -14,7 +14,8 @@ import lfiw_ope.rollout
 from lfiw_ope.populations import weigh_populations
 from lfiw_ope.resampling import Resampling, RunningWeights
 from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import Weighting, weigh
+from lfiw_ope.weighted import weigh
+from lfiw_ope.weighting import Weighting
 
 BEDS = {"linear-Gaussian": (linear_gaussian, 15), "tabular": (tabular, 12)}
 CANDIDATES = 4

@@ -10,7 +10,9 @@ from lfiw_ope.populations import (
     trace,
     weigh_populations,
 )
-from lfiw_ope.weights import Weighting, effective_sample_size, weigh
+from lfiw_ope.weighted import weigh
+from lfiw_ope.weighting import Weighting
+from lfiw_ope.weights import effective_sample_size
 
 FORMS = [(form, sn) for form in ("trajectory", "stepwise") for sn in (True, False)]
 

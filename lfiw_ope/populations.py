@@ -5,7 +5,7 @@ Populations never meet: standard errors come from the spread between them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,8 +15,10 @@ from lfiw_ope.errors import DivergedError
 from lfiw_ope.weights import effective_sample_size, require_finite, self_normalise
 
 LEAST_POPULATIONS_FOR_A_STANDARD_ERROR = 5.0
-"""Effective populations, (Σ Z)² / Σ Z² over their mean weights Z, below which none is given: one
-that has nearly all the weight would give 0, a false certainty."""
+"""Effective populations, (Σ Z)² / Σ Z² over their mean weights Z, below which none is given.
+
+±2 standard errors cover 91 % of normal estimates from 10 populations in effect, 85 % from 5 to 6
+and 70 % from 2 to 3; from one that has nearly all the weight they would say 0."""
 
 
 def lineage(ancestors: Tensor) -> Tensor:
@@ -55,8 +57,8 @@ class PopulationValue:
 
     value: float
     standard_error: float | None
-    log_weights: Tensor
-    ess_by_step: Tensor
+    log_weights: Tensor = field(repr=False)
+    ess_by_step: Tensor = field(repr=False)
     resampled: int
 
 

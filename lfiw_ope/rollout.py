@@ -68,10 +68,11 @@ def simulate(
 ) -> Rollout:
     """Roll `policy` out in `dynamics`, from initial states resampled with replacement.
 
-    Starts, actions, transitions and normalising draws each have a random stream of their own,
-    keyed by the seed and shared along the policy axis (common random numbers): a policy gives the
-    same rollouts alone or among others, with or without a ratio, and differences between policies
-    are less noisy than the values. The loop copies nothing between host and device.
+    Starts, actions, transitions, further draws, the choice of candidates and resampling each have
+    a random stream of their own, keyed by the seed and shared along the policy axis (common random
+    numbers): a policy gives the same rollouts alone or among others, and, where nothing is
+    resampled, with or without a ratio; differences between policies are less noisy than the
+    values. The loop copies nothing between host and device.
 
     Args:
         policy: acts on `[P, n, S]`.

@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from lfiw_ope.diagnostics import Fallback, bounds_warning, collapse_warning
+from lfiw_ope.diagnostics import (
+    Fallback,
+    bounds_warning,
+    collapse_warning,
+    populations_warning,
+)
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
@@ -45,7 +50,10 @@ class Appraisal:
         ess = float(weighted.ess_by_step.min())
         warnings = bounds_warning(bounded_share)
         if weighted.mc_standard_error is None:
-            warnings.append(collapse_warning(weighting.label, ess, n))
+            if weighting.resample_below is None:
+                warnings.append(collapse_warning(weighting.label, ess, n))
+            else:
+                warnings.append(populations_warning(weighting.label, weighting.populations))
         return Estimate(
             estimator=weighting.label,
             estimand=self.estimand,

@@ -63,3 +63,11 @@ def collapse_warning(label: str, ess: float, rollouts: int) -> str:
         "little: logged and simulated transitions are too far apart; use the plain model, or weigh "
         "fewer steps."
     )
+
+
+def populations_warning(label: str, populations: int) -> str:
+    """What to say of sequential Monte Carlo that has no standard error."""
+    return (
+        f"Few of the {populations} populations of {label} carry the weights, so its value means "
+        "little and has no standard error: simulate more populations, or use the plain model."
+    )

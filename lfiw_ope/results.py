@@ -81,8 +81,11 @@ class Estimate:
         noise = "unknown"
         if self.mc_standard_error is not None:
             noise = f"± {self.mc_standard_error:.{digits}f}"
+        whose = ""
+        if self.fell_back:
+            whose = f" (the plain model's: weights rested on {self.raw_ess:.1f} rollouts)"
         parts = [
-            f"{self.estimator} {self.value:.{digits}f}",
+            f"{self.estimator}{whose} {self.value:.{digits}f}",
             f"simulation noise {noise}",
             f"ESS {self.ess:.0f}/{self.rollouts}"
             if self.ess >= 10
@@ -91,8 +94,6 @@ class Estimate:
         ]
         if self.pareto_k is not None:
             parts.insert(3, f"k̂ {self.pareto_k:.2f}")
-        if self.fell_back:
-            parts.insert(1, f"(the plain model's: weights rested on {self.raw_ess:.1f} rollouts)")
         if self.classifier_accuracy is not None:
             parts.append(f"classifier {self.classifier_accuracy:.0%} accurate")
         if self.bounded_share > 0:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lfiw_envs import MeasuredValue, Task
@@ -31,7 +32,8 @@ class DemoResult:
         truth: the target's measured value.
         behaviour: the log's mean return.
         data: the log, in words.
-        estimates: the plain model, then each form of weights.
+        answer: what `LFIW` says, which may be the plain model's value.
+        estimates: the plain model, then each form of weights, as they are.
         config: of the estimator.
     """
 
@@ -40,6 +42,7 @@ class DemoResult:
     truth: MeasuredValue
     behaviour: float
     data: str
+    answer: Estimate
     estimates: tuple[Estimate, ...]
     config: LFIWConfig
 
@@ -49,7 +52,7 @@ class DemoResult:
 
 
 def forms(horizon: int) -> list[Weighting]:
-    """The plain model, the published forms, and the conditionally normalised ones."""
+    """The plain model, the published forms, and ours."""
     first = round(0.8 * horizon)
     return [
         Weighting(form="uniform"),
@@ -59,6 +62,9 @@ def forms(horizon: int) -> list[Weighting]:
         Weighting(form="stepwise", first=first),
         Weighting(conditional=True),
         Weighting(form="stepwise", conditional=True),
+        Weighting(conditional=True, temper=0.5),
+        Weighting(conditional=True, first_ess=0.5),
+        Weighting(form="uniform", candidates=4),
     ]
 
 
@@ -84,6 +90,7 @@ def run_demo(
     fitted = lfiw.fit(data, seed, progress=progress)
     target = load_actor(task.policy_path("target"))
     estimates = fitted.estimate_forms([target], forms(task.horizon), progress=progress)[0]
+    answer = fitted.estimate(target, progress=progress)
     return DemoResult(
         task=task.name,
         command=f"lfiw-ope demo {task.name} --seed {seed} --episodes {episodes} "
@@ -91,6 +98,7 @@ def run_demo(
         truth=task.value("target"),
         behaviour=float(data.returns(task.horizon, task.discount).mean()),
         data=repr(data),
+        answer=answer,
         estimates=tuple(estimates),
         config=lfiw.config,
     )
@@ -115,14 +123,16 @@ def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
         "data": result.data,
         "config": asdict(result.config),
         **provenance(),
-        "estimates": [
-            {**estimate.to_dict(arrays=False), "error": result.error(estimate)}
-            for estimate in result.estimates
-        ],
+        "answer": _row(result, result.answer),
+        "estimates": [_row(result, estimate) for estimate in result.estimates],
     }
     text = json.dumps(stored, indent=1, allow_nan=False)
     saved = write_text(folder / f"demo_{result.task}.json", text + "\n")
     return saved, _save_figure(result, folder / f"demo_{result.task}.png")
+
+
+def _row(result: DemoResult, estimate: Estimate) -> dict[str, Any]:
+    return {**estimate.to_dict(arrays=False), "error": result.error(estimate)}
 
 
 def _save_figure(result: DemoResult, path: Path) -> Path:

@@ -48,6 +48,8 @@ def demo(
             record, seed=seed, episodes=episodes, config=config, device=device, progress=progress
         )
     terminal.print(_table(result))
+    for warning in result.answer.warnings:
+        terminal.print(warning, soft_wrap=True)
     thin = [e.estimator for e in result.estimates if e.mc_standard_error is None]
     if thin:
         terminal.print(
@@ -86,9 +88,10 @@ def _table(result: "DemoResult") -> Table:
         "",
         "",
     )
-    for estimate in result.estimates:
+    rows = [(estimate.estimator, estimate) for estimate in result.estimates]
+    for name, estimate in [*rows, ("LFIW() says", result.answer)]:
         table.add_row(
-            estimate.estimator,
+            name,
             f"{estimate.value:.2f}",
             "–" if estimate.mc_standard_error is None else f"{estimate.mc_standard_error:.2f}",
             f"{result.error(estimate):+.2f}",

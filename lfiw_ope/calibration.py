@@ -187,11 +187,8 @@ def _isotonic(
     """Knots `[k]` of one classifier, and the log-ratios there."""
     sides = [np.sort(numerator), np.sort(denominator)]
     sizes = [len(side) for side in sides]
-    fitted = _isotonic_regression()(out_of_bounds="clip").fit(
-        np.concatenate(sides),
-        np.repeat([1.0, 0.0], sizes),
-        sample_weight=np.repeat([0.5 / size for size in sizes], sizes),
-    )
+    # Unweighted: runs are pooled by their odds, in the same order whatever either set counts.
+    fitted = _isotonic_regression()().fit(np.concatenate(sides), np.repeat([1.0, 0.0], sizes))
     knots = fitted.X_thresholds_
     run = np.cumsum(np.diff(fitted.y_thresholds_, prepend=fitted.y_thresholds_[0]) > 0)
     first = np.searchsorted(run, np.arange(run[-1] + 1))

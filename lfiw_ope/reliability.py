@@ -78,7 +78,8 @@ class ReliabilityCurve:
         weight = np.where(is_up, 0.5 / len(up), 0.5 / len(down))
         order = np.argsort(probability)
         reached = np.cumsum(weight[order])
-        last = np.searchsorted(reached, np.arange(1, bins) / bins)
+        # A sum's rounding must not put one sample more into a bin, or into one of its own.
+        last = np.searchsorted(reached, np.arange(1, bins) / bins - 1e-9)
         inner = np.unique(probability[order][np.minimum(last, len(order) - 1)])
         inner = inner[inner < probability.max()]
         place = np.searchsorted(inner, probability)

@@ -53,15 +53,14 @@ def test_equal_probabilities_share_a_bin():
     spread = torch.linspace(0.1, 2.0, 700)
     curve = ope.ReliabilityCurve.of(torch.cat((torch.zeros(700), spread)), torch.zeros(700), bins=4)
     assert curve.predicted[0] == pytest.approx(0.5)
-    assert curve.count[0] == 1400
-    assert sum(curve.count) == 2100
+    assert curve.count == (1400, 700)
+    assert np.isfinite(ope.expected_calibration_error(curve))
 
 
 def test_bins_hold_equal_numbers_and_not_few():
     generator = torch.Generator().manual_seed(0)
     numerator, denominator = (torch.randn(750, generator=generator) for _ in range(2))
-    count = ope.ReliabilityCurve.of(numerator, denominator).count
-    assert count == pytest.approx((100,) * 15, abs=1)  # a fifteenth of the weight, rounded
+    assert ope.ReliabilityCurve.of(numerator, denominator).count == (100,) * 15
     assert len(ope.ReliabilityCurve.of(numerator[:100], denominator[:100]).count) == 4
     assert len(ope.ReliabilityCurve.of(numerator[:10], denominator[:10]).count) == 1
     curve = ope.ReliabilityCurve.of(numerator, denominator, bins=5)

@@ -158,7 +158,7 @@ def evaluate(seed, episodes, name, cache):
             "returns": np.round(product.returns[:DOTS], 4).tolist(),
             "log_weights": np.round(product.log_weights[:DOTS] + np.log(ROLLOUTS), 3).tolist(),
         },
-        "commit": commit(),
+        "commit": COMMIT,
         **provenance(),
     }
 
@@ -167,6 +167,9 @@ def commit():
     """Of the code that made a cell; "+" where it was changed since."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
+COMMIT = commit()  # when the code was loaded, which is what runs
 
 
 def main():

@@ -31,7 +31,7 @@ ORDER = [
     *("data.transitions", "data.columns", "data.arrays", "data.d4rl", "data.npz"),
     *("data.minari_episodes", "data.minari"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
-    *("weights", "results", "drawing"),
+    *("weights", "results", "drawing", "expectation", "induced"),
     *("dynamics", "dynamics_fit", "ratio", "ratio_fit"),
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),

@@ -32,7 +32,7 @@ ORDER = [
     *("data.minari_episodes", "data.minari"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
     *("weights", "results", "drawing", "expectation", "induced"),
-    *("dynamics", "dynamics_fit", "ratio", "ratio_fit"),
+    *("censored", "dynamics", "dynamics_fit", "ratio", "ratio_fit"),
     *("rollout", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),
     *("agreement", "plots", "describe", "evaluation", "demo"),

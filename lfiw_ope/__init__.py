@@ -4,6 +4,7 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
 from lfiw_ope.agreement import Agreement, compare_rules
+from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
@@ -13,6 +14,8 @@ from lfiw_ope.data.minari import load_minari, save_minari
 from lfiw_ope.data.npz import load_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.density_ratio import DensityRatio
+from lfiw_ope.density_ratio_fit import fit_density_ratio
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -45,8 +48,9 @@ from lfiw_ope.policies.sb3 import from_sb3, load_sb3
 from lfiw_ope.policies.tabular import TabularPolicy
 from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
-from lfiw_ope.ratio import DensityRatio, RatioConfig
-from lfiw_ope.ratio_fit import fit_ratio
+from lfiw_ope.ratio import RatioConfig, TransitionRatio
+from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
@@ -56,6 +60,8 @@ __all__ = [
     "LFIW",
     "ActionSpec",
     "Agreement",
+    "ClassifierConfig",
+    "ClassifierReport",
     "ConfigError",
     "DataError",
     "DataWarning",
@@ -82,17 +88,21 @@ __all__ = [
     "ObservationNormaliser",
     "PolicyError",
     "RatioConfig",
+    "ReliabilityCurve",
     "Rollout",
     "TabularPolicy",
     "Trajectories",
+    "TransitionRatio",
     "UniformPolicy",
     "UntrustedFileError",
     "Weighting",
     "__version__",
     "collect",
     "compare_rules",
+    "expected_calibration_error",
+    "fit_density_ratio",
     "fit_dynamics",
-    "fit_ratio",
+    "fit_transition_ratio",
     "from_arrays",
     "from_function",
     "from_module",

@@ -5,6 +5,8 @@ import operator
 from collections.abc import Sequence
 from typing import SupportsIndex
 
+import torch
+
 from lfiw_ope.errors import ConfigError
 
 
@@ -59,3 +61,18 @@ def widths(name: str, value: Sequence[int]) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a tuple of widths, such as (64, 64).")
     for width in value:
         whole(f"a width of {name}", width, least=1)
+
+
+def device_there(device: str) -> None:
+    """The name of a device that tensors can be put on.
+
+    Raises:
+        ConfigError: if it is not one; it says why.
+    """
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"The device {device!r} cannot be used; expected cpu, cuda or cuda:1.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device {device!r} cannot be used: {reason}") from error

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.censored import members_log_density
-from lfiw_ope.checks import choice, real, whole, widths
+from lfiw_ope.checks import choice, device_there, real, whole, widths
 from lfiw_ope.drawing import Draws
-from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import Deal
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
@@ -56,17 +55,7 @@ class DynamicsConfig:
         choice("activation", self.activation, tuple(ACTIVATIONS))
         choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
         real("bound_margin", self.bound_margin, least=0.0)
-        _check_device(self.device)
-
-
-def _check_device(device: str) -> None:
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise ConfigError(f"The device {device!r} cannot be used; expected cpu, cuda or cuda:1.")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device {device!r} cannot be used: {reason}") from error
+        device_there(self.device)
 
 
 class Outputs(NamedTuple):

@@ -13,7 +13,7 @@ from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.stacking import check_policy, group_policies, probe
-from lfiw_ope.ratio import DensityRatio
+from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.types import Policy, Progress, silent
@@ -47,7 +47,7 @@ class FittedModel:
 
     estimand: Estimand
     dynamics: EnsembleDynamics
-    ratio: DensityRatio | None
+    ratio: TransitionRatio | None
     initial_states: Tensor
     action_size: int
     action_kind: Literal["continuous", "discrete"]

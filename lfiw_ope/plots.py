@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.results import Estimate
 
 TRUTH, PLAIN, WEIGHTED = "#222222", "#d1733c", "#2f6f9f"
@@ -137,4 +138,40 @@ def plot_weights(ax: Any, estimate: Estimate) -> Any:
     ax.axhline(0.0, color="#888888", lw=1, ls="--")
     ax.set_xlabel("simulated return")
     ax.set_ylabel(f"log(weight × n), {estimate.estimator}")
+    return ax
+
+
+def plot_reliability(
+    ax: Any, curve: ReliabilityCurve, label: str | None = None, color: str = WEIGHTED
+) -> Any:
+    """Predicted probability against the observed share, one dot a bin, its area by its samples.
+
+    On the diagonal probabilities mean what they say; a curve that is flatter than it is
+    over-confident, a steeper one under-confident. Bars are two standard errors long either way: a
+    dot whose bar meets the diagonal is off by what chance does. The axes show the range that is
+    met, and 1/2: of a good model that is a small part of [0, 1].
+
+    Args:
+        ax: matplotlib axes.
+        curve: of a `ClassifierReport`, or `ReliabilityCurve.of`. Several can share the axes.
+        label: of the curve in the legend, before its expected calibration error.
+        color: of the curve.
+    """
+    if not ax.lines:
+        ax.axline((0.5, 0.5), slope=1.0, color=TRUTH, lw=1, ls="--", label="calibrated")
+    predicted, count = np.array(curve.predicted), np.array(curve.count)
+    noise = 2 * np.sqrt(predicted * (1 - predicted) / count)
+    ax.errorbar(predicted, curve.observed, noise, color=color, lw=1, elinewidth=0.6)
+    error = f"calibration error {expected_calibration_error(curve):.3f}"
+    text = error if label is None else f"{label}: {error}"
+    area = 40 * count / count.mean()
+    ax.scatter(predicted, curve.observed, s=area, color=color, label=text, zorder=3)
+    ax.autoscale()
+    limits = np.clip([*ax.get_xlim(), *ax.get_ylim()], 0.0, 1.0)
+    ax.set_xlim(limits.min(), limits.max())
+    ax.set_ylim(limits.min(), limits.max())
+    ax.set_aspect("equal")
+    ax.set_xlabel("predicted probability")
+    ax.set_ylabel("observed share")
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
     return ax

@@ -1,85 +1,75 @@
-"""Fitting the density ratio: classifiers, their calibration and their report."""
+"""Fitting the density ratio of transitions: logged ones against fresh simulated ones."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lfiw_ope.classifier_fit import Pair, TwoSampleObjective, fit_classifiers
 from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.nn.fit import autocast, fit
-from lfiw_ope.ratio import ClassifierReport, DensityRatio, RatioConfig
+from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, silent
 
 MOST_HELD_OUT = 1 << 16
 """Held-out transitions that calibration and the report rest on: more would not change them."""
 
-LOG_TEMPERATURE_BOUNDS = (-0.7, 5.0)
-"""Early-stopped classifiers are hardly under-confident: logits are at most doubled, so that a
-handful of held-out rows, which chance may separate, cannot sharpen noise into weights."""
 
-
-class _RealOrSimulated:
-    """Binary cross-entropy of logged against freshly simulated transitions at the same (s, a)."""
+class _RealOrSimulated(TwoSampleObjective):
+    """Logged against freshly simulated transitions at the same (s, a)."""
 
     def __init__(
         self,
-        ratio: DensityRatio,
+        ratio: TransitionRatio,
         log: DeviceLog,
         train: Tensor,
         held_out: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.ratio, self.log, self.train, self.held_out = ratio, log, train, held_out
-        self.rows = len(train)
-        # Held-out negatives are drawn once: looks at the loss then differ by training alone.
+        self.ratio, self.log, self.train = ratio, log, train
+        self.classifiers, self.rows = ratio.classifiers, len(train)
         pairs = [self._features(rows, generator) for rows in log.chunks(held_out)]
-        self.real_features, self.simulated_features = (
-            torch.cat(features) for features in zip(*pairs, strict=True)
-        )
+        real, simulated = (torch.cat(features) for features in zip(*pairs, strict=True))
+        self.held_out = real, simulated
+        middle = _episode_boundary(log, held_out)
+        self.halves = middle, middle
 
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        # Held-out negatives come from the model: another model is another training.
-        own = (self.train, self.real_features, self.simulated_features)
-        return repr(self.ratio.config), (*self.log, *own)
+    def sources(self) -> Sequence[Tensor]:
+        # The model is in the held-out negatives: another model is another training.
+        return (*self.log, self.train)
 
-    def _features(
-        self, rows: TransitionTensors, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
+        logged = self.log.at(self.train.index_select(0, rows.flatten()))
+        real, simulated = self._features(logged, generator)
+        return real.view(*rows.shape, -1), simulated.view(*rows.shape, -1)
+
+    def _features(self, rows: TransitionTensors, generator: torch.Generator) -> Pair:
         """Of logged transitions `[B, F]`, and of as many simulated at the same (s, a)."""
         ratio = self.ratio
         simulated = ratio.dynamics.sample(rows.state, rows.action, generator)
         given = ratio.given(rows.state, rows.action)
         return ratio.features(given, rows), ratio.features(given, simulated)
 
-    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        logged = self.log.at(self.train.index_select(0, rows.flatten()))
-        pair = (some.view(*rows.shape, -1) for some in self._features(logged, generator))
-        logits = self.ratio.member_logits(torch.cat(tuple(pair), 1))
-        real_logits, simulated_logits = logits.chunk(2, 1)
-        return log_loss(real_logits, simulated_logits)
 
-    def held_out_logits(self) -> tuple[Tensor, Tensor]:
-        """`[C, R]` of logged and of simulated held-out transitions."""
-        member_logits = self.ratio.member_logits
-        return member_logits(self.real_features), member_logits(self.simulated_features)
+def _episode_boundary(log: DeviceLog, rows: Tensor) -> int:
+    """Of rows in the order of their episodes, the boundary of two episodes nearest to the middle.
 
-    def held_out_loss(self) -> Tensor:
-        return log_loss(*self.held_out_logits())
-
-
-def log_loss(real: Tensor, simulated: Tensor) -> Tensor:
-    """Balanced binary cross-entropy of logits `[..., R] -> [...]`, in nats."""
-    softplus = nn.functional.softplus
-    return 0.5 * (softplus(-real).mean(-1) + softplus(simulated).mean(-1))
+    One episode alone is cut in its middle.
+    """
+    order = log.first.argsort()
+    episode = order[torch.searchsorted(log.first[order], rows, right=True) - 1]
+    boundaries = 1 + (episode[1:] != episode[:-1]).nonzero()[:, 0].cpu()
+    middle = len(rows) // 2
+    if not len(boundaries):
+        return middle
+    return int(boundaries[(boundaries - middle).abs().argmin()])
 
 
-def fit_ratio(
+def fit_transition_ratio(
     data: Trajectories,
     dynamics: EnsembleDynamics,
     config: RatioConfig,
@@ -89,7 +79,7 @@ def fit_ratio(
     held_out: Sequence[int],
     progress: Progress = silent,
     checkpoint: Path | None = None,
-) -> DensityRatio:
+) -> TransitionRatio:
     """Fit the ratio of the process behind `data` to `dynamics`.
 
     Args:
@@ -99,17 +89,19 @@ def fit_ratio(
         config: the classifiers.
         seed: of weights, batches and negatives.
         train: episodes to learn from.
-        held_out: further episodes, for early stopping, calibration and the report.
+        held_out: further episodes, for early stopping, calibration and the report; two or more, so
+            that one half can judge the calibration of the other (one is cut in its middle).
         progress: told how far training is.
-        checkpoint: see `lfiw_ope.nn.fit.fit`.
+        checkpoint: see `lfiw_ope.nn.fit.fit`. It serves every average and every calibration.
 
     Raises:
         DivergedError: if a member's loss stops being finite.
+        MissingDependencyError: if the calibration needs a package that is not installed.
     """
     device = dynamics.low.device
     log = DeviceLog.of(data, device)
     rows = log.rows_of(train)
-    ratio = DensityRatio(
+    ratio = TransitionRatio(
         config,
         dynamics,
         Standardiser.of_chunks(
@@ -129,45 +121,14 @@ def fit_ratio(
         thin(log.rows_of(held_out), MOST_HELD_OUT, drawing),
         drawing,
     )
-    ratio.fit_report = fit(
-        ratio.network,
+    fit_classifiers(
         objective,
-        config.fit,
         torch_generator(seed, "ratio", "batches", device=device),
-        stage="classifier",
         progress=progress,
         checkpoint=checkpoint,
     )
-    _calibrate(ratio, objective)
     return ratio.requires_grad_(False)
 
 
 def _outcome(rows: TransitionTensors, config: RatioConfig) -> Tensor:
     return rows.next_state if config.features == "raw" else rows.next_state - rows.state
-
-
-@torch.no_grad()
-def _calibrate(ratio: DensityRatio, objective: _RealOrSimulated) -> None:
-    """Fit the temperature to the averaged classifier's held-out log-loss, and report."""
-    from scipy.optimize import minimize_scalar  # a third of the time that torch takes to import
-
-    with autocast(ratio.temperature.device, ratio.config.fit.precision):
-        real, simulated = objective.held_out_logits()
-
-    def loss(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        return float(
-            log_loss(ratio.combine(real, temperature), ratio.combine(simulated, temperature))
-        )
-
-    best = minimize_scalar(loss, bounds=LOG_TEMPERATURE_BOUNDS, method="bounded")
-    temperature = math.exp(best.x)
-    ratio.temperature.fill_(temperature)
-    right = (ratio.combine(real, temperature) > 0).double().mean()
-    right += (ratio.combine(simulated, temperature) <= 0).double().mean()
-    ratio.report = ClassifierReport(
-        log_loss=float(best.fun),
-        uncalibrated_log_loss=loss(0.0),
-        accuracy=float(right) / 2,
-        temperature=temperature,
-    )

@@ -11,7 +11,7 @@ from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.ratio import RatioConfig
-from lfiw_ope.ratio_fit import fit_ratio
+from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weights import Weighting
 
@@ -71,7 +71,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         split = EpisodeSplit.draw(data.num_episodes, seed, config.ratio_share)
         model = self._fit_plain_model(data, split, seed, progress, checkpoints)
         started = time.perf_counter()
-        ratio = fit_ratio(
+        ratio = fit_transition_ratio(
             data,
             model.dynamics,
             config.ratio,

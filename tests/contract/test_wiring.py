@@ -47,7 +47,7 @@ def test_every_episode_has_one_part(episodes, share):
 def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
     _, data = bed
     seen = {}
-    for module, name in ((base, "fit_dynamics"), (lfiw, "fit_ratio")):
+    for module, name in ((base, "fit_dynamics"), (lfiw, "fit_transition_ratio")):
         real = getattr(module, name)
 
         def spy(*args, real=real, name=name, **kwargs):
@@ -56,7 +56,7 @@ def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
 
         monkeypatch.setattr(module, name, spy)
     ope.LFIW(ope.Estimand(6), CONFIG).fit(data, seed=0)
-    parts = [*seen["fit_dynamics"], *seen["fit_ratio"]]
+    parts = [*seen["fit_dynamics"], *seen["fit_transition_ratio"]]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 100
 
 
@@ -95,12 +95,14 @@ def test_log_ratios_are_divided_by_the_temperature(bed, fit):
     state, action = torch.tensor(rows.state[:50]), torch.tensor(rows.action[:50])
     step = fit.dynamics.sample(state, action, torch.Generator().manual_seed(0))
     ratio = fit.ratio
-    before, kept = ratio.log_ratio(state, action, step), ratio.temperature.clone()
+    slope = ratio.classifiers.calibration.slope
+    before, kept = ratio.log_ratio(state, action, step), slope.clone()
+    assert ratio.report.temperature == pytest.approx(1 / float(kept))
     try:
-        ratio.temperature.mul_(3)
+        slope.div_(3)
         torch.testing.assert_close(ratio.log_ratio(state, action, step), before / 3)
     finally:
-        ratio.temperature.copy_(kept)
+        slope.copy_(kept)
 
 
 def test_draws_do_not_depend_on_a_caller_s_autocast(fit):

@@ -10,7 +10,7 @@ from testbeds import ExactRatio, linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.ratio_fit import log_loss
+from lfiw_ope.reliability import log_loss
 
 FIT = ope.FitConfig(updates=1500, evaluate_every=100, batch_size=256)
 CONFIG = ope.RatioConfig(members=4, hidden=(64, 64), fit=FIT)
@@ -24,7 +24,7 @@ def bed():
 
 
 class Placed:
-    """A test-bed's model where `fit_ratio` wants an ensemble: it samples, and lives somewhere."""
+    """A test-bed's model where an ensemble is wanted: it samples, and lives somewhere."""
 
     def __init__(self, model):
         self.sample = model.sample
@@ -34,7 +34,7 @@ class Placed:
 def fit(bed, config=CONFIG, seed=0, episodes=2000):
     held_out = episodes // 3
     _, model, _, data = bed
-    return ope.fit_ratio(
+    return ope.fit_transition_ratio(
         data,
         Placed(model),
         config,
@@ -105,9 +105,9 @@ def test_averages_of_logits_and_of_ratios_differ(bed):
         for how in ("logits", "ratios")
     )
     logits = torch.randn((4, 100), generator=torch.Generator().manual_seed(0))
-    mean_logit, mean_ratio = by_logit.combine(logits, 2.0), by_ratio.combine(logits, 2.0)
-    torch.testing.assert_close(mean_logit, (logits / 2).mean(0))
-    torch.testing.assert_close(mean_ratio, (logits / 2).exp().mean(0).log())
+    mean_logit, mean_ratio = (r.classifiers.average(logits)[0] for r in (by_logit, by_ratio))
+    torch.testing.assert_close(mean_logit, logits.mean(0))
+    torch.testing.assert_close(mean_ratio, logits.exp().mean(0).log())
     assert (mean_ratio > mean_logit).all()  # Jensen
     first, second = compare(bed, by_logit)[1], compare(bed, by_ratio)[1]
     assert np.abs(first - second).mean() > 1e-3

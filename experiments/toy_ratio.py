@@ -51,15 +51,22 @@ SAMPLES = 10_000  # for each number of candidates and each seed
 DIMENSIONS = (1, 4, 16)
 
 LEARNED = ope.ClassifierConfig(
-    members=3, hidden=(64, 64), fit=ope.FitConfig(updates=1500, evaluate_every=100)
+    members=3,
+    hidden=(64, 64),
+    fit=ope.FitConfig(updates=2000, learning_rate=3e-3, evaluate_every=100),
 )
 FEW = 100
 TOO_LONG = ope.ClassifierConfig(
     members=3,
-    hidden=(64, 64),
+    hidden=(128, 128),
     activation="relu",
     fit=ope.FitConfig(
-        updates=1500, batch_size=50, learning_rate=5e-3, evaluate_every=1500, patience=None
+        updates=2000,
+        batch_size=32,
+        learning_rate=5e-3,
+        schedule="constant",
+        evaluate_every=2000,
+        patience=None,
     ),
 )
 """Looks at the held-out loss at the last update alone: nothing stops it."""

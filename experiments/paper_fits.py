@@ -1,6 +1,6 @@
 """The logs and the fits that `paper_table.py` evaluates, kept in a folder so that runs go on.
 
-    OMP_NUM_THREADS=1 python experiments/paper_fits.py --noise residual --cache /tmp/paper
+    OMP_NUM_THREADS=1 python experiments/paper_fits.py --cache /tmp/paper swimmer half_cheetah
 
 A log is 500 or 2000 episodes of a task's behaviour policy; the smaller is the beginning of the
 larger. Everything of a cell follows from its seed. Training length is the same for all and the
@@ -23,9 +23,11 @@ RATIO_SHARE = 0.3  # of the episodes, kept from the dynamics for the classifiers
 UPDATES = 4000
 
 
-def cells():
+def cells(tasks=()):
     """(seed, episodes, task), seed by seed, so that a stopped run has every task."""
-    return itertools.product(SEEDS, EPISODES, TASKS)
+    for name in tasks:
+        get_task(name)  # says what there is, if this is none
+    return list(itertools.product(SEEDS, EPISODES, tasks or TASKS))
 
 
 def dynamics_config(noise):
@@ -86,22 +88,31 @@ def fit_dynamics(name, seed, episodes, noise, cache):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--noise", choices=("residual", "gaussian"), required=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", help="of these alone")
+    parser.add_argument("--noise", choices=("residual", "gaussian"), help="of this kind alone")
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    order = sorted(cells(), key=lambda cell: cell[0])
-    if options.noise == "gaussian":  # two processes side by side do not play the same log at once
-        order = [cell for _, own in itertools.groupby(order, lambda c: c[0]) for cell in [*own][::-1]]
-    for seed, episodes, name in order:
-        report = fit_dynamics(name, seed, episodes, options.noise, options.cache).report
-        losses = ", ".join(f"{loss:.4g}" for loss in report.held_out_loss)
-        print(
-            f"{name} seed {seed} {episodes} episodes {options.noise}: held-out {losses} "
-            f"at {report.best_update} of {report.updates}, {report.seconds:.0f} s",
-            flush=True,
-        )
+    for noise in (options.noise,) if options.noise else ("residual", "gaussian"):
+        for seed, episodes, name in cells(options.tasks):
+            tell(
+                fit_dynamics(name, seed, episodes, noise, options.cache),
+                noise,
+                name,
+                seed,
+                episodes,
+            )
+
+
+def tell(dynamics, noise, name, seed, episodes):
+    report = dynamics.report
+    losses = ", ".join(f"{loss:.4g}" for loss in report.held_out_loss)
+    print(
+        f"{name} seed {seed} {episodes} episodes {noise}: held-out {losses} "
+        f"at {report.best_update} of {report.updates}, {report.seconds:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
+from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -51,10 +52,11 @@ from lfiw_ope.policies.vec_normalize import load_vec_normalize
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
+from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 __all__ = [
     "LFIW",
@@ -73,6 +75,7 @@ __all__ = [
     "Estimand",
     "Estimate",
     "Expectation",
+    "Fallback",
     "FitConfig",
     "FittedModel",
     "InducedDynamics",
@@ -89,6 +92,7 @@ __all__ = [
     "PolicyError",
     "RatioConfig",
     "ReliabilityCurve",
+    "Resampling",
     "Rollout",
     "TabularPolicy",
     "Trajectories",

@@ -131,7 +131,7 @@ class ClassifierEnsemble(nn.Module):
     def log_ratio(self, features: Tensor) -> Tensor:
         """`[..., F] -> [...]`; `[C, ...]` where nothing is averaged."""
         with autocast(features.device, self.config.fit.precision):
-            logits = self.member_logits(features.flatten(0, -2))
+            logits = self.member_logits(features.reshape(-1, features.shape[-1]))
         calibrated: Tensor = self.calibration(self.average(logits))
         groups = self.config.members if self.config.average == "estimates" else 1
         shaped = calibrated.view(groups, *features.shape[:-1])

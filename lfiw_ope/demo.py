@@ -15,7 +15,7 @@ from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, s
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.results import Estimate, provenance, write_text
 from lfiw_ope.types import Progress, silent
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 ENVIRONMENTS = 50
 """Played side by side when collecting: enough to make the policy's batches worth while."""

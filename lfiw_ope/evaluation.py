@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lfiw_ope.appraisal import fall_back
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import SimulationConfig
@@ -22,7 +24,7 @@ from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.results import Estimate, provenance, write_text
 from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 ESTIMATORS = ("lfiw", "model")
 
@@ -121,13 +123,17 @@ def evaluate(
     probe(policy, torch.from_numpy(data.initial_states[:2]))
     known: dict[str, Any] = {"reward": reward, "termination": termination}
     weightings = [Weighting(form="uniform")]
+    fallback: Fallback | None = None
     if isinstance(config, LFIWConfig):
         fitted = LFIW(estimand, config, **known).fit(data, seed, progress=progress)
         weightings.insert(0, config.weighting)
+        fallback = config.fallback
     else:
         plain = ModelBasedConfig(dynamics=config.dynamics, rollouts=config.rollouts)
         fitted = ModelBased(estimand, plain, **known).fit(data, seed, progress=progress)
     estimates = fitted.estimate_forms([policy], weightings, progress=progress)[0]
+    if fallback is not None:
+        estimates[0] = fall_back(estimates[0], estimates[-1], fallback)
     return Evaluation(
         estimates=tuple(estimates),
         behaviour=BehaviourReturn.of(data, estimand),

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.errors import ConfigError, DivergedError
-from lfiw_ope.weights import LEAST_ESS_FOR_A_STANDARD_ERROR, require_finite
+from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
+from lfiw_ope.weights import require_finite
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lfiw_ope.checks import whole
 from lfiw_ope.drawing import Draws, draws
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.expectation import Expectation, ExpectationStream
+from lfiw_ope.resampling import choose
 from lfiw_ope.types import DensityDynamics, Dynamics, LogRatio, Transition
 from lfiw_ope.weights import require_finite
 
@@ -235,17 +236,12 @@ class InducedDynamics:
         return log_ratio
 
 
-def _choose(log_weight: Tensor, generator: torch.Generator) -> Tensor:
-    """One index along the first axis, `[k, ..., n] -> [..., n]`, in proportion to the weights.
-
-    An exponential race: the least of E_i / w_i, with E_i ~ Exp(1), is that of i with probability
-    w_i / Σ_j w_j. It is run in log space, where no ratio is too large. Random numbers are drawn for
-    the n axis and shared along the axes between.
-    """
-    between = [1] * (log_weight.dim() - 2)
-    shape = (log_weight.shape[0], *between, log_weight.shape[-1])
-    race = torch.empty(shape, dtype=torch.float64, device=log_weight.device)
-    return (log_weight.double() - race.exponential_(generator=generator).log()).argmax(0)
+def _choose(log_ratio: Tensor, generator: torch.Generator) -> Tensor:
+    """SIR's choice `[..., n]` among candidates `[k, ..., n]`; leading axes share the draw."""
+    uniform = torch.rand(
+        log_ratio.shape[-1], dtype=torch.float64, generator=generator, device=log_ratio.device
+    )
+    return choose(log_ratio, uniform)[0]
 
 
 def _check_shape(log_ratio: Tensor, shape: torch.Size) -> None:

@@ -18,7 +18,7 @@ MOST_BINS = 15
 """As Guo et al. (2017) have."""
 
 LEAST_IN_A_BIN = 50
-"""Samples on average: the observed share of fewer is off by more than 0.07 by chance."""
+"""Samples on average: the observed share of fewer has a standard error above 0.07."""
 
 
 def log_loss(numerator: Tensor, denominator: Tensor) -> Tensor:

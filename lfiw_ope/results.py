@@ -31,7 +31,15 @@ class Estimate:
         rollouts: n.
         ess: effective sample size of the weights, 1 to n; where weights differ by step, the
             smallest.
+        raw_ess: the same before tempering and smoothing, which hide how far apart weights were.
         bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
+        fell_back: whether the value is the plain model's, because weights mean nothing here; the
+            warnings say why, and raw_ess is that of the weights that were not used.
+        first: H, where weights are products of the first H ratios; None for all steps.
+        exponent: α that tempering came to, the smallest over steps; None without tempering.
+        pareto_k: k̂ of the weights' tail, the largest over steps; None where not smoothed.
+        clipped_share: of the ratios, those put on a bound; None where not clipped.
+        resampled: resamplings in sequential Monte Carlo, of all populations; None without it.
         classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
         classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
         classifier_temperature: what logits were divided by, to calibrate them; above 1 the
@@ -51,7 +59,14 @@ class Estimate:
     seed: int
     rollouts: int
     ess: float
+    raw_ess: float
     bounded_share: float
+    fell_back: bool = False
+    first: int | None = None
+    exponent: float | None = None
+    pareto_k: float | None = None
+    clipped_share: float | None = None
+    resampled: int | None = None
     classifier_log_loss: float | None = None
     classifier_accuracy: float | None = None
     classifier_temperature: float | None = None
@@ -66,14 +81,19 @@ class Estimate:
         noise = "unknown"
         if self.mc_standard_error is not None:
             noise = f"± {self.mc_standard_error:.{digits}f}"
+        whose = ""
+        if self.fell_back:
+            whose = f" (the plain model's: weights rested on {self.raw_ess:.1f} rollouts)"
         parts = [
-            f"{self.estimator} {self.value:.{digits}f}",
+            f"{self.estimator}{whose} {self.value:.{digits}f}",
             f"simulation noise {noise}",
             f"ESS {self.ess:.0f}/{self.rollouts}"
             if self.ess >= 10
             else f"ESS {self.ess:.1f}/{self.rollouts}",
             f"T = {self.estimand.horizon}, γ = {self.estimand.discount:g}",
         ]
+        if self.pareto_k is not None:
+            parts.insert(3, f"k̂ {self.pareto_k:.2f}")
         if self.classifier_accuracy is not None:
             parts.append(f"classifier {self.classifier_accuracy:.0%} accurate")
         if self.bounded_share > 0:

@@ -1,15 +1,17 @@
 """Simulation of policies in a dynamics model: one batched loop over time."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from lfiw_ope import drawing
 from lfiw_ope.checks import whole
+from lfiw_ope.drawing import Draws
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.resampling import NO_RESAMPLING, Resampling, RunningWeights, choose
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, silent
+from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, Transition, silent
 from lfiw_ope.weights import conditional_normalise
 
 
@@ -20,10 +22,17 @@ class Rollout:
     Attributes:
         rewards: `[P, n, T]`, undiscounted; 0 after the end. The terminal reward is in.
         alive: `[P, n, T]` bool, the rollout had not ended before step t.
-        log_ratio: `[P, n, T]`, 0 after the end; None where no ratio was asked for.
+        log_ratio: `[P, n, T]`, 0 after the end; None where no ratio was asked for. `[C, P, n, T]`
+            where the ratio gives each classifier's own. With SIR the log of the candidates' mean
+            ratio: zeros in its place drop it.
         conditional_log_ratio: the same, conditionally normalised with K draws; None for K = 1.
         bounded_share: `[P]`, of the alive steps, those whose drawn state was put back on the
             model's bounds.
+        log_weight: `[P, n, T]` float64, with SMC alone: what meets the reward of step t, with the
+            mean weights of every earlier resampling in it. Not normalised: E[W f] = E_p[f].
+        ancestors: `[P, n, T]` int64, with SMC alone: the slot at step t that each slot of step
+            t + 1 continues, itself where nothing was resampled. The axis n of every other field
+            is then of slots and not of rollouts; `lfiw_ope.populations.trace` follows a rollout.
     """
 
     rewards: Tensor
@@ -31,6 +40,8 @@ class Rollout:
     log_ratio: Tensor | None
     conditional_log_ratio: Tensor | None
     bounded_share: Tensor
+    log_weight: Tensor | None = None
+    ancestors: Tensor | None = None
 
     def discounted(self, discount: float) -> Tensor:
         """`[P, n, T]`, γ^t r_t"""
@@ -52,14 +63,16 @@ def simulate(
     policies: int = 1,
     ratio: LogRatio | None = None,
     draws: int = 1,
+    resampling: Resampling = NO_RESAMPLING,
     progress: Progress = silent,
 ) -> Rollout:
     """Roll `policy` out in `dynamics`, from initial states resampled with replacement.
 
-    Starts, actions, transitions and normalising draws each have a random stream of their own,
-    keyed by the seed and shared along the policy axis (common random numbers): a policy gives the
-    same rollouts alone or among others, with or without a ratio, and differences between policies
-    are less noisy than the values. The loop copies nothing between host and device.
+    Starts, actions, transitions, further draws, the choice of candidates and resampling each have
+    a random stream of their own, keyed by the seed and shared along the policy axis (common random
+    numbers): a policy gives the same rollouts alone or among others, and, where nothing is
+    resampled, with or without a ratio; differences between policies are less noisy than the
+    values. The loop copies nothing between host and device.
 
     Args:
         policy: acts on `[P, n, S]`.
@@ -72,48 +85,122 @@ def simulate(
         ratio: where given, evaluated at every step.
         draws: K; with 2 or more, ratios are also conditionally normalised, by the rollout's own
             draw and K − 1 further ones at the same (s, a).
+        resampling: among candidates of a step, of which the rollout's own draw is the first, and
+            across rollouts.
         progress: told how far the simulation is.
 
     Raises:
-        ConfigError: if n, T or K is below 1.
+        ConfigError: if n, T or K is below 1, or resampling does not go with the other settings.
     """
     for name, count in (("rollouts", rollouts), ("horizon", horizon), ("draws", draws)):
         whole(name, count, least=1)
+    resampling.check(rollouts=rollouts, draws=draws, weighted=ratio is not None)
     device = initial_states.device
-    starts, acting, moving, normalising = (
+    starts, acting, moving, further, choosing, surviving = (
         torch_generator(seed, "rollout", name, device=device)
-        for name in ("starts", "actions", "transitions", "draws")
+        for name in ("starts", "actions", "transitions", "draws", "candidates", "resampling")
     )
     chosen = torch.randint(len(initial_states), (rollouts,), generator=starts, device=device)
     state = initial_states[chosen].expand(policies, -1, -1)
-    alive_now = torch.ones((policies, rollouts), dtype=torch.bool, device=device)
+    alive = torch.ones((policies, rollouts), dtype=torch.bool, device=device)
     # Time leads in memory, so that each step writes one contiguous block.
     shape = (horizon, policies, rollouts)
-    zeros = partial(torch.zeros, shape, device=device, dtype=torch.float32)
-    rewards = zeros()
-    alive = torch.zeros(shape, dtype=torch.bool, device=device)
-    log_ratio = None if ratio is None else zeros()
-    normalised = None if ratio is None or draws == 1 else zeros()
-    bounded = torch.zeros(policies, dtype=torch.int64, device=device)
+    record = _Record(shape, device)
+    weights = None if resampling.below is None else RunningWeights(resampling, shape, surviving)
     for t in range(horizon):
         action = policy.act(state, acting)
-        step = dynamics.sample(state, action, moving)
-        alive[t] = alive_now
-        rewards[t] = torch.where(alive_now, step.reward, 0.0)
-        bounded += (step.bounded & alive_now).sum(-1)
-        if ratio is not None and log_ratio is not None:
-            drawn = drawing.draws(dynamics, state, action, draws, normalising, own=step)
+        step: Transition = dynamics.sample(state, action, moving)
+        if ratio is not None:
+            count = max(draws, resampling.candidates)
+            drawn = drawing.draws(dynamics, state, action, count, further, own=step)
             ratios = ratio.log_ratio(state, action, drawn)
-            log_ratio[t] = torch.where(alive_now, ratios[0], 0.0)
-            if normalised is not None:
-                normalised[t] = torch.where(alive_now, conditional_normalise(ratios), 0.0)
-        alive_now = alive_now & ~step.terminated
+            if not resampling.none:
+                _require_one_ratio(ratios)
+            if resampling.candidates > 1:
+                step, ratios = _one_of(drawn, ratios, choosing)
+            record.add_ratios(t, alive, ratios)
+        record.add_step(t, alive, step)
+        alive = alive & ~step.terminated
         state = step.next_state
+        if weights is not None:
+            weights.add(t, record.increment(t, conditional=resampling.conditional))
+            if t + 1 < horizon:  # after the last step it would add noise and nothing else
+                ancestors = weights.resample(t)
+                state = state.take_along_dim(ancestors[..., None], 1)
+                alive = alive.take_along_dim(ancestors, 1)
         progress("rollout", t + 1, horizon)
-    return Rollout(
-        rewards.permute(1, 2, 0),
-        alive.permute(1, 2, 0),
-        None if log_ratio is None else log_ratio.permute(1, 2, 0),
-        None if normalised is None else normalised.permute(1, 2, 0),
-        bounded / alive.sum((0, 2)),
+    return record.rollout(weights)
+
+
+def _one_of(
+    drawn: Draws, log_ratio: Tensor, generator: torch.Generator
+) -> tuple[Transition, Tensor]:
+    """SIR's choice among candidates `[K, P, n]`, and their mean log-ratio as one draw's."""
+    # Drawn for the n axis; policies share it.
+    uniform = torch.rand(
+        log_ratio.shape[-1], dtype=torch.float64, generator=generator, device=log_ratio.device
     )
+    index, mean = choose(log_ratio, uniform)
+    taken = {
+        name: values.take_along_dim(index.view(1, *index.shape, *(1,) * (values.ndim - 3)), 0)[0]
+        for name, values in drawn._asdict().items()
+    }
+    return Draws(**taken), mean[None]
+
+
+def _require_one_ratio(log_ratio: Tensor) -> None:
+    """That ratios are `[K, P, n]`, with no C axis."""
+    if log_ratio.ndim > 3:
+        raise ConfigError(
+            f"The ratio gives {log_ratio.shape[1]} estimates of each log-ratio, and resampling "
+            "goes by one; average the classifiers' logits or ratios."
+        )
+
+
+class _Record:
+    """What a simulation writes down, time first."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+        """Of shape (T, P, n)."""
+        self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
+        self.alive = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.bounded = torch.zeros(shape[1], dtype=torch.int64, device=device)
+        self.log_ratio: Tensor | None = None
+        self.conditional: Tensor | None = None
+
+    def add_step(self, t: int, alive: Tensor, step: Transition) -> None:
+        self.alive[t] = alive
+        self.rewards[t] = torch.where(alive, step.reward, 0.0)
+        self.bounded += (step.bounded & alive).sum(-1)
+
+    def add_ratios(self, t: int, alive: Tensor, ratios: Tensor) -> None:
+        """Of K draws, `[K, P, n]` or `[K, C, P, n]`, the own one first."""
+        if self.log_ratio is None:  # whether there is a C axis, the first ratios tell
+            shape = (len(self.rewards), *ratios.shape[1:])
+            self.log_ratio = self.rewards.new_zeros(shape)
+            self.conditional = self.rewards.new_zeros(shape) if len(ratios) > 1 else None
+        self.log_ratio[t] = torch.where(alive, ratios[0], 0.0)
+        if self.conditional is not None:
+            self.conditional[t] = torch.where(alive, conditional_normalise(ratios), 0.0)
+
+    def increment(self, t: int, *, conditional: bool) -> Tensor:
+        """The log-ratios of step t, `[P, n]`."""
+        of = self.conditional if conditional else self.log_ratio
+        assert of is not None
+        return of[t]
+
+    def rollout(self, weights: RunningWeights | None) -> Rollout:
+        alive = self.alive.movedim(0, -1)
+        return Rollout(
+            self.rewards.movedim(0, -1),
+            alive,
+            _time_last(self.log_ratio),
+            _time_last(self.conditional),
+            self.bounded / alive.sum((1, 2)),
+            None if weights is None else _time_last(weights.log_weight),
+            None if weights is None else _time_last(weights.ancestors),
+        )
+
+
+def _time_last(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.movedim(0, -1)

@@ -3,54 +3,18 @@
 The log-ratio of step t of rollout i is ℓ_it = log p(s', r | s, a) / p_θ(s', r | s, a). Time is the
 last axis, rollouts the one before it. After a rollout has ended its log-ratios are 0, so its weight
 stays frozen and it stays in every later normalisation. Grover et al. (2019) give the trajectory,
-first-H and stepwise forms; Robert and Casella (2004), section 3.3, self-normalisation.
+first-H and stepwise forms, flattening and clipping; Robert and Casella (2004), section 3.3,
+self-normalisation. The functions combine: what one gives, the next takes.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lfiw_ope.checks import choice, whole
-from lfiw_ope.errors import DivergedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weighting:
-    """Which weights an estimate uses.
-
-    Attributes:
-        form: "uniform" is the plain model; "trajectory" weighs a rollout's return by the product
-            of its ratios; "stepwise" weighs the reward at t by the product up to and including t.
-        first: H, ratios of the first H steps only; None is all of them. With exact ratios the
-            target is then "true dynamics for H steps, the model afterwards", not the true value.
-        conditional: divide each ratio by its mean over K draws of the model at the same (s, a).
-        self_normalised: divide by the sum of the weights and not by their number.
-    """
-
-    form: Literal["uniform", "trajectory", "stepwise"] = "trajectory"
-    first: int | None = None
-    conditional: bool = False
-    self_normalised: bool = True
-
-    def __post_init__(self) -> None:
-        choice("form", self.form, ("uniform", "trajectory", "stepwise"))
-        if self.first is not None:
-            whole("first", self.first, least=0)
-
-    @property
-    def label(self) -> str:
-        """A short name for tables, such as "c-LFIW first 80"."""
-        if self.form == "uniform":
-            return "model"
-        parts = ["c-" * self.conditional + ("LFIW" if self.form == "trajectory" else "stepwise")]
-        if self.first is not None:
-            parts.append(f"first {self.first}")
-        if not self.self_normalised:
-            parts.append("unnormalised")
-        return " ".join(parts)
+from lfiw_ope.checks import real
+from lfiw_ope.errors import ConfigError, DivergedError
 
 
 def require_finite(log_weight: Tensor, what: str) -> Tensor:
@@ -106,73 +70,108 @@ def conditional_normalise(log_ratios: Tensor) -> Tensor:
     return math.log(log_ratios.shape[0]) - torch.logsumexp(log_ratios - log_ratios[0], 0)
 
 
-LEAST_ESS_FOR_A_STANDARD_ERROR = 10.0
-"""Below it the delta method says nothing: at an ESS of 1 it gives 0, a false certainty."""
-
-
-@dataclass(frozen=True)
-class WeightedValue:
-    """A weighted mean of simulated returns, for one policy.
-
-    Attributes:
-        value: the estimate.
-        mc_standard_error: its standard error from simulation noise only (delta method where
-            self-normalised); None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective
-            rollouts carry the weights.
-        log_weights: `[n]`, normalised to sum to 1, at the last step.
-        ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
-    """
-
-    value: float
-    mc_standard_error: float | None
-    log_weights: Tensor
-    ess_by_step: Tensor
-
-
-def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedValue:
-    """The weighted value of n rollouts.
-
-    trajectory: v = Σ_i W_iT G_i / Σ_i W_iT          (G_i the return)
-    stepwise:   v = Σ_t (Σ_i W_it ρ_it / Σ_i W_it)    (ρ_it the discounted reward)
-
-    with n for the sums of weights where not self-normalised.
-
-    Args:
-        rewards: `[n, T]`, discounted, 0 after the end.
-        log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
-        weighting: the form.
+def flatten(log_weight: Tensor, exponent: float) -> Tensor:
+    """log of w^α: 1 leaves weights as they are, 0 makes them equal (Grover et al. 2019).
 
     Raises:
-        DivergedError: if a log-ratio or a reward is not finite.
+        ConfigError: if α is below 0.
+        DivergedError: if a log-weight is not finite.
     """
-    require_finite(rewards, "simulated rewards")
-    rewards = rewards.double()
-    n = rewards.shape[-2]
-    if weighting.form == "uniform":
-        log_weight = torch.zeros_like(rewards)
-    else:
-        require_finite(log_ratio, "log-ratios")
-        log_weight = cumulate(log_ratio, weighting.first)
-    normalised = self_normalise(log_weight, dim=-2)
-    ess = effective_sample_size(log_weight, dim=-2)
-    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / n
-    if weighting.form == "stepwise":
-        term = rewards
-    else:  # every reward meets the weight of the whole trajectory
-        term = rewards.sum(-1, keepdim=True)
-        share, ess = share[..., -1:], ess[..., -1:].expand(rewards.shape[-1])
-    centre = (share * term).sum(-2, keepdim=True)
-    value = centre.sum()
-    if weighting.self_normalised:
-        influence = (share * (term - centre)).sum(-1)
-    else:
-        influence = (share * term).sum(-1) - value / n
-    error = math.sqrt(float(influence.square().sum()) * n / max(n - 1, 1))
-    if not (math.isfinite(float(value)) and math.isfinite(error)):
-        raise DivergedError(
-            f"The weights of {weighting.label} overflow: the largest has a logarithm of "
-            f"{float(log_weight.max()):.0f}; use a self-normalised form."
+    exponent = real("The exponent", exponent, least=0.0)
+    return exponent * require_finite(log_weight, "log-weights")
+
+
+def clip(log_weight: Tensor, lowest: float, highest: float) -> Tensor:
+    """log of min(max(w, lowest), highest). Applied to a step's ratios or to products alike.
+
+    Raises:
+        ConfigError: if the bounds are not in order, or the higher is no positive number.
+        DivergedError: if a log-weight is not finite: clipping must not hide that.
+    """
+    check_clip(lowest, highest)
+    require_finite(log_weight, "log-weights")
+    low = math.log(lowest) if lowest > 0 else -math.inf
+    return log_weight.clamp(low, math.log(highest) if math.isfinite(highest) else math.inf)
+
+
+def check_clip(lowest: float, highest: float) -> None:
+    """Bounds of weights: 0 and infinity leave a side open.
+
+    Raises:
+        ConfigError: if they are not in order, or the higher is no positive number.
+    """
+    real("The lowest weight", lowest, least=0.0)
+    if not highest >= max(lowest, 1e-300):
+        raise ConfigError(
+            f"Weights cannot be clipped to [{lowest!r}, {highest!r}]; the highest must be positive "
+            "and no less than the lowest."
         )
-    uniform = weighting.form == "uniform"
-    known = uniform or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
-    return WeightedValue(float(value), error if known else None, normalised[:, -1], ess)
+
+
+class Tempered(NamedTuple):
+    """Weights that keep a wanted effective sample size."""
+
+    log_weight: Tensor  # of w^α, the argument's shape
+    exponent: Tensor  # α in [0, 1], the argument's shape without `dim`
+
+
+BISECTIONS = 60
+"""Halvings of [0, 1]: α is known to 1e-18."""
+
+
+def temper(log_weight: Tensor, ess: float, dim: int = -1) -> Tempered:
+    """w^α with the largest α in [0, 1] whose effective sample size along `dim` is `ess` or more.
+
+    ESS(α) never rises with α: d log ESS / dα = 2 (K'(α) − K'(2α)) ≤ 0, with K(α) = log Σ w^α, which
+    is convex. So α is found by bisection. It is 1 where the weights keep `ess` as they are, and 0,
+    all weights equal, where `ess` is their number. The exponent depends on the weights: the
+    estimate is biased towards the plain model, as with any flattening (Owen 2013, chapter 9).
+
+    Args:
+        log_weight: of any shape.
+        ess: wanted, between 1 and the number of weights.
+        dim: the axis of the rollouts.
+
+    Raises:
+        ConfigError: if `ess` is not in that range.
+        DivergedError: if a log-weight is not finite.
+    """
+    require_finite(log_weight, "log-weights")
+    count = log_weight.shape[dim]
+    real("The wanted effective sample size", ess, least=1.0, most=float(count))
+    centred = (log_weight - log_weight.amax(dim, keepdim=True)).double()
+    low = torch.zeros_like(centred.select(dim, 0)).unsqueeze(dim)
+    high = torch.ones_like(low)
+
+    def enough(exponent: Tensor) -> Tensor:
+        return effective_sample_size(exponent * centred, dim).unsqueeze(dim) >= ess
+
+    untouched = enough(high)
+    # Where all of them are wanted, rounding would leave an α just above 0.
+    for _ in range(BISECTIONS if ess < count else 0):
+        middle = 0.5 * (low + high)
+        keeps = enough(middle)
+        low, high = torch.where(keeps, middle, low), torch.where(keeps, high, middle)
+    exponent = torch.where(untouched, 1.0, low)
+    return Tempered(exponent * log_weight, exponent.squeeze(dim))
+
+
+def longest_first(log_ratio: Tensor, ess: float) -> Tensor:
+    """The longest H whose first-H weights keep an effective sample size, `[..., n, T] -> [...]`.
+
+    Keep: the products up to every h ≤ H have an effective sample size of `ess` or more. It looks at
+    weights alone, never at rewards or a true value.
+
+    Args:
+        log_ratio: `[..., n, T]`.
+        ess: wanted, between 1 and n.
+
+    Raises:
+        ConfigError: if `ess` is not in that range.
+        DivergedError: if a log-ratio is not finite.
+    """
+    require_finite(log_ratio, "log-ratios")
+    real("The wanted effective sample size", ess, least=1.0, most=float(log_ratio.shape[-2]))
+    # A rounding error must not cost equal weights their n-th rollout.
+    keeps = effective_sample_size(cumulate(log_ratio), dim=-2) >= ess * (1.0 - 1e-12)
+    return keeps.long().cumprod(-1).sum(-1)

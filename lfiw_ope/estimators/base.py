@@ -17,7 +17,7 @@ from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.types import Progress, Reward, Termination, silent
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 
 @dataclass(frozen=True, kw_only=True)

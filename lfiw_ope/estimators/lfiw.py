@@ -3,17 +3,22 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lfiw_ope.checks import real, whole
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics import Fallback
+from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
+from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.types import Progress, silent
-from lfiw_ope.weights import Weighting
+from lfiw_ope.weighting import Weighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +32,15 @@ class LFIWConfig(SimulationConfig):
             the drift that a learned ratio has off the data.
         rollouts: n, of each policy.
         draws: K, draws of the model at each step for conditional normalisation.
+        fallback: where weights mean nothing and the plain model's value is given instead; None
+            never does.
         ratio_share: of the episodes, those kept from the dynamics for the classifiers.
     """
 
     ratio: RatioConfig = field(default_factory=RatioConfig)
     weighting: Weighting = field(default_factory=lambda: Weighting(conditional=True))
     draws: int = 16
+    fallback: Fallback | None = field(default_factory=Fallback)
     ratio_share: float = 0.3
 
     def __post_init__(self) -> None:
@@ -41,6 +49,16 @@ class LFIWConfig(SimulationConfig):
         if self.weighting.conditional and self.draws < 2:
             raise ConfigError(
                 f"draws is {self.draws!r}, and conditional normalisation needs 2 or more."
+            )
+        if self.ratio.average == "estimates" and not self.weighting.resampling.none:
+            raise ConfigError(
+                "Resampling while rollouts run needs one ratio, and average='estimates' keeps the "
+                "classifiers apart; choose average='logits' or 'ratios'."
+            )
+        if self.rollouts % self.weighting.resampling.populations:
+            raise ConfigError(
+                f"rollouts is {self.rollouts}, which cannot be cut into "
+                f"{self.weighting.populations} populations of equal size."
             )
         real("ratio_share", self.ratio_share, least=0.01, most=0.99)
 
@@ -58,6 +76,47 @@ class LFIW(ModelEstimator[LFIWConfig]):
     """
 
     default_config = LFIWConfig
+
+    @classmethod
+    def paper(cls, estimand: Estimand, weighting: Weighting | None = None, **known: Any) -> "LFIW":
+        """The published method: networks, lengths, and weights of Grover et al. (2019).
+
+        Dynamics of 3 × 500 swish units, 100 000 updates of 128, members that say their own noise;
+        10 classifiers of 3 × 500 swish units, 10 000 updates of 250, on raw (s, a, s'), not
+        calibrated, each weighing 100 rollouts on its own, whose estimates are averaged; product of
+        all ratios, self-normalised; no fallback.
+
+        What the paper leaves open is ours: an ensemble of 5, classifiers that see the reward too
+        (it is simulated here), early stopping and a cosine schedule. On a CPU the fit takes hours.
+
+        Args:
+            estimand: what is estimated.
+            weighting: another of the published forms, such as
+                `Weighting(form="stepwise", first=80)`; the trajectory product where none is given.
+            known: device, reward and termination, as `LFIW` takes them.
+        """
+        hidden = (500, 500, 500)
+        dynamics = DynamicsConfig(
+            hidden=hidden,
+            noise="gaussian",
+            fit=FitConfig(updates=100_000, batch_size=128, evaluate_every=1000, patience=None),
+        )
+        ratio = RatioConfig(
+            members=10,
+            hidden=hidden,
+            features="raw",
+            average="estimates",
+            calibration="none",
+            fit=FitConfig(updates=10_000, batch_size=250, evaluate_every=250, patience=None),
+        )
+        config = LFIWConfig(
+            dynamics=dynamics,
+            ratio=ratio,
+            weighting=Weighting() if weighting is None else weighting,
+            rollouts=100,
+            fallback=None,
+        )
+        return cls(estimand, config, **known)
 
     def fit(
         self,
@@ -83,5 +142,10 @@ class LFIW(ModelEstimator[LFIWConfig]):
         )
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         return replace(
-            model, ratio=ratio, weighting=config.weighting, draws=config.draws, seconds=seconds
+            model,
+            ratio=ratio,
+            weighting=config.weighting,
+            draws=config.draws,
+            fallback=config.fallback,
+            seconds=seconds,
         )

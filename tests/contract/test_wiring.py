@@ -13,7 +13,7 @@ from lfiw_ope import fitted
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.estimators import base, lfiw
 from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import weigh
+from lfiw_ope.weighted import weigh
 
 FIT = ope.FitConfig(updates=200, evaluate_every=100, batch_size=64)
 CONFIG = ope.LFIWConfig(
@@ -103,6 +103,31 @@ def test_log_ratios_are_divided_by_the_temperature(bed, fit):
         torch.testing.assert_close(ratio.log_ratio(state, action, step), before / 3)
     finally:
         slope.copy_(kept)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "isotonic"])
+def test_each_classifier_weighs_on_its_own_where_estimates_are_averaged(bed, fit, calibration):
+    data = bed[1]
+    config = replace(CONFIG.ratio, members=3, average="estimates", calibration=calibration)
+    ratio = ope.fit_transition_ratio(
+        data, fit.dynamics, config, 0, train=range(60), held_out=range(60, 100)
+    )
+    rows = data.transitions()
+    state = torch.tensor(rows.state[:40]).view(2, 20, 3)
+    action = torch.tensor(rows.action[:40]).view(2, 20, 2)
+    draws = fit.dynamics.draw(state, action, 5, torch.Generator().manual_seed(0))
+    every = ratio.log_ratio(state, action, draws)
+    assert every.shape == (5, 3, 2, 20)
+    for draw in range(5):
+        one = type(draws)(*(field[draw] for field in draws))
+        own = ratio.log_ratio(state, action, one)
+        assert own.shape == (3, 2, 20)
+        torch.testing.assert_close(every[draw], own)
+    # A classifier's place along the axis is its place in the network.
+    features = ratio.features(ratio.given(state, action), one).flatten(0, 1)
+    logits = ratio.classifiers.member_logits(features)
+    torch.testing.assert_close(own.flatten(1), ratio.classifiers.calibration(logits))
+    assert (own[0] - own[1]).abs().max() > 1e-3
 
 
 def test_draws_do_not_depend_on_a_caller_s_autocast(fit):

@@ -11,7 +11,9 @@ import torch
 from testbeds import ExactRatio, linear_gaussian, tabular
 
 from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import Weighting, conditional_normalise, cumulate, weigh
+from lfiw_ope.weighted import weigh
+from lfiw_ope.weighting import Weighting
+from lfiw_ope.weights import conditional_normalise, cumulate
 
 ROLLOUTS = 100_000
 FIRST = 6

@@ -91,7 +91,7 @@ def test_the_held_out_log_loss_is_near_the_best_there_is(bed, ratio):
     assert ratio.report.log_loss > best - 3 * float(each.std()) / 10_000**0.5
 
 
-def test_calibration_never_worsens_the_held_out_loss_and_mends_over_confidence(bed):
+def test_calibration_mends_over_confidence(bed):
     # 40 episodes and no early stopping: the networks over-fit, and are over-confident.
     fit_long = replace(FIT, updates=1500, patience=None, evaluate_every=1500)
     ratio = fit(bed, replace(CONFIG, fit=fit_long, hidden=(128, 128)), episodes=60)
@@ -130,5 +130,5 @@ def test_learned_weights_take_away_most_of_the_model_s_bias(bed, ratio):
     value = truth.value(policy, 15)
     bias = model.value(policy, 15) - value
     for form in ("trajectory", "stepwise"):
-        found = ope.weights.weigh(rewards, log_ratio, ope.Weighting(form=form))
+        found = ope.weighted.weigh(rewards, log_ratio, ope.Weighting(form=form))
         assert abs(found.value - value) < 0.3 * abs(bias) + 3 * found.mc_standard_error

@@ -15,6 +15,8 @@ import lfiw_ope as ope
         (ope.RatioConfig, {"hidden": (0,)}),
         (ope.RatioConfig, {"features": "both"}),
         (ope.RatioConfig, {"average": "mean"}),
+        (ope.ClassifierConfig, {"average": "mean"}),
+        (ope.ClassifierConfig, {"calibration": "beta"}),
         (ope.DynamicsConfig, {"activation": "swish"}),
         (ope.DynamicsConfig, {"bound_margin": float("nan")}),
         (ope.FitConfig, {"updates": 50.5}),

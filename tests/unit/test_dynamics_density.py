@@ -234,3 +234,14 @@ def test_a_bound_hundreds_of_scales_away_has_a_finite_log_mass():
     log_density = censored_log_density(residual, side, factor)
     assert log_density.isfinite().all()
     assert (log_density < -1000).all()
+
+
+def test_the_ensemble_s_induced_dynamics_has_a_density():
+    class Flat:
+        def log_ratio(self, state, action, drawn):  # noqa: ARG002
+            return torch.full_like(drawn.reward, 0.25)
+
+    dynamics = model(2, 2.0)
+    drawn = dynamics.sample(*at(2, 5), generator())
+    found = ope.InducedDynamics(dynamics, Flat()).unnormalised_log_density(*at(2, 5), drawn)
+    torch.testing.assert_close(found, dynamics.log_density(*at(2, 5), drawn) + 0.25)

@@ -195,7 +195,14 @@ def small_policy():
     return ope.MLPPolicy.from_layers([layers.weight.T], [layers.bias], head, activation="tanh")
 
 
-def watch(fit, horizon):
+RESAMPLED = [
+    {"draws": 4},
+    {"resampling": ope.Resampling(candidates=4)},
+    {"resampling": ope.Resampling(below=0.9, populations=2)},
+]
+
+
+def watch(fit, horizon, settings):
     policy = small_policy()
     with HostCopies() as watched:
         simulate(
@@ -206,13 +213,14 @@ def watch(fit, horizon):
             rollouts=20,
             seed=0,
             ratio=fit.ratio,
-            draws=4,
+            **settings,
         )
     return watched.seen
 
 
-def test_no_step_of_the_loop_copies_to_the_host(small_fit):
-    assert watch(small_fit, 2) == watch(small_fit, 12) == []
+@pytest.mark.parametrize("settings", RESAMPLED, ids=str)
+def test_no_step_of_the_loop_copies_to_the_host(small_fit, settings):
+    assert watch(small_fit, 2, settings) == watch(small_fit, 12, settings) == []
 
 
 def test_the_watch_would_see_a_copy():
@@ -223,11 +231,12 @@ def test_the_watch_would_see_a_copy():
 
 
 @pytest.mark.gpu
-def test_the_loop_synchronises_nothing_on_a_gpu(small_fit):
+@pytest.mark.parametrize("settings", RESAMPLED, ids=str)
+def test_the_loop_synchronises_nothing_on_a_gpu(small_fit, settings):
     dynamics = copy.deepcopy(small_fit.dynamics).to("cuda")
     ratio = copy.deepcopy(small_fit.ratio).to("cuda")
     policy, starts = small_policy().to("cuda"), small_fit.initial_states.cuda()
-    arguments = {"horizon": 5, "rollouts": 50, "seed": 0, "ratio": ratio, "draws": 4}
+    arguments = {"horizon": 5, "rollouts": 50, "seed": 0, "ratio": ratio, **settings}
     simulate(policy, dynamics, starts, **arguments)  # builds handles and caches
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -58,6 +58,7 @@ def estimate(**changes):
         "seed": 3,
         "rollouts": 1000,
         "ess": 412.3,
+        "raw_ess": 7.5,
         "bounded_share": 0.0012,
         "classifier_log_loss": 0.61,
         "classifier_accuracy": 0.66,
@@ -76,6 +77,9 @@ def test_an_estimate_reads_as_one_line():
         "classifier 66% accurate  0.12% of states bounded  1 warning"
     )
     assert "simulation noise unknown" in str(estimate(mc_standard_error=None))
+    assert "ESS 412/1000  k̂ 0.31  T = 100" in str(estimate(pareto_k=0.31))
+    fell = str(estimate(fell_back=True))
+    assert "LFIW (the plain model's: weights rested on 7.5 rollouts) 32.05  sim" in fell
 
 
 def test_an_estimate_survives_json(tmp_path):

@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from lfiw_ope.errors import ConfigError, DivergedError
+from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR, weigh
+from lfiw_ope.weighting import Weighting
 from lfiw_ope.weights import (
-    LEAST_ESS_FOR_A_STANDARD_ERROR,
-    Weighting,
     conditional_normalise,
     cumulate,
     effective_sample_size,
     self_normalise,
-    weigh,
 )
 
 

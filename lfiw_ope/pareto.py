@@ -1,0 +1,60 @@
+"""Pareto smoothing of importance weights, by arviz-stats, which is imported here and only here."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfiw_ope.errors import ConfigError, MissingDependencyError
+from lfiw_ope.weights import require_finite
+
+LEAST_WEIGHTS = 25
+"""Fewer have a tail of less than five, which nothing can be fitted to."""
+
+
+class Smoothed(NamedTuple):
+    """Smoothed weights, and how heavy their tail was before."""
+
+    log_weight: Tensor  # [n], as large as before in sum
+    shape: float | None  # k̂; None where the tail's weights are all the same
+
+
+def pareto_smooth(log_weight: Tensor) -> Smoothed:
+    """Replace the largest weights by quantiles of a generalised Pareto fitted to them.
+
+    PSIS (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 2024, arXiv 1507.02646). k̂ is the tail's
+    shape: with k the mean of the weights has a finite variance below 1/2 and exists below 1; the
+    paper calls estimates with k̂ above 0.7 unreliable.
+
+    Args:
+        log_weight: `[n]`; their sum is kept, so that unnormalised weights stay unnormalised.
+
+    Raises:
+        ConfigError: if there are fewer than `LEAST_WEIGHTS` of them.
+        DivergedError: if one is not finite.
+        MissingDependencyError: if arviz-stats is not installed.
+    """
+    count = len(log_weight)
+    if count < LEAST_WEIGHTS:
+        raise ConfigError(
+            f"{count} weights have no tail that could be fitted; Pareto smoothing needs "
+            f"{LEAST_WEIGHTS} or more, so simulate more rollouts."
+        )
+    try:
+        from arviz_stats.base import array_stats
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Pareto smoothing needs arviz-stats; install it with: pip install 'lfiw-ope[pareto]'"
+        ) from error
+    values = require_finite(log_weight, "log-weights").double().cpu().numpy()
+    total = np.logaddexp.reduce(values)
+    try:
+        # It takes log-likelihoods of left-out points, whose negatives are the log-weights.
+        smoothed, shape = array_stats.psislw(total - values)
+    except ValueError as error:
+        if "the same" not in str(error):
+            raise
+        return Smoothed(log_weight, None)  # equal weights are as smooth as can be
+    kept = torch.from_numpy(smoothed + total).to(log_weight)
+    return Smoothed(kept, float(shape))

@@ -1,0 +1,190 @@
+"""The weighted value of one policy's rollouts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.errors import DivergedError
+from lfiw_ope.pareto import pareto_smooth
+from lfiw_ope.weighting import Weighting
+from lfiw_ope.weights import (
+    clip,
+    cumulate,
+    effective_sample_size,
+    flatten,
+    longest_first,
+    require_finite,
+    self_normalise,
+    temper,
+)
+
+LEAST_ESS_FOR_A_STANDARD_ERROR = 10.0
+"""Below it the delta method says nothing: at an ESS of 1 it gives 0, a false certainty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedValue:
+    """A weighted mean of simulated returns, for one policy.
+
+    Attributes:
+        value: the estimate.
+        mc_standard_error: its standard error from simulation noise only (delta method where
+            self-normalised; H and α taken as given); None where fewer than
+            `LEAST_ESS_FOR_A_STANDARD_ERROR` effective rollouts carry the weights.
+        log_weights: `[n]`, normalised to sum to 1, at the last step.
+        ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
+        raw_ess: the smallest of them before tempering and smoothing.
+        influence: `[n]`, what each rollout adds to the estimate's deviation; the standard error is
+            the root of the sum of their squares. None where rollouts depend on each other.
+        exponent: α that tempering came to, the smallest over steps; None without tempering.
+        first: H; None for all steps.
+        pareto_k: k̂, the largest over steps; None without smoothing, or where the largest weights
+            are all the same.
+        clipped_share: of the ratios, those put on a bound; None without clipping.
+        resampled: resamplings of sequential Monte Carlo; None without it.
+    """
+
+    value: float
+    mc_standard_error: float | None
+    log_weights: Tensor
+    ess_by_step: Tensor
+    raw_ess: float
+    influence: Tensor | None = None
+    exponent: float | None = None
+    first: int | None = None
+    pareto_k: float | None = None
+    clipped_share: float | None = None
+    resampled: int | None = None
+
+
+def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedValue:
+    """The weighted value of n rollouts.
+
+    trajectory: v = Σ_i W_iT G_i / Σ_i W_iT          (G_i the return)
+    stepwise:   v = Σ_t (Σ_i W_it ρ_it / Σ_i W_it)    (ρ_it the discounted reward)
+
+    with n for the sums of weights where not self-normalised.
+
+    Args:
+        rewards: `[n, T]`, discounted, 0 after the end.
+        log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
+        weighting: the form. What it says of resampling has happened in the rollouts.
+
+    Raises:
+        DivergedError: if a log-ratio or a reward is not finite, or weights overflow.
+        ConfigError: if there are too few rollouts for the form.
+        MissingDependencyError: if Pareto smoothing is asked for without arviz-stats.
+    """
+    require_finite(rewards, "simulated rewards")
+    rewards = rewards.double()
+    n, steps = rewards.shape
+    shaped = _shape(log_ratio, weighting, n, rewards.new_zeros((n, 1)))
+    log_weight = shaped.log_weight
+    normalised = self_normalise(log_weight, dim=0)
+    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / n
+    stepwise = weighting.form == "stepwise"
+    term = rewards if stepwise else rewards.sum(1, keepdim=True)
+    centre = (share * term).sum(0, keepdim=True)
+    value = float(centre.sum())
+    if weighting.self_normalised:
+        influence = (share * (term - centre)).sum(1)
+    else:
+        influence = (share * term).sum(1) - value / n
+    influence = influence * math.sqrt(n / max(n - 1, 1))
+    error = float(influence.square().sum().sqrt())
+    if not (math.isfinite(value) and math.isfinite(error)):
+        raise DivergedError(
+            f"The weights of {weighting.label} overflow: the largest has a logarithm of "
+            f"{float(log_weight.max()):.0f}; use a self-normalised form."
+        )
+    ess = effective_sample_size(log_weight, dim=0).expand(steps)
+    known = weighting.form == "uniform" or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
+    return WeightedValue(
+        value=value,
+        mc_standard_error=error if known else None,
+        log_weights=normalised[:, -1],
+        ess_by_step=ess,
+        raw_ess=shaped.raw_ess,
+        influence=influence,
+        exponent=shaped.exponent,
+        first=shaped.first,
+        pareto_k=shaped.pareto_k,
+        clipped_share=shaped.clipped_share,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shaped:
+    """Weights as a form wants them; `WeightedValue` says what the fields are."""
+
+    log_weight: Tensor  # [n, T], or [n, 1] where every reward meets the whole product
+    raw_ess: float
+    exponent: float | None = None
+    first: int | None = None
+    pareto_k: float | None = None
+    clipped_share: float | None = None
+
+
+def _shape(log_ratio: Tensor, weighting: Weighting, n: int, equal: Tensor) -> _Shaped:
+    if weighting.form == "uniform":
+        return _Shaped(log_weight=equal, raw_ess=float(n))
+    log_ratio = require_finite(log_ratio, "log-ratios").double()
+    clipped_share = exponent = pareto_k = None
+    if weighting.clip is not None:
+        within = clip(log_ratio, *weighting.clip)
+        clipped_share = float((within != log_ratio).double().mean())
+        log_ratio = within
+    log_ratio = flatten(log_ratio, weighting.exponent)
+    first = weighting.first
+    if weighting.first_ess is not None:
+        first = int(longest_first(log_ratio, max(1.0, weighting.first_ess * n)))
+    log_weight = cumulate(log_ratio, first)
+    if weighting.form == "trajectory":
+        log_weight = log_weight[:, -1:]
+    raw_ess = float(effective_sample_size(log_weight, dim=0).min())
+    if weighting.temper is not None:
+        tempered = temper(log_weight, max(1.0, weighting.temper * n), dim=0)
+        log_weight, exponent = tempered.log_weight, float(tempered.exponent.min())
+    if weighting.pareto:
+        smoothed = [pareto_smooth(column) for column in log_weight.T]
+        log_weight = torch.stack([one.log_weight for one in smoothed], 1)
+        pareto_k = max((one.shape for one in smoothed if one.shape is not None), default=None)
+    return _Shaped(
+        log_weight=log_weight,
+        raw_ess=raw_ess,
+        exponent=exponent,
+        first=first,
+        pareto_k=pareto_k,
+        clipped_share=clipped_share,
+    )
+
+
+def average(values: Sequence[WeightedValue]) -> WeightedValue:
+    """The mean of estimates that separate classifiers give from the same rollouts.
+
+    What is told of each, such as its effective sample size, is averaged too (the exponent's
+    smallest, H's shortest and k̂'s largest are kept), so that ten collapsed weightings do not look
+    like one that rests on ten rollouts. The standard error is None if any of theirs is.
+    """
+    if len(values) == 1:
+        return values[0]
+    count = len(values)
+    influence = torch.stack([one.influence for one in values if one.influence is not None]).mean(0)
+    known = all(one.mc_standard_error is not None for one in values)
+    weights = torch.stack([one.log_weights for one in values])
+    clipped = [one.clipped_share for one in values if one.clipped_share is not None]
+    return WeightedValue(
+        value=sum(one.value for one in values) / count,
+        mc_standard_error=float(influence.square().sum().sqrt()) if known else None,
+        log_weights=torch.logsumexp(weights, 0) - math.log(count),
+        ess_by_step=torch.stack([one.ess_by_step for one in values]).mean(0),
+        raw_ess=sum(one.raw_ess for one in values) / count,
+        influence=influence,
+        exponent=min((v.exponent for v in values if v.exponent is not None), default=None),
+        first=min((v.first for v in values if v.first is not None), default=None),
+        pareto_k=max((v.pareto_k for v in values if v.pareto_k is not None), default=None),
+        clipped_share=sum(clipped) / count if clipped else None,
+    )

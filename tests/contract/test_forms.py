@@ -1,0 +1,201 @@
+"""Every form of weights through a fit, the published method, and the fallback."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from testbeds import linear_gaussian, log_of, tabular
+
+import lfiw_ope as ope
+from lfiw_ope.weighted import weigh
+
+FIT = ope.FitConfig(updates=300, evaluate_every=100, batch_size=128)
+CONFIG = ope.LFIWConfig(
+    dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), fit=FIT),
+    ratio=ope.RatioConfig(members=3, hidden=(16,), fit=FIT),
+    rollouts=300,
+    draws=4,
+    fallback=None,
+)
+HORIZON = 6
+W = ope.Weighting
+FORMS = [
+    W(form="uniform"),
+    *(
+        W(form=form, **more)
+        for form in ("trajectory", "stepwise")
+        for more in (
+            {},
+            {"conditional": True},
+            {"conditional": True, "temper": 0.98},
+            {"clip": (0.8, 1.2), "exponent": 0.5, "first_ess": 0.98},
+            {"pareto": True},
+            {"candidates": 4},
+            {"candidates": 4, "temper": 0.99},
+            {"resample_below": 1.0},
+            {"resample_below": 1.0, "conditional": True},
+            {"resample_below": 1.0, "candidates": 2},
+            {"self_normalised": False},
+        )
+    ),
+    W(form="uniform", candidates=4),
+]
+
+
+@pytest.fixture(scope="module", params=["tabular", "linear-Gaussian"])
+def bed(request):
+    truth, _, policy = {"tabular": tabular, "linear-Gaussian": linear_gaussian}[request.param]()
+    return policy, log_of(truth, policy, episodes=200, horizon=HORIZON, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fit(bed):
+    return ope.LFIW(ope.Estimand(HORIZON, 0.9), CONFIG).fit(bed[1], seed=0)
+
+
+def test_every_form_of_one_call_is_that_of_a_call_of_its_own(bed, fit):
+    policy, data = bed
+    (together,) = fit.estimate_forms([policy], FORMS)
+    assert [one.estimator for one in together] == [form.label for form in FORMS]
+    for form, estimate in zip(FORMS, together, strict=True):
+        alone = replace(fit, weighting=form).estimate(policy)
+        assert alone.value == pytest.approx(estimate.value, abs=1e-9), form.label
+        assert estimate.returns.shape == estimate.log_weights.shape == (300,)
+        assert np.exp(estimate.log_weights).sum() == pytest.approx(1)
+        assert (estimate.resampled is not None) == (form.resample_below is not None)
+        assert (estimate.pareto_k is not None) >= form.pareto
+        assert ope.Estimate.from_json(estimate.to_json()) == estimate
+    # Each is another estimate, and on these data none is far from what the log itself says.
+    assert len({round(one.value, 8) for one in together}) == len(FORMS)
+    logged = data.returns(HORIZON, 0.9)
+    for estimate in together:
+        assert abs(estimate.value - logged.mean()) < logged.std(), estimate.estimator
+
+
+def test_a_whole_product_is_the_weighted_mean_of_the_returns_that_are_told(bed, fit):
+    """What an estimate carries is what its value was made of: returns along lines of descent."""
+    kept = [f for f in FORMS if f.form == "trajectory" and f.self_normalised]
+    for estimate in fit.estimate_forms([bed[0]], kept)[0]:
+        weights = np.exp(estimate.log_weights)
+        assert (weights * estimate.returns).sum() == pytest.approx(estimate.value, abs=1e-5)
+
+
+def test_policies_in_a_batch_resample_as_each_does_alone(bed, fit):
+    policy, data = bed
+    sizes = (data.state_size, 8, data.action_size)
+    generator = torch.Generator().manual_seed(0)
+    head = ope.policies.heads.CategoricalHead()
+    if data.action_spec.kind == "continuous":
+        one = torch.ones(1, data.action_size)
+        head = ope.policies.heads.GaussianHead(-one, -one, one)
+    nets = []
+    for _ in range(3):
+        layers = [torch.randn((a, b), generator=generator) for a, b in itertools.pairwise(sizes)]
+        biases = [torch.zeros(b) for b in sizes[1:]]
+        nets.append(ope.MLPPolicy.from_layers(layers, biases, head, activation="tanh"))
+    forms = [form for form in FORMS if form.candidates > 1 or form.resample_below is not None]
+    together = fit.estimate_forms([*nets, policy], forms)
+    for one, of_policy in zip([*nets, policy], together, strict=True):
+        for estimate, alone in zip(of_policy, fit.estimate_forms([one], forms)[0], strict=True):
+            assert estimate.value == pytest.approx(alone.value, abs=1e-4 * max(1, abs(alone.value)))
+
+
+def test_the_published_form_averages_what_each_classifier_estimates(bed):
+    policy, data = bed
+    ratio = replace(CONFIG.ratio, average="estimates", calibration="none")
+    config = replace(CONFIG, ratio=ratio, weighting=W())
+    lfiw = ope.LFIW(ope.Estimand(HORIZON, 0.9), config)
+    fit = lfiw.fit(data, seed=0)
+    rollout = ope.simulate(
+        policy,
+        fit.dynamics,
+        fit.initial_states,
+        horizon=HORIZON,
+        rollouts=300,
+        seed=0,
+        ratio=fit.ratio,
+    )
+    assert rollout.log_ratio.shape == (3, 1, 300, HORIZON)
+    rewards = rollout.discounted(0.9)[0]
+    for form in (W(), W(form="stepwise", first=3), W(temper=0.5)):
+        each = [weigh(rewards, one[0], form).value for one in rollout.log_ratio]
+        found = replace(fit, weighting=form).estimate(policy)
+        assert found.value == pytest.approx(np.mean(each), abs=1e-9)
+        assert len(set(each)) == 3
+        averaged = weigh(rewards, rollout.log_ratio.mean(0)[0], form).value
+        assert found.value != pytest.approx(averaged, abs=1e-6)
+    with pytest.raises(ope.ConfigError, match="keeps the classifiers apart"):
+        replace(config, weighting=W(candidates=4))
+    with pytest.raises(ope.ConfigError, match="classifiers"):
+        replace(fit, weighting=W(resample_below=0.5)).estimate(policy)
+
+
+def test_the_paper_s_settings_are_the_paper_s():
+    lfiw = ope.LFIW.paper(ope.Estimand(100))
+    dynamics, ratio = lfiw.config.dynamics, lfiw.config.ratio
+    assert dynamics.hidden == ratio.hidden == (500, 500, 500)
+    assert dynamics.activation == ratio.activation == "silu"  # swish
+    assert (dynamics.fit.updates, dynamics.fit.batch_size) == (100_000, 128)
+    assert (ratio.fit.updates, ratio.fit.batch_size) == (10_000, 250)
+    assert (ratio.members, ratio.average, ratio.calibration) == (10, "estimates", "none")
+    assert ratio.features == "raw"
+    assert (lfiw.config.rollouts, lfiw.config.fallback) == (100, None)
+    assert lfiw.config.weighting == W()
+    first = W(form="stepwise", first=80)
+    assert ope.LFIW.paper(ope.Estimand(100), first, device="cpu").config.weighting == first
+
+
+def test_weights_that_mean_nothing_give_way_to_the_plain_model(bed, fit):
+    policy, _ = bed
+    weighting = W(conditional=True, temper=0.5)
+    weighted, plain = fit.estimate_forms([policy], [weighting, W(form="uniform")])[0]
+    accuracy = fit.ratio.report.accuracy
+    assert weighted.value != plain.value
+    share = weighted.raw_ess / weighted.rollouts
+    cases = {
+        (share * 0.99, min(1.0, accuracy + 0.01)): None,
+        (min(1.0, share * 1.01), 1.0): "rest on",
+        (0.0, max(0.5, accuracy - 0.01)): "tell",
+    }
+    for (least, most), said in cases.items():
+        trusting = replace(
+            fit, weighting=weighting, fallback=ope.Fallback(least_ess=least, most_accuracy=most)
+        )
+        found = trusting.estimate(policy)
+        assert found.estimator == weighting.label
+        assert found.fell_back == (said is not None)
+        if said is None:
+            assert found == weighted or found.value == weighted.value
+            continue
+        assert found.value == plain.value
+        assert found.mc_standard_error == plain.mc_standard_error
+        assert found.raw_ess == weighted.raw_ess
+        assert "mean nothing here" in found.warnings[0]
+        assert said in found.warnings[0]
+        assert "plain model's" in str(found)
+        np.testing.assert_array_equal(found.returns, plain.returns)
+        # The forms themselves are told as they are, and the plain model has nothing to fall from.
+        assert not trusting.estimate_forms([policy], [weighting])[0][0].fell_back
+        assert not trusting.plain_model().estimate(policy).fell_back
+
+
+def test_evaluate_gives_way_too(bed):
+    policy, data = bed
+    never = replace(CONFIG, fallback=ope.Fallback(least_ess=1.0))
+    result = ope.evaluation.evaluate(data, policy, ope.Estimand(HORIZON), seed=0, config=never)
+    assert result.estimate.fell_back
+    assert result.estimate.value == result.estimates[-1].value
+    assert result.to_dict()["estimates"][0]["fell_back"] is True
+
+
+@pytest.mark.parametrize("wrong", [{"least_ess": 1.5}, {"most_accuracy": 0.3}])
+def test_thresholds_out_of_range_raise(wrong):
+    with pytest.raises(ope.ConfigError, match=next(iter(wrong))):
+        ope.Fallback(**wrong)
+
+
+def test_rollouts_must_make_whole_populations():
+    with pytest.raises(ope.ConfigError, match="cannot be cut into 7 populations"):
+        replace(CONFIG, weighting=W(resample_below=0.5, populations=7))

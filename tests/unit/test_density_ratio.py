@@ -1,0 +1,205 @@
+"""The ratio of two sets of samples: what goes in, and what does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from testbeds import linear_gaussian, log_of
+
+import lfiw_ope as ope
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.ratio_fit import _episode_boundary
+from lfiw_ope.samples import source_of
+
+CONFIG = ope.ClassifierConfig(
+    members=3, hidden=(8,), fit=ope.FitConfig(updates=40, evaluate_every=10, batch_size=32)
+)
+
+
+def rows(count=200, shift=0.0, seed=0):
+    return torch.randn((count, 2), generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def drawn(shift=0.0):
+    return lambda count, generator: torch.randn((count, 2), generator=generator) + shift
+
+
+def fit(numerator=None, denominator=None, config=CONFIG, seed=0, **more):
+    numerator = rows() if numerator is None else numerator
+    denominator = rows(300, shift=0.5, seed=1) if denominator is None else denominator
+    return ope.fit_density_ratio(numerator, denominator, config, seed=seed, **more)
+
+
+def at(ratio):
+    return ratio.log_ratio(rows(20, seed=7))
+
+
+@pytest.mark.parametrize(
+    ("numerator", "says"),
+    [
+        (torch.randn(50), r"the shape \[50\]; samples are expected as \[R, D\]"),
+        (torch.randn(50, 2, 2), r"the shape \[50, 2, 2\]"),
+        (torch.randn(50, 0), r"the shape \[50, 0\]"),
+        (torch.randn(9, 2), "has 9 samples; 10 or more are needed"),
+        (torch.randn(50, 3), "have 3 entries and the denominator's 2"),
+        (torch.tensor([[1.0, np.nan], [np.inf, 0.0]] * 5), "hold 10 of 20 entries that are NaN"),
+        (np.full((20, 2), 1e300), "hold 40 of 40 entries that are NaN, infinite or too large"),
+        (np.full((20, 2), "a"), "holds <U1 values; pass real numbers"),
+        (np.full((20, 2), 1j), "holds complex128 values"),
+        (torch.full((20, 2), 1j), "holds torch.complex64 values"),
+        (lambda count, generator: torch.zeros(count), "drew an array of the shape"),  # noqa: ARG005
+        (lambda count, generator: np.zeros((3, 2)), r"so \[500, 2\] was expected"),  # noqa: ARG005
+        (lambda count, generator: torch.full((count, 2), np.nan), "hold 1000 of 1000"),  # noqa: ARG005
+    ],
+)
+def test_what_are_no_samples_is_refused(numerator, says):
+    with pytest.raises(ope.DataError, match=says):
+        fit(numerator, held_out_draws=500)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"balance": "both"}, "balance is 'both'; it must be one of equal, pooled"),
+        ({"balance": "pooled", "numerator": drawn()}, "has no size to be drawn in proportion"),
+        ({"held_out": 0.0}, "held_out is 0.0"),
+        ({"held_out_draws": 5}, "held_out_draws is 5"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting, says):
+    with pytest.raises(ope.ConfigError, match=says):
+        fit(**setting)
+
+
+def test_a_function_that_changes_its_mind_is_refused():
+    def draw(count, generator):
+        return torch.randn((count, 2 if count == 500 else 3), generator=generator)
+
+    with pytest.raises(ope.DataError, match=r"shape \[96, 3\]; 96 samples were asked for"):
+        fit(draw, held_out_draws=500)
+
+
+def test_a_function_that_leaves_the_numbers_diverges():
+    def draw(count, generator):
+        return torch.randn((count, 2), generator=generator) * (1.0 if count == 500 else np.nan)
+
+    with pytest.raises(ope.DivergedError, match="classifier diverged"):
+        fit(draw, held_out_draws=500)
+
+
+@pytest.mark.parametrize("sides", [(None, None), (drawn(), drawn(0.5)), (None, drawn(0.5))])
+def test_a_seed_decides_all(sides):
+    state = torch.get_rng_state()
+    first, same, other = (at(fit(*sides, seed=seed, held_out_draws=100)) for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_arrays_of_any_number_type_are_the_same_samples():
+    tensors = [(rows(60) * 100).round(), (rows(80, shift=0.5, seed=1) * 100).round()]
+    expected = at(fit(*tensors))
+    for kind in (np.float64, np.float32, np.int32):
+        arrays = [x.numpy().astype(kind) for x in tensors]
+        arrays[0].flags.writeable = False
+        assert torch.equal(at(fit(*arrays)), expected)
+    assert torch.equal(at(fit(*(x.half() for x in tensors))), expected)
+
+
+def test_the_ratio_reads_as_samples_do():
+    ratio = fit()
+    x = rows(24, seed=7)
+    flat = ratio.log_ratio(x)
+    assert flat.shape == (24,)
+    assert torch.equal(ratio.log_ratio(x.view(2, 3, 4, 2)).flatten(), flat)
+    assert torch.equal(ratio.log_ratio(x.double().numpy()), flat)
+    assert ratio.log_ratio(x[0]).shape == ()
+    assert ratio.log_ratio(x[:0]).shape == (0,)
+    with pytest.raises(ope.DataError, match=r"shape \[24, 1\].*must be 2"):
+        ratio.log_ratio(x[:, :1])
+
+
+def test_samples_are_not_changed_and_those_held_out_are_kept_apart():
+    given = torch.arange(50.0)[:, None]
+    source = source_of("numerator", given, 0.2, 100, 0, torch.device("cpu"))
+    assert len(source.held_out) == 10
+    both = torch.cat((source.train, source.held_out)).flatten()
+    assert both.sort().values.tolist() == given.flatten().tolist()
+    assert source.held_out.flatten().tolist() != list(range(10))
+    source.train.zero_()
+    assert torch.equal(given, torch.arange(50.0)[:, None])
+    drawn = source_of("numerator", given, 0.2, 100, 0, torch.device("cpu"))
+    assert set(drawn.draw(500, torch.Generator()).flatten().tolist()) == set(
+        drawn.train.flatten().tolist()
+    )
+
+
+def test_what_estimates_average_is_left_to_them():
+    config = replace(CONFIG, average="estimates")
+    ratio = fit(config=config)
+    x = rows(12, seed=7).view(3, 4, 2)
+    own = ratio.log_ratio(x)
+    assert own.shape == (3, 3, 4)
+    logits = ratio.classifiers.member_logits(ratio.inputs(x).flatten(0, 1)).view(3, 3, 4)
+    slope = ratio.classifiers.calibration.slope
+    torch.testing.assert_close(own, logits * slope[..., None])
+    assert len(set(slope.flatten().tolist())) == 3
+    assert ratio.report.temperature == pytest.approx(float((1 / slope).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(None, None), (drawn(), drawn(0.5))])
+def test_one_training_serves_every_average_and_calibration(sides, tmp_path):
+    path = tmp_path / "classifier.pt"
+    plain = replace(CONFIG, calibration="none")
+    logits = at(fit(*sides, config=plain, held_out_draws=100, checkpoint=path))
+    seen = []
+    ratio = fit(
+        *sides,
+        config=replace(CONFIG, average="estimates", calibration="platt"),
+        held_out_draws=100,
+        checkpoint=path,
+        progress=lambda stage, done, total, note="": seen.append(done),  # noqa: ARG005
+    )
+    assert seen == [40]  # the end alone: nothing was trained again
+    report = ratio.report
+    calibrated = ratio.classifiers.calibration
+    member_logits = (at(ratio) - calibrated.offset) / calibrated.slope
+    torch.testing.assert_close(member_logits.mean(0), logits)
+    assert (report.calibration, report.temperature) == ("platt", None)
+    assert report.slope == pytest.approx(float(calibrated.slope.mean()))
+    with pytest.raises(ope.ConfigError, match="belongs to another training"):
+        fit(*sides, seed=1, held_out_draws=100, checkpoint=path)
+    if sides == (None, None):
+        with pytest.raises(ope.ConfigError, match="belongs to another training"):
+            fit(balance="pooled", checkpoint=path)
+
+
+def test_a_reported_calibration_is_not_judged_by_what_it_was_fitted_to():
+    """Isotonic regression fits 20 held-out samples of noise at will, and the report sees it."""
+    noise = rows(50, seed=3), rows(50, seed=4)
+    config = replace(CONFIG, calibration="isotonic")
+    report = fit(*noise, config=config).report
+    assert report.log_loss > np.log(2)
+
+
+def test_held_out_episodes_are_cut_between_two():
+    truth, _, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
+    log = DeviceLog.of(data, "cpu")
+    assert _episode_boundary(log, log.rows_of([4, 0, 5])) in (10, 20)
+    assert _episode_boundary(log, log.rows_of([4, 0])) == 10
+    assert _episode_boundary(log, log.rows_of([3])) == 5
+    thinned = log.rows_of([5, 2, 1])[torch.tensor([0, 11, 12, 13, 14, 15, 25])]
+    assert _episode_boundary(log, thinned) == 1
+    assert _episode_boundary(log, log.rows_of([3])[:1]) == 0
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_a_ratio_too():
+    there = fit(device="cuda")
+    assert there.report.log_loss == pytest.approx(fit().report.log_loss, abs=0.05)
+    assert there.log_ratio(rows(5)).device.type == "cuda"
+    assert at(fit(drawn(), drawn(0.5), device="cuda", held_out_draws=100)).isfinite().all()

@@ -330,7 +330,7 @@ def draw_errors(ax: Any, cells: list[dict[str, Any]], which: int = 1) -> None:
         ax.plot(DRAWS, np.sqrt((off**2).mean(0)), marker="o", ms=4, color=colour, label=label)
     ax.set(xscale="log", yscale="log", xlabel="model samples, weighted", ylabel="r.m.s. error")
     ax.legend(frameon=False, fontsize=8)
-    ax.set_title("E[x²] is right on average, too")
+    ax.set_title("Weights take the error of E[x²] away")
 
 
 def draw_figure(cells: list[dict[str, Any]]) -> Any:

@@ -33,7 +33,9 @@ from lfiw_ope.errors import (
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
+from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
@@ -72,9 +74,12 @@ __all__ = [
     "EpsilonGreedy",
     "Estimand",
     "Estimate",
+    "Expectation",
     "Fallback",
     "FitConfig",
     "FittedModel",
+    "InducedDynamics",
+    "InducedModel",
     "InsufficientMemoryError",
     "LFIWConfig",
     "MLPPolicy",

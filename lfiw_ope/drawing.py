@@ -10,7 +10,7 @@ from lfiw_ope.types import Dynamics, ManyDraws, Transition
 
 
 class Draws(NamedTuple):
-    """K transitions at each (s, a): a `Transition` whose fields lead with the K axis."""
+    """K transitions at each (s, a), or without the K axis the one of them that is kept."""
 
     next_state: Tensor  # [K, ..., n, S]
     reward: Tensor  # [K, ..., n]

@@ -1,17 +1,20 @@
 """A learned ensemble of one-step models, known from outside by one function: `sample`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lfiw_ope.censored import members_log_density
 from lfiw_ope.checks import choice, device_there, real, whole, widths
+from lfiw_ope.drawing import Draws
 from lfiw_ope.nn.dealing import Deal
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
-from lfiw_ope.types import Reward, Termination
+from lfiw_ope.types import Reward, Termination, Transition
 
 LOG_SCALE_BOUNDS = (-4.0, 0.5)
 """Of the heteroscedastic noise, in units of the targets' standard deviation. A lower floor lets an
@@ -53,15 +56,6 @@ class DynamicsConfig:
         choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
         real("bound_margin", self.bound_margin, least=0.0)
         device_there(self.device)
-
-
-class ModelTransition(NamedTuple):
-    """A drawn transition; `lfiw_ope.types.Transition` says what the fields are."""
-
-    next_state: Tensor
-    reward: Tensor
-    terminated: Tensor
-    bounded: Tensor
 
 
 class Outputs(NamedTuple):
@@ -134,7 +128,7 @@ class EnsembleDynamics(nn.Module):
         return Outputs(raw[..., :size], log_scale, logit)
 
     @torch.no_grad()
-    def sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> ModelTransition:
+    def sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Draws:
         """One draw at each (state `[..., n, S]`, action `[..., n, A]`): member, noise, bounding.
 
         Every row's member is uniform and independent of every other call. Within a call, members
@@ -145,7 +139,7 @@ class EnsembleDynamics(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             return self._sample(state, action, generator)
 
-    def _sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> ModelTransition:
+    def _sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Draws:
         lead, n = state.shape[:-2], state.shape[-2]
         batch = state.reshape(-1, n, state.shape[-1])
         batch_action = action.reshape(-1, n, action.shape[-1])
@@ -154,12 +148,10 @@ class EnsembleDynamics(nn.Module):
         with autocast(state.device, self.config.fit.precision):
             raw = self.network(inputs)
         drawn = self._draw(batch, batch_action, self._outputs(deal.back(raw)), generator)
-        return ModelTransition(*(field.view(*lead, *field.shape[1:]) for field in drawn))
+        return Draws(*(field.view(*lead, *field.shape[1:]) for field in drawn))
 
     @torch.no_grad()
-    def draw(
-        self, state: Tensor, action: Tensor, count: int, generator: torch.Generator
-    ) -> ModelTransition:
+    def draw(self, state: Tensor, action: Tensor, count: int, generator: torch.Generator) -> Draws:
         """`count` independent draws at each (s, a) of `[P, n, ·]`, fields `[count, P, n, ·]`.
 
         Every draw's member is uniform, so each is distributed as `sample`'s. All members are
@@ -167,9 +159,7 @@ class EnsembleDynamics(nn.Module):
         """
         with torch.autocast(state.device.type, enabled=False):
             policies, n = state.shape[:2]
-            inputs = self.inputs(torch.cat((state, action), -1)).flatten(0, 1)
-            with autocast(state.device, self.config.fit.precision):
-                raw = self.network(inputs).flatten(0, 1)
+            raw = self._at(state, action).flatten(0, 1)
             # Drawn for the draws and the n axis; policies share them.
             member = torch.randint(
                 self.config.members, (count, n), generator=generator, device=state.device
@@ -180,11 +170,56 @@ class EnsembleDynamics(nn.Module):
             wide = (state.repeat(1, count, 1), action.repeat(1, count, 1))
             drawn = self._draw(*wide, outputs, generator)
         fields = (field.view(policies, count, n, *field.shape[2:]) for field in drawn)
-        return ModelTransition(*(field.transpose(0, 1) for field in fields))
+        return Draws(*(field.transpose(0, 1) for field in fields))
+
+    def _at(self, state: Tensor, action: Tensor) -> Tensor:
+        """What every member says at every (s, a), `[M, rows, ·]`, in the precision of `sample`."""
+        inputs = self.inputs(torch.cat((state, action), -1)).flatten(0, -2)
+        with autocast(state.device, self.config.fit.precision):
+            raw: Tensor = self.network(inputs)
+        return raw
+
+    @torch.no_grad()
+    def log_density(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
+        """log p_θ(s', r, terminated | s, a), `[K, ..., n]` or `[..., n]`, float64.
+
+        In the environment's units. An entry on one of its bounds has the probability that was put
+        there, not a density (`lfiw_ope.censored`); beyond them the log-density is −∞. A reward or
+        termination that a known rule decides is certain given s', adds nothing and is not looked
+        at. Where nothing can terminate, a transition that does has −∞.
+
+        Args:
+            state: `[..., n, S]`
+            action: `[..., n, A]`
+            transition: its fields may lead with a K axis that states and actions do not have.
+        """
+        with torch.autocast(state.device.type, enabled=False):
+            raw = self._at(state, action)
+        outputs = self._outputs(raw.view(self.config.members, *state.shape[:-1], -1))
+        # Residuals of the reward, the last entry, are left out where a rule decides it.
+        kept = slice(self.state_size + (self.reward_rule is None))
+        targets = self.targets
+        mean = outputs.mean.double() * targets.scale.double() + targets.mean.double()
+        mean[..., :-1] += state.double()
+        by_member = members_log_density(
+            torch.cat((transition.next_state, transition.reward[..., None]), -1)[..., kept],
+            (self.low[kept], self.high[kept]),
+            mean[..., kept],
+            targets.scale[kept],
+            None if outputs.log_scale is None else outputs.log_scale[..., kept],
+            self.noise_factor[kept, kept],
+        )
+        if self.termination_rule is None:
+            ended, logit = transition.terminated, outputs.termination_logit
+            if logit is None:
+                logit = mean.new_full(mean.shape[:-1], -torch.inf)
+            logit = logit if ended.dim() < logit.dim() else logit[:, None]  # a K axis
+            by_member += nn.functional.logsigmoid(torch.where(ended, logit, -logit))
+        return torch.logsumexp(by_member, 0) - math.log(self.config.members)
 
     def _draw(
         self, state: Tensor, action: Tensor, outputs: Outputs, generator: torch.Generator
-    ) -> ModelTransition:
+    ) -> Draws:
         """Noise and bounding, given what each row's member says, `[P, n, ·]`."""
         n = state.shape[-2]
         noise = torch.randn(
@@ -209,4 +244,4 @@ class EnsembleDynamics(nn.Module):
         elif outputs.termination_logit is not None:
             draw = torch.rand(n, generator=generator, device=state.device)
             terminated = draw < outputs.termination_logit.sigmoid()
-        return ModelTransition(next_state, reward, terminated, bounded)
+        return Draws(next_state, reward, terminated, bounded)

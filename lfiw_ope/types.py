@@ -158,6 +158,21 @@ class ManyDraws(Dynamics, Protocol):
 
 
 @runtime_checkable
+class DensityDynamics(Dynamics, Protocol):
+    """A dynamics model whose density is known, as well as its draws."""
+
+    def log_density(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
+        """log p_θ(s', r, terminated | s, a) of K transitions, `[K, ..., n]`, or of one, `[..., n]`.
+
+        Args:
+            state: `[..., n, S]`
+            action: `[..., n, A]`
+            transition: its fields may lead with a K axis that states and actions do not have.
+        """
+        ...
+
+
+@runtime_checkable
 class LogRatio(Protocol):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), learned or exact."""
 

@@ -1,0 +1,247 @@
+"""The dynamics' log-density against what its draws and its integral say."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+import lfiw_ope as ope
+from lfiw_ope.censored import censored_log_density
+from lfiw_ope.drawing import Draws
+from lfiw_ope.nn.ensemble import Standardiser
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def model(states=1, width=3.0, pinned=(), noise="residual", **kwargs):
+    """An ensemble of random networks, in units far from 1; `width` is the bounds' distance."""
+    entries = states + 1
+    scale = torch.tensor([0.3, 5.0, 0.05, 2.0])[:entries]
+    mean = torch.tensor([0.1, -4.0, 0.02, 1.0])[:entries]
+    limit = width * scale
+    limit[list(pinned)] = 0.0
+    dynamics = ope.EnsembleDynamics(
+        ope.DynamicsConfig(members=3, hidden=(8,), activation="tanh", noise=noise),
+        Standardiser(torch.zeros(states + 1), torch.ones(states + 1)),
+        Standardiser(mean, scale),
+        (mean - limit, mean + limit),
+        state_size=states,
+        generator=generator(1),
+        **{"learns_termination": False} | kwargs,
+    )
+    for parameter in dynamics.network.weights:
+        parameter.data.mul_(3.0)  # so that members differ
+    if noise == "residual":
+        correlated = torch.eye(entries) + 0.6 * torch.ones(entries, entries).tril(-1)
+        dynamics.noise_factor.copy_(0.8 * correlated)
+    return dynamics.requires_grad_(False)
+
+
+def at(states, n=1):
+    return torch.full((n, states), 0.1), torch.full((n, 1), -0.4)
+
+
+def transition(next_state, reward, terminated=None):
+    still = torch.zeros(reward.shape, dtype=torch.bool)
+    return Draws(next_state, reward, still if terminated is None else terminated, still)
+
+
+def axis(low, high, points=400):
+    """Midpoints between two bounds, and both bounds, with what each weighs in an integral."""
+    width = (high - low) / points
+    middle = low + width * (torch.arange(points, dtype=torch.float64) + 0.5)
+    value = torch.cat((low[None], middle.float(), high[None]))
+    weight = torch.cat((torch.ones(1), torch.full((points,), float(width)), torch.ones(1)))
+    return value, weight.double()
+
+
+def known(state, action, next_state):  # noqa: ARG001
+    return 7 * next_state[..., 0]
+
+
+@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+@pytest.mark.parametrize("width", [0.5, 3.0, 10.0])
+def test_one_entry_integrates_to_one(width, noise):
+    """Over s' between the bounds and the masses on them, where a rule says the reward."""
+    dynamics = model(width=width, noise=noise, reward=known)
+    value, weight = axis(dynamics.low[0], dynamics.high[0])
+    drawn = transition(value[:, None, None], torch.full((len(value), 1), torch.nan))
+    density = dynamics.log_density(*at(1), drawn)[:, 0].exp()
+    assert float((density * weight).sum()) == pytest.approx(1, abs=1e-4)
+    # The masses are the shares of draws there: 4.5 standard errors.
+    n = 40_000
+    draws = dynamics.sample(*at(1, n), generator()).next_state
+    for bound, mass in ((value[0], density[0]), (value[-1], density[-1])):
+        share = float((draws == bound).float().mean())
+        assert abs(share - mass) < 4.5 * math.sqrt(max(mass * (1 - mass), 1 / n) / n)
+
+
+@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+def test_two_entries_integrate_to_one(noise):
+    """s' and r: within the bounds, along four edges and in four corners."""
+    dynamics = model(width=1.0, noise=noise)
+    (s, ds), (r, dr) = (axis(dynamics.low[i], dynamics.high[i]) for i in (0, 1))
+    grid = torch.cartesian_prod(s, r)
+    density = dynamics.log_density(*at(1), transition(grid[:, None, :1], grid[:, None, 1])).exp()
+    weighted = density[:, 0].view(len(s), len(r)) * ds[:, None] * dr
+    assert float(weighted.sum()) == pytest.approx(1, abs=1e-3)
+    assert float(weighted[1:-1, 1:-1].sum()) < 0.9  # the bounds hold their share
+    draws = dynamics.sample(*at(1, 40_000), generator())
+    for i, j in itertools.product((0, -1), (0, -1)):
+        share = float(((draws.next_state[:, 0] == s[i]) & (draws.reward == r[j])).float().mean())
+        assert abs(share - weighted[i, j]) < 4.5 * math.sqrt(max(weighted[i, j], 1e-4) / 40_000)
+
+
+@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+@pytest.mark.parametrize("width", [2.5, 10.0])
+def test_draws_follow_the_density(width, noise):
+    """E_{p_θ}[g / p_θ] is g's mass between the bounds, for a narrow g about a member's mean."""
+    dynamics = model(2, width, noise=noise)
+    n = 20_000
+    state, action = at(2, n)
+    drawn = dynamics.sample(state, action, generator())
+    log_density = dynamics.log_density(state, action, drawn)
+    assert log_density.isfinite().all()
+    outputs = dynamics.member_outputs(*at(2))
+    narrow = 0.4 if outputs.log_scale is None else 0.5 * outputs.log_scale[0, 0].exp()
+    centre = dynamics.targets.inverse(outputs.mean[0, 0])
+    centre[:2] += state[0]
+    g = torch.distributions.Normal(centre.double(), narrow * dynamics.targets.scale.double())
+    point = torch.cat((drawn.next_state, drawn.reward[:, None]), 1).double()
+    inside = ((point > dynamics.low) & (point < dynamics.high)).all(1)
+    ratio = (g.log_prob(point).sum(1) - log_density).exp() * inside
+    mass = float((g.cdf(dynamics.high) - g.cdf(dynamics.low)).prod())
+    error = float(ratio.std()) / n**0.5
+    assert error < 0.05 * mass
+    assert abs(float(ratio.mean()) - mass) < 3.5 * error
+
+
+def test_bounds_that_nothing_reaches_change_nothing():
+    near, far = model(2, 10.0), model(2, math.inf)
+    drawn = near.sample(*at(2, 100), generator())
+    torch.testing.assert_close(
+        near.log_density(*at(2, 100), drawn), far.log_density(*at(2, 100), drawn)
+    )
+
+
+def test_an_entry_that_never_varies_adds_nothing_and_must_be_where_it_is():
+    dynamics = model(2, 10.0, pinned=[1])
+    drawn = dynamics.sample(*at(2, 100), generator())
+    assert (drawn.next_state[:, 1] == dynamics.low[1]).all()
+    log_density = dynamics.log_density(*at(2, 100), drawn)
+    # The others' own density: the same model without its bounds, integrated over that entry.
+    free = model(2, math.inf)
+    value = torch.linspace(-80, 80, 4001)
+    wide = drawn.next_state.expand(len(value), -1, -1).clone()
+    wide[:, :, 1] = value[:, None]
+    over = free.log_density(*at(2, 100), transition(wide, drawn.reward.expand(len(value), -1)))
+    marginal = over.exp().sum(0) * 160 / 4000
+    torch.testing.assert_close(log_density.exp(), marginal, rtol=1e-3, atol=1e-6)
+    drawn.next_state[0, 1] += 1
+    assert dynamics.log_density(*at(2, 100), drawn)[0] == -math.inf
+
+
+def test_beyond_the_bounds_nothing_is_possible():
+    dynamics = model(2, 1.0)
+    drawn = dynamics.sample(*at(2, 10), generator())
+    drawn.next_state[3, 0] = dynamics.high[0] + 0.01
+    drawn.reward[5] = dynamics.low[2] - 0.01
+    impossible = dynamics.log_density(*at(2, 10), drawn) == -math.inf
+    assert impossible.nonzero()[:, 0].tolist() == [3, 5]
+    drawn.reward[5] = math.nan
+    assert dynamics.log_density(*at(2, 10), drawn).isnan().nonzero()[:, 0].tolist() == [5]
+
+
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_learned_termination_is_of_each_member(lead):
+    """Probabilities of both outcomes add up to the rest's density; a K axis is evaluated alike."""
+    dynamics = model(2, 2.0, learns_termination=True)
+    state, action = (values.expand(*lead, -1, -1) for values in at(2, 6))
+    drawn = dynamics.draw(state.view(-1, 6, 2), action.view(-1, 6, 1), 5, generator())
+    drawn = Draws(*(field.view(5, *lead, 6, *field.shape[3:]) for field in drawn))
+    both = [
+        dynamics.log_density(state, action, drawn._replace(terminated=torch.full_like(t, ended)))
+        for t in (drawn.terminated,)
+        for ended in (True, False)
+    ]
+    never = model(2, 2.0)
+    outputs = dynamics.member_outputs(state[..., :, :].reshape(-1, 2), action.reshape(-1, 1))
+    chance = outputs.termination_logit.sigmoid()
+    assert chance.std(0).min() > 0.01  # members differ, so the mixture is no product
+    assert both[0].shape == (5, *lead, 6)
+    mixed = dynamics.log_density(state, action, drawn)
+    expected = torch.where(drawn.terminated, *both)
+    torch.testing.assert_close(mixed, expected)
+    for k in range(5):
+        one = Draws(*(field[k] for field in drawn))
+        torch.testing.assert_close(dynamics.log_density(state, action, one), mixed[k])
+    ended = drawn._replace(terminated=torch.ones_like(drawn.terminated))
+    assert (never.log_density(state, action, ended) == -math.inf).all()
+
+
+def test_the_share_of_terminated_draws_is_the_density_s():
+    """At one (s, a), E[1{ended} | s', r] by the density, averaged over draws, is their share."""
+    dynamics = model(1, 3.0, learns_termination=True)
+    n = 20_000
+    drawn = dynamics.sample(*at(1, n), generator())
+    log = [
+        dynamics.log_density(*at(1, n), drawn._replace(terminated=torch.full((n,), ended)))
+        for ended in (True, False)
+    ]
+    off = drawn.terminated.double() - torch.sigmoid(log[0] - log[1])
+    assert abs(float(off.mean())) < 4 * float(off.std()) / n**0.5
+    # And along s', which tells the members apart.
+    weighed = off * drawn.next_state[:, 0]
+    assert abs(float(weighed.mean())) < 4 * float(weighed.std()) / n**0.5
+
+
+@pytest.mark.parametrize("entries", [2, 3, 5])
+def test_several_correlated_entries_on_bounds_are_a_normal_s_probability(entries):
+    """Against SciPy's distribution function, with an entry inside to condition on."""
+    random = generator(3)
+    size = entries + 1
+    root = torch.randn((size, size), generator=random, dtype=torch.float64)
+    cov = root @ root.T + torch.eye(size, dtype=torch.float64)
+    factor = torch.linalg.cholesky(cov)
+    residual = torch.randn((4, size), generator=random, dtype=torch.float64)
+    side = torch.tensor([[1, -1] * size]).expand(4, -1)[:, :size].clone()
+    inside = entries // 2
+    side[:, inside] = 0
+    found = censored_log_density(residual, side, factor)
+    others = [i for i in range(size) if i != inside]
+    gain = cov[others, inside] / cov[inside, inside]
+    conditional = cov[others][:, others] - torch.outer(gain, cov[inside, others])
+    sign = side[0, others].double()
+    for row, log_density in zip(residual, found, strict=True):
+        # P(sign · e ≥ sign · b) is that of −sign · e ≤ −sign · b.
+        upper = -sign * (row[others] - gain * row[inside])
+        signed = conditional * torch.outer(sign, sign)
+        mass = multivariate_normal.cdf(
+            upper.numpy(), cov=signed.numpy(), abseps=1e-6, releps=1e-4, rng=0
+        )
+        own = torch.distributions.Normal(0, cov[inside, inside].sqrt()).log_prob(row[inside])
+        assert float(log_density) == pytest.approx(math.log(mass) + float(own), abs=0.01)
+
+
+def test_a_bound_hundreds_of_scales_away_has_a_finite_log_mass():
+    factor = torch.linalg.cholesky(torch.eye(3, dtype=torch.float64) + 0.5)
+    residual = torch.tensor([[400.0, 300.0, 1.0], [400.0, -300.0, 1.0]], dtype=torch.float64)
+    side = torch.tensor([[1, 1, 0], [1, 1, -1]])
+    log_density = censored_log_density(residual, side, factor)
+    assert log_density.isfinite().all()
+    assert (log_density < -1000).all()
+
+
+def test_the_ensemble_s_induced_dynamics_has_a_density():
+    class Flat:
+        def log_ratio(self, state, action, drawn):  # noqa: ARG002
+            return torch.full_like(drawn.reward, 0.25)
+
+    dynamics = model(2, 2.0)
+    drawn = dynamics.sample(*at(2, 5), generator())
+    found = ope.InducedDynamics(dynamics, Flat()).unnormalised_log_density(*at(2, 5), drawn)
+    torch.testing.assert_close(found, dynamics.log_density(*at(2, 5), drawn) + 0.25)

@@ -8,8 +8,8 @@ from torch import Tensor
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 POINTS = 256
-"""Of the quasi-random integral over entries that lie on bounds together. The error of its logarithm
-is about 1e-3 with two such entries and 1e-2 with ten."""
+"""Of the quasi-random integral over entries that lie on bounds together. With two to five such
+entries its logarithm is within 0.01 of SciPy's; with more it is coarser."""
 
 MOST_ENTRIES = 1 << 24
 """Of the factors that rows on bounds take at a time; each row there needs one of its own."""

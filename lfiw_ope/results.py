@@ -43,7 +43,7 @@ class Estimate:
         classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
         classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
         classifier_temperature: what logits were divided by, to calibrate them; above 1 the
-            classifiers were over-confident.
+            classifiers were over-confident. None without one, or with another calibration.
         seconds: wall-clock by stage. Fitting is shared by every policy of one fit, and a rollout
             by the policies of one call.
         warnings: in words, what is wrong and what to do.

@@ -179,6 +179,8 @@ class LogRatio(Protocol):
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
         """Of K transitions at each (s, a), `[K, ..., n]`, or of one, `[..., n]`.
 
+        Separate classifiers, which are not averaged, give `[K, C, ..., n]` or `[C, ..., n]`.
+
         Args:
             state: `[..., n, S]`
             action: `[..., n, A]`

@@ -1,0 +1,161 @@
+"""From the cells of `default_weighting.py` to a choice, by the rule that is written there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_ESS = (0.0, 0.01, 0.03, 0.1, 0.3)
+MOST_ACCURACY = (1.0, 0.9, 0.8, 0.7, 0.6)
+MOST_HARM = 0.05
+"""Of the model's own error in a task: what a safe fallback may let weights add to it."""
+
+Array = NDArray[np.float64]
+
+
+class Candidate(NamedTuple):
+    """A form, by its place, with the thresholds of its fallback."""
+
+    form: int
+    least_ess: float
+    most_accuracy: float
+
+
+class Gain(NamedTuple):
+    """By how much less the error is than the model's, over tasks."""
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """The cells as arrays: C estimates of a policy by each of F forms, the plain model first.
+
+    Attributes:
+        labels: of the forms.
+        settings: of each form, those that differ from a plain product's.
+        tasks: the names.
+        task: `[C]`, the index of each cell's task.
+        error: `[C, F]`, in standard deviations of the target's return.
+        raw_ess: `[C, F]`, as a share of the rollouts.
+        ess: `[C, F]`, the same.
+        accuracy: `[C]`, of the classifiers.
+    """
+
+    labels: tuple[str, ...]
+    settings: tuple[int, ...]
+    tasks: tuple[str, ...]
+    task: NDArray[np.int64]
+    error: Array
+    raw_ess: Array
+    ess: Array
+    accuracy: Array
+
+    @classmethod
+    def of(cls, cells: list[dict[str, Any]], settings: dict[str, int], rollouts: int) -> "Study":
+        labels, tasks = tuple(settings), tuple(dict.fromkeys(cell["task"] for cell in cells))
+        rows = [(tasks.index(cell["task"]), row) for cell in cells for row in cell["targets"]]
+
+        def of_forms(key: str) -> Array:
+            return np.array([[row["forms"][name][key] for name in labels] for _, row in rows])
+
+        truth, spread, accuracy = (
+            np.array([row[key] for _, row in rows])
+            for key in ("truth", "spread", "classifier_accuracy")
+        )
+        return cls(
+            labels=labels,
+            settings=tuple(settings.values()),
+            tasks=tasks,
+            task=np.array([index for index, _ in rows]),
+            error=(of_forms("value") - truth[:, None]) / spread[:, None],
+            raw_ess=of_forms("raw_ess") / rollouts,
+            ess=of_forms("ess") / rollouts,
+            accuracy=accuracy,
+        )
+
+    def fallen(self, candidate: Candidate) -> NDArray[np.bool_]:
+        """`[C]`, where the fallback gives the model's value."""
+        separable = self.accuracy > candidate.most_accuracy
+        return separable | (self.raw_ess[:, candidate.form] < candidate.least_ess)
+
+    def errors(self, candidate: Candidate) -> Array:
+        """`[C]`, with the model's where the candidate falls back."""
+        return np.where(self.fallen(candidate), self.error[:, 0], self.error[:, candidate.form])
+
+    def task_errors(self, candidate: Candidate) -> Array:
+        """Root mean square error of each task."""
+        square = self.errors(candidate) ** 2
+        return np.array(
+            [square[self.task == index].mean() ** 0.5 for index in range(len(self.tasks))]
+        )
+
+    def gain(self, candidate: Candidate, over: Candidate | None = None) -> Gain:
+        """Over another candidate, or over the plain model."""
+        difference = self.task_errors(MODEL if over is None else over) - self.task_errors(candidate)
+        return Gain(float(difference.mean()), _standard_error(difference))
+
+
+MODEL = Candidate(0, 0.0, 1.0)
+
+
+def candidates(study: Study) -> Iterator[Candidate]:
+    """Every form with every pair of thresholds; the model needs none."""
+    yield MODEL
+    for form in range(1, len(study.labels)):
+        for least in LEAST_ESS:
+            for most in MOST_ACCURACY:
+                yield Candidate(form, least, most)
+
+
+def choose(study: Study, left_out: int | None = None) -> tuple[Candidate, Candidate]:
+    """The leader and, of those that tie with it, the simplest; without one task, where asked."""
+    every = list(candidates(study))
+    errors = np.array([study.task_errors(candidate) for candidate in every])
+    if left_out is not None:
+        errors = np.delete(errors, left_out, 1)
+    leader = int(errors.mean(1).argmin())
+    behind = errors - errors[leader]
+    tied = [
+        index
+        for index, difference in enumerate(behind)
+        if difference.mean() <= _standard_error(difference)
+    ]
+
+    def simplicity(index: int) -> tuple[float, ...]:
+        candidate = every[index]
+        settings = -1 if candidate.form == 0 else study.settings[candidate.form]
+        return settings, -study.fallen(candidate).mean(), errors[index].mean()
+
+    return every[leader], every[min(tied, key=simplicity)]
+
+
+def safest(study: Study) -> tuple[Candidate, float]:
+    """The weighted form that harms least, with the loosest fallback that lets little harm pass.
+
+    Returns:
+        The candidate, and the most that it adds to any task's error, of the model's own.
+    """
+    model = study.task_errors(MODEL)
+
+    def harm(form: int) -> float:
+        added = study.task_errors(Candidate(form, 0.0, 1.0)) - model
+        return float(added.clip(0.0).sum())
+
+    form = min(range(1, len(study.labels)), key=harm)
+    safe = []
+    for candidate in candidates(study):
+        worst = float((study.task_errors(candidate) / model - 1.0).max())
+        if candidate.form == form and worst <= MOST_HARM:
+            safe.append((float(study.fallen(candidate).mean()), candidate, worst))
+    if not safe:
+        return Candidate(form, max(LEAST_ESS), min(MOST_ACCURACY)), float("nan")
+    _, candidate, worst = min(safe)
+    return candidate, worst
+
+
+def _standard_error(values: Array) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))

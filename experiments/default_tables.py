@@ -1,0 +1,138 @@
+"""What `default_weighting.py` found, as a page and a figure."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
+
+
+def as_text(said: dict[str, Any]) -> str:
+    """The tables, in Markdown."""
+    model = next(row for row in said["forms"] if row["form"] == "model")
+    parts = [
+        "# Which weights `LFIW()` should have",
+        f"Made by `{said['command']}`, whose docstring gives the rule. Errors are in standard "
+        "deviations of the target's return: the root mean square over a task's seeds and targets, "
+        "then the mean over tasks. A gain is over the plain model, ± its standard error over "
+        f"tasks. The plain model's error is {model['error']:.3f}.",
+        _verdict(said),
+        "## Forms, without a fallback",
+        _table(
+            "form | error | median | gain | ratio | worst task | nearer | ESS | raw ESS",
+            [_form(row) for row in said["forms"]],
+        ),
+        "Median: of all single errors. Ratio: of a task's error to the model's, geometric mean "
+        "over tasks; worst task: the largest. Nearer: share of estimates that are nearer to the "
+        "truth than the model's. ESS: median share of the rollouts.",
+        "## Error by task",
+        _by_task(said),
+        "## The fallback of the recommended form",
+        _table(
+            "least_ess | most_accuracy | falls back | error | gain | worst task",
+            [_fallback(row) for row in said["fallbacks"]],
+        ),
+        "## Each task left out",
+        _table(
+            "left out | leader of the rest | its gain there | choice of the rest | its gain there",
+            [
+                (
+                    row["task"],
+                    row["leader"],
+                    f"{row['leader_gain']:+.3f}",
+                    row["choice"],
+                    f"{row['choice_gain']:+.3f}",
+                )
+                for row in said["left_out"]
+            ],
+        ),
+        _left_out(said),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(said: dict[str, Any]) -> str:
+    def pair(name: str) -> str:
+        return f"{said[name][0]:+.3f} ± {said[name][1]:.3f}"
+
+    shown = "No form is shown to be better than the plain model. " * (said["choice"] == "model")
+    return (
+        f"Leader: {said['leader']}, gain {pair('leader_gain')}. The rule chooses: "
+        f"{said['choice']}. {shown}**Recommended: {said['recommended']}**, gain "
+        f"{pair('recommended_gain')}; it falls back in {said['recommended_fallen_back']:.0%} of "
+        "the estimates."
+    )
+
+
+def _form(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["form"],
+        f"{row['error']:.3f}",
+        f"{row['median_error']:.3f}",
+        f"{row['gain']:+.3f} ± {row['gain_standard_error']:.3f}",
+        f"{row['ratio_to_model']:.2f}",
+        f"{row['worst_task_ratio']:.2f}",
+        f"{row['nearer']:.0%}",
+        f"{row['ess']:.3f}",
+        f"{row['raw_ess']:.3f}",
+    )
+
+
+def _fallback(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{row['least_ess']:g}",
+        f"{row['most_accuracy']:g}",
+        f"{row['fallen_back']:.0%}",
+        f"{row['error']:.3f}",
+        f"{row['gain']:+.3f} ± {row['gain_standard_error']:.3f}",
+        f"{row['worst_task_ratio']:.2f}",
+    )
+
+
+def _by_task(said: dict[str, Any]) -> str:
+    accuracy = said["classifier_accuracy"]
+    head = "form | " + " | ".join(accuracy)
+    rows: list[tuple[str, ...]] = [
+        ("classifiers' accuracy", *(f"{value:.0%}" for value in accuracy.values()))
+    ]
+    rows += [
+        (row["form"], *(f"{row['by_task'][name]:.2f}" for name in accuracy))
+        for row in said["forms"]
+    ]
+    return _table(head, rows)
+
+
+def _left_out(said: dict[str, Any]) -> str:
+    words = []
+    for role in ("leader", "choice"):
+        gains = np.array([row[f"{role}_gain"] for row in said["left_out"]])
+        error = gains.std(ddof=1) / len(gains) ** 0.5
+        words.append(f"the {role} {gains.mean():+.3f} ± {error:.3f}")
+    return f"Mean gain on the tasks left out: {', '.join(words)}."
+
+
+def _table(head: str, rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def plot(said: dict[str, Any], path: Path) -> Path:
+    """Each form's error over the model's, task by task, and their geometric mean."""
+    rows = [row for row in said["forms"] if row["form"] != "model"]
+    rows.sort(key=lambda row: -row["ratio_to_model"])
+    model = next(row for row in said["forms"] if row["form"] == "model")["by_task"]
+    figure = new_figure(7.5, 0.24 * len(rows) + 1.2)
+    ax = figure.add_subplot()
+    for height, row in enumerate(rows):
+        ratios = [error / model[name] for name, error in row["by_task"].items()]
+        one = ax.plot(ratios, [height] * len(ratios), "o", color=WEIGHTED, alpha=0.35, markersize=4)
+        mean = ax.plot(row["ratio_to_model"], height, "D", color=TRUTH, markersize=5)
+    one[0].set_label("a task")
+    mean[0].set_label("geometric mean over tasks")
+    ax.axvline(1.0, color=PLAIN, label="the plain model")
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(rows)), [row["form"] for row in rows], fontsize=8)
+    ax.set_xlabel("error over the plain model's error (left of the line: weights help)")
+    ax.legend(loc="lower right", fontsize=8)
+    return save_figure(figure, path)

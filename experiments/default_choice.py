@@ -29,6 +29,11 @@ class Gain(NamedTuple):
     mean: float
     standard_error: float
 
+    @property
+    def shown(self) -> bool:
+        """Whether it is above its own standard error."""
+        return self.mean > self.standard_error
+
 
 @dataclass(frozen=True)
 class Study:
@@ -93,10 +98,14 @@ class Study:
             [square[self.task == index].mean() ** 0.5 for index in range(len(self.tasks))]
         )
 
-    def gain(self, candidate: Candidate, over: Candidate | None = None) -> Gain:
-        """Over another candidate, or over the plain model."""
-        difference = self.task_errors(MODEL if over is None else over) - self.task_errors(candidate)
-        return Gain(float(difference.mean()), _standard_error(difference))
+    def gain(self, candidate: Candidate) -> Gain:
+        """Over the plain model."""
+        return gain_of(self.task_errors(MODEL) - self.task_errors(candidate))
+
+
+def gain_of(differences: Array) -> Gain:
+    """From one difference a task."""
+    return Gain(float(differences.mean()), _standard_error(differences))
 
 
 MODEL = Candidate(0, 0.0, 1.0)
@@ -150,7 +159,13 @@ def safest(study: Study) -> tuple[Candidate, float]:
     for candidate in candidates(study):
         worst = float((study.task_errors(candidate) / model - 1.0).max())
         if candidate.form == form and worst <= MOST_HARM:
-            safe.append((float(study.fallen(candidate).mean()), candidate, worst))
+            # Of thresholds that fall back in the same estimates, the strictest.
+            key = (
+                float(study.fallen(candidate).mean()),
+                -candidate.least_ess,
+                candidate.most_accuracy,
+            )
+            safe.append((key, candidate, worst))
     if not safe:
         return Candidate(form, max(LEAST_ESS), min(MOST_ACCURACY)), float("nan")
     _, candidate, worst = min(safe)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 
 
@@ -16,7 +14,8 @@ def as_text(said: dict[str, Any]) -> str:
         f"Made by `{said['command']}`, whose docstring gives the rule. Errors are in standard "
         "deviations of the target's return: the root mean square over a task's seeds and targets, "
         "then the mean over tasks. A gain is over the plain model, ± its standard error over "
-        f"tasks. The plain model's error is {model['error']:.3f}.",
+        f"tasks. There are {said['estimates']} estimates by each form, of seeds "
+        f"{', '.join(map(str, said['seeds']))}. The plain model's error is {model['error']:.3f}.",
         _verdict(said),
         "## Forms, without a fallback",
         _table(
@@ -47,22 +46,29 @@ def as_text(said: dict[str, Any]) -> str:
                 for row in said["left_out"]
             ],
         ),
-        _left_out(said),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _verdict(said: dict[str, Any]) -> str:
-    def pair(name: str) -> str:
-        return f"{said[name][0]:+.3f} ± {said[name][1]:.3f}"
-
-    shown = "No form is shown to be better than the plain model. " * (said["choice"] == "model")
-    return (
-        f"Leader: {said['leader']}, gain {pair('leader_gain')}. The rule chooses: "
-        f"{said['choice']}. {shown}**Recommended: {said['recommended']}**, gain "
-        f"{pair('recommended_gain')}; it falls back in {said['recommended_fallen_back']:.0%} of "
-        "the estimates."
+    left_out = said["left_out_gain"]
+    verdict = (
+        "The choice stands."
+        if said["stands"]
+        else "So no form is shown to be better than the plain model, and the safest is recommended."
     )
+    return (
+        f"Leader: {said['leader']}, gain {_pair(said['leader_gain'])}; on the tasks left out "
+        f"{_pair(left_out['leader'])}. The simplest that ties with it: {said['choice']}, gain "
+        f"{_pair(said['choice_gain'])}; on the tasks left out {_pair(left_out['choice'])}. "
+        f"{verdict}\n\n**Recommended: {said['recommended']}**, error "
+        f"{said['recommended_error']:.3f}, gain {_pair(said['recommended_gain'])}; it falls back "
+        f"in {said['recommended_fallen_back']:.0%} of the estimates."
+    )
+
+
+def _pair(gain: list[float]) -> str:
+    return f"{gain[0]:+.3f} ± {gain[1]:.3f}"
 
 
 def _form(row: dict[str, Any]) -> tuple[str, ...]:
@@ -101,15 +107,6 @@ def _by_task(said: dict[str, Any]) -> str:
         for row in said["forms"]
     ]
     return _table(head, rows)
-
-
-def _left_out(said: dict[str, Any]) -> str:
-    words = []
-    for role in ("leader", "choice"):
-        gains = np.array([row[f"{role}_gain"] for row in said["left_out"]])
-        error = gains.std(ddof=1) / len(gains) ** 0.5
-        words.append(f"the {role} {gains.mean():+.3f} ± {error:.3f}")
-    return f"Mean gain on the tasks left out: {', '.join(words)}."
 
 
 def _table(head: str, rows: list[tuple[str, ...]]) -> str:

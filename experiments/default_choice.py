@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 LEAST_ESS = (0.0, 0.01, 0.03, 0.1, 0.3)
 MOST_ACCURACY = (1.0, 0.9, 0.8, 0.7, 0.6)
 MOST_HARM = 0.05
-"""Of the model's own error in a task: what a safe fallback may let weights add to it."""
+"""What a safe fallback may let weights add to a task's error, in standard deviations of the return:
+the standard error of a target's value where that is measured by play."""
 
 Array = NDArray[np.float64]
 
@@ -64,21 +65,19 @@ class Study:
         labels, tasks = tuple(settings), tuple(dict.fromkeys(cell["task"] for cell in cells))
         rows = [(tasks.index(cell["task"]), row) for cell in cells for row in cell["targets"]]
 
-        def of_forms(key: str) -> Array:
-            return np.array([[row["forms"][name][key] for name in labels] for _, row in rows])
-
+        kept = np.array([[row["forms"][name] for name in labels] for _, row in rows])
+        value, ess, raw_ess = np.moveaxis(kept, -1, 0)
         truth, spread, accuracy = (
-            np.array([row[key] for _, row in rows])
-            for key in ("truth", "spread", "classifier_accuracy")
+            np.array([row[key] for _, row in rows]) for key in ("truth", "spread", "accuracy")
         )
         return cls(
             labels=labels,
             settings=tuple(settings.values()),
             tasks=tasks,
             task=np.array([index for index, _ in rows]),
-            error=(of_forms("value") - truth[:, None]) / spread[:, None],
-            raw_ess=of_forms("raw_ess") / rollouts,
-            ess=of_forms("ess") / rollouts,
+            error=(value - truth[:, None]) / spread[:, None],
+            raw_ess=raw_ess / rollouts,
+            ess=ess / rollouts,
             accuracy=accuracy,
         )
 
@@ -146,7 +145,7 @@ def safest(study: Study) -> tuple[Candidate, float]:
     """The weighted form that harms least, with the loosest fallback that lets little harm pass.
 
     Returns:
-        The candidate, and the most that it adds to any task's error, of the model's own.
+        The candidate, and the most that it adds to any task's error.
     """
     model = study.task_errors(MODEL)
 
@@ -157,7 +156,7 @@ def safest(study: Study) -> tuple[Candidate, float]:
     form = min(range(1, len(study.labels)), key=harm)
     safe = []
     for candidate in candidates(study):
-        worst = float((study.task_errors(candidate) / model - 1.0).max())
+        worst = float((study.task_errors(candidate) - model).max())
         if candidate.form == form and worst <= MOST_HARM:
             # Of thresholds that fall back in the same estimates, the strictest.
             key = (

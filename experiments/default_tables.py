@@ -131,5 +131,5 @@ def plot(said: dict[str, Any], path: Path) -> Path:
     ax.set_xscale("log")
     ax.set_yticks(range(len(rows)), [row["form"] for row in rows], fontsize=8)
     ax.set_xlabel("error over the plain model's error (left of the line: weights help)")
-    ax.legend(loc="lower right", fontsize=8)
+    ax.legend(loc="upper right", fontsize=8)
     return save_figure(figure, path)

@@ -41,6 +41,7 @@ class Study:
     """The cells as arrays: C estimates of a policy by each of F forms, the plain model first.
 
     Attributes:
+        seeds: of the cells.
         labels: of the forms.
         settings: of each form, those that differ from a plain product's.
         tasks: the names.
@@ -51,6 +52,7 @@ class Study:
         accuracy: `[C]`, of the classifiers.
     """
 
+    seeds: tuple[int, ...]
     labels: tuple[str, ...]
     settings: tuple[int, ...]
     tasks: tuple[str, ...]
@@ -71,6 +73,7 @@ class Study:
             np.array([row[key] for _, row in rows]) for key in ("truth", "spread", "accuracy")
         )
         return cls(
+            seeds=tuple(sorted({cell["seed"] for cell in cells})),
             labels=labels,
             settings=tuple(settings.values()),
             tasks=tasks,
@@ -169,6 +172,67 @@ def safest(study: Study) -> tuple[Candidate, float]:
         return Candidate(form, max(LEAST_ESS), min(MOST_ACCURACY)), float("nan")
     _, candidate, worst = min(safe)
     return candidate, worst
+
+
+def verdict(study: Study) -> dict[str, Any]:
+    """The rule, carried out."""
+
+    def numbers(gain: Gain) -> list[float]:
+        return [rounded(number) for number in gain]
+
+    leader, choice = choose(study)
+    safe, harm = safest(study)
+    left_out = left_out_rows(study)
+    gained = {
+        role: gain_of(np.array([row[f"{role}_gain"] for row in left_out]))
+        for role in ("leader", "choice")
+    }
+    stands = study.gain(choice).shown and gained["choice"].shown
+    recommended = choice if stands else safe
+    return {
+        "seeds": study.seeds,
+        "estimates": len(study.task),
+        "leader": describe(study, leader),
+        "leader_gain": numbers(study.gain(leader)),
+        "choice": describe(study, choice),
+        "choice_gain": numbers(study.gain(choice)),
+        "left_out": left_out,
+        "left_out_gain": {role: numbers(gain) for role, gain in gained.items()},
+        "stands": stands,
+        "safest": describe(study, safe),
+        "safest_most_harm": rounded(harm),
+        "recommended": describe(study, recommended),
+        "recommended_form": study.labels[recommended.form],
+        "recommended_error": rounded(study.task_errors(recommended).mean()),
+        "recommended_gain": numbers(study.gain(recommended)),
+        "recommended_fallen_back": rounded(study.fallen(recommended).mean()),
+    }
+
+
+def left_out_rows(study: Study) -> list[dict[str, Any]]:
+    """What is chosen without each task, and what it is worth there."""
+    model = study.task_errors(MODEL)
+    rows = []
+    for index, name in enumerate(study.tasks):
+        row: dict[str, Any] = {"task": name}
+        for role, candidate in zip(("leader", "choice"), choose(study, index), strict=True):
+            row[role] = describe(study, candidate)
+            row[f"{role}_gain"] = rounded(model[index] - study.task_errors(candidate)[index])
+        rows.append(row)
+    return rows
+
+
+def describe(study: Study, candidate: Candidate) -> str:
+    """A candidate in words."""
+    if candidate.form == 0:
+        return "model"
+    thresholds = f"least_ess {candidate.least_ess:g}, most_accuracy {candidate.most_accuracy:g}"
+    return f"{study.labels[candidate.form]} ({thresholds})"
+
+
+def rounded(number: Any) -> Any:
+    """To six digits, which no conclusion needs."""
+    return number if isinstance(number, str) else float(f"{number:.6g}")
 
 
 def _standard_error(values: Array) -> float:

@@ -3,7 +3,55 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from default_choice import LEAST_ESS, MODEL, MOST_ACCURACY, Candidate, Study, rounded
+
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
+
+
+def form_rows(study: Study) -> list[dict[str, Any]]:
+    """What is said of each form, without a fallback; the least error first."""
+    model = study.task_errors(MODEL)
+    rows = []
+    for form, name in enumerate(study.labels):
+        candidate = Candidate(form, 0.0, 1.0)
+        errors, size = study.task_errors(candidate), np.abs(study.error[:, form])
+        gain = study.gain(candidate)
+        row = {
+            "form": name,
+            "error": errors.mean(),
+            "median_error": np.median(size),
+            "gain": gain.mean,
+            "gain_standard_error": gain.standard_error,
+            "ratio_to_model": np.exp(np.log(errors / model).mean()),
+            "worst_task_ratio": (errors / model).max(),
+            "nearer": (size < np.abs(study.error[:, 0])).mean(),
+            "ess": np.median(study.ess[:, form]),
+            "raw_ess": np.median(study.raw_ess[:, form]),
+        }
+        by_task = dict(zip(study.tasks, map(rounded, errors), strict=True))
+        rows.append({k: rounded(v) for k, v in row.items()} | {"by_task": by_task})
+    return sorted(rows, key=lambda row: row["error"])
+
+
+def fallback_rows(study: Study, form: int) -> list[dict[str, Any]]:
+    """What the thresholds make of one form."""
+    model, rows = study.task_errors(MODEL), []
+    for least in LEAST_ESS:
+        for most in MOST_ACCURACY:
+            candidate = Candidate(form, least, most)
+            errors, gain = study.task_errors(candidate), study.gain(candidate)
+            row = {
+                "least_ess": least,
+                "most_accuracy": most,
+                "fallen_back": study.fallen(candidate).mean(),
+                "error": errors.mean(),
+                "gain": gain.mean,
+                "gain_standard_error": gain.standard_error,
+                "worst_task_ratio": (errors / model).max(),
+            }
+            rows.append({k: rounded(v) for k, v in row.items()})
+    return rows
 
 
 def as_text(said: dict[str, Any]) -> str:
@@ -17,6 +65,8 @@ def as_text(said: dict[str, Any]) -> str:
         f"tasks. There are {said['estimates']} estimates by each form, of seeds "
         f"{', '.join(map(str, said['seeds']))}. The plain model's error is {model['error']:.3f}.",
         _verdict(said),
+        f"Without the pilot (seeds {', '.join(map(str, said['without_pilot']['seeds']))}): "
+        + _verdict(said["without_pilot"]),
         "## Forms, without a fallback",
         _table(
             "form | error | median | gain | ratio | worst task | nearer | ESS | raw ESS",

@@ -25,6 +25,7 @@ def form_rows(study: Study) -> list[dict[str, Any]]:
             "gain_standard_error": gain.standard_error,
             "ratio_to_model": np.exp(np.log(errors / model).mean()),
             "worst_task_ratio": (errors / model).max(),
+            "as_model": (study.error[:, form] == study.error[:, 0]).mean(),
             "nearer": (size < np.abs(study.error[:, 0])).mean(),
             "ess": np.median(study.ess[:, form]),
             "raw_ess": np.median(study.raw_ess[:, form]),
@@ -69,12 +70,13 @@ def as_text(said: dict[str, Any]) -> str:
         + _verdict(said["without_pilot"]),
         "## Forms, without a fallback",
         _table(
-            "form | error | median | gain | ratio | worst task | nearer | ESS | raw ESS",
+            "form | error | median | gain | ratio | worst task | as model | nearer | ESS | raw ESS",
             [_form(row) for row in said["forms"]],
         ),
         "Median: of all single errors. Ratio: of a task's error to the model's, geometric mean "
-        "over tasks; worst task: the largest. Nearer: share of estimates that are nearer to the "
-        "truth than the model's. ESS: median share of the rollouts.",
+        "over tasks; worst task: the largest. As model: share of estimates that are the "
+        "model's own, because H is 0. Nearer: share that are nearer to the truth than the model's. "
+        "ESS: median share of the rollouts.",
         "## Error by task",
         _by_task(said),
         "## The fallback of the recommended form",
@@ -129,6 +131,7 @@ def _form(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['gain']:+.3f} ± {row['gain_standard_error']:.3f}",
         f"{row['ratio_to_model']:.2f}",
         f"{row['worst_task_ratio']:.2f}",
+        f"{row['as_model']:.0%}",
         f"{row['nearer']:.0%}",
         f"{row['ess']:.3f}",
         f"{row['raw_ess']:.3f}",

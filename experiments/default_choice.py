@@ -144,6 +144,12 @@ def choose(study: Study, left_out: int | None = None) -> tuple[Candidate, Candid
     return every[leader], every[min(tied, key=simplicity)]
 
 
+def harm(study: Study, form: int) -> float:
+    """What a form without a fallback adds to the tasks' errors, where it adds; the sum."""
+    added = study.task_errors(Candidate(form, 0.0, 1.0)) - study.task_errors(MODEL)
+    return float(added.clip(0.0).sum())
+
+
 def safest(study: Study) -> tuple[Candidate, float]:
     """The weighted form that harms least, with the loosest fallback that lets little harm pass.
 
@@ -151,12 +157,7 @@ def safest(study: Study) -> tuple[Candidate, float]:
         The candidate, and the most that it adds to any task's error.
     """
     model = study.task_errors(MODEL)
-
-    def harm(form: int) -> float:
-        added = study.task_errors(Candidate(form, 0.0, 1.0)) - model
-        return float(added.clip(0.0).sum())
-
-    form = min(range(1, len(study.labels)), key=harm)
+    form = min(range(1, len(study.labels)), key=lambda form: harm(study, form))
     safe = []
     for candidate in candidates(study):
         worst = float((study.task_errors(candidate) - model).max())
@@ -181,7 +182,7 @@ def verdict(study: Study) -> dict[str, Any]:
         return [rounded(number) for number in gain]
 
     leader, choice = choose(study)
-    safe, harm = safest(study)
+    safe, most = safest(study)
     left_out = left_out_rows(study)
     gained = {
         role: gain_of(np.array([row[f"{role}_gain"] for row in left_out]))
@@ -200,7 +201,10 @@ def verdict(study: Study) -> dict[str, Any]:
         "left_out_gain": {role: numbers(gain) for role, gain in gained.items()},
         "stands": stands,
         "safest": describe(study, safe),
-        "safest_most_harm": rounded(harm),
+        "safest_most_harm": rounded(most),
+        "harm": {
+            name: rounded(harm(study, form)) for form, name in enumerate(study.labels) if form
+        },
         "recommended": describe(study, recommended),
         "recommended_form": study.labels[recommended.form],
         "recommended_error": rounded(study.task_errors(recommended).mean()),

@@ -68,6 +68,7 @@ def as_text(said: dict[str, Any]) -> str:
         _verdict(said),
         f"Without the pilot (seeds {', '.join(map(str, said['without_pilot']['seeds']))}): "
         + _verdict(said["without_pilot"]),
+        _harm(said),
         "## Forms, without a fallback",
         _table(
             "form | error | median | gain | ratio | worst task | as model | nearer | ESS | raw ESS",
@@ -116,6 +117,19 @@ def _verdict(said: dict[str, Any]) -> str:
         f"{verdict}\n\n**Recommended: {said['recommended']}**, error "
         f"{said['recommended_error']:.3f}, gain {_pair(said['recommended_gain'])}; it falls back "
         f"in {said['recommended_fallen_back']:.0%} of the estimates."
+    )
+
+
+def _harm(said: dict[str, Any]) -> str:
+    """The forms that come into question as the safest."""
+
+    def least(harm: dict[str, float]) -> str:
+        ordered = sorted(harm.items(), key=lambda item: item[1])[:5]
+        return ", ".join(f"{name} {value:.3f}" for name, value in ordered)
+
+    return (
+        f"Least harm, the sum over tasks: {least(said['harm'])}; without the pilot: "
+        f"{least(said['without_pilot']['harm'])}."
     )
 
 

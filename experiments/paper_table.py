@@ -54,6 +54,7 @@ OURS = [
     *(W(form="stepwise", conditional=True, temper=share) for share in (0.1, 0.25, 0.5, 0.8)),
     W(temper=0.5),
     W(form="stepwise", temper=0.5),
+    W(form="stepwise", temper=0.8),
     W(conditional=True, first_ess=0.1),
     W(conditional=True, first_ess=0.5),
     W(form="stepwise", conditional=True, first_ess=0.5),

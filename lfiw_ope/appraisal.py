@@ -10,6 +10,7 @@ from lfiw_ope.diagnostics import (
     bounds_warning,
     collapse_warning,
     populations_warning,
+    tempering_warning,
 )
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.populations import trace, weigh_populations
@@ -49,6 +50,9 @@ class Appraisal:
         bounded_share = float(rollout.bounded_share[place])
         ess = float(weighted.ess_by_step.min())
         warnings = bounds_warning(bounded_share)
+        if weighted.exponent is not None:
+            told = (weighting.label, weighted.raw_ess, n, weighted.exponent)
+            warnings += tempering_warning(*told)
         if weighted.mc_standard_error is None:
             if weighting.resample_below is None:
                 warnings.append(collapse_warning(weighting.label, ess, n))

@@ -31,7 +31,8 @@ class Estimate:
         rollouts: n.
         ess: effective sample size of the weights, 1 to n; where weights differ by step, the
             smallest.
-        raw_ess: the same before tempering and smoothing, which hide how far apart weights were.
+        raw_ess: the same before H was chosen by it, tempering and smoothing, all of which hide how
+            far apart weights were.
         bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
         fell_back: whether the value is the plain model's, because weights mean nothing here; the
             warnings say why, and raw_ess is that of the weights that were not used.

@@ -36,7 +36,7 @@ class WeightedValue:
             `LEAST_ESS_FOR_A_STANDARD_ERROR` effective rollouts carry the weights.
         log_weights: `[n]`, normalised to sum to 1, at the last step.
         ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
-        raw_ess: the smallest of them before tempering and smoothing.
+        raw_ess: the smallest of them before H was chosen by it, tempering and smoothing.
         influence: `[n]`, what each rollout adds to the estimate's deviation; the standard error is
             the root of the sum of their squares. None where rollouts depend on each other.
         exponent: α that tempering came to, the smallest over steps; None without tempering.
@@ -141,10 +141,10 @@ def _shape(log_ratio: Tensor, weighting: Weighting, n: int, equal: Tensor) -> _S
     first = weighting.first
     if weighting.first_ess is not None:
         first = int(longest_first(log_ratio, max(1.0, weighting.first_ess * n)))
-    log_weight = cumulate(log_ratio, first)
-    if weighting.form == "trajectory":
-        log_weight = log_weight[:, -1:]
-    raw_ess = float(effective_sample_size(log_weight, dim=0).min())
+    kept = slice(-1, None) if weighting.form == "trajectory" else slice(None)
+    raw = cumulate(log_ratio, weighting.first)[:, kept]
+    raw_ess = float(effective_sample_size(raw, dim=0).min())
+    log_weight = raw if first == weighting.first else cumulate(log_ratio, first)[:, kept]
     if weighting.temper is not None:
         tempered = temper(log_weight, max(1.0, weighting.temper * n), dim=0)
         log_weight, exponent = tempered.log_weight, float(tempered.exponent.min())

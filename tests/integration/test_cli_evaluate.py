@@ -88,7 +88,10 @@ def test_a_policy_is_evaluated_and_saved(place, command_line):
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     saved = json.loads((place / "results" / "evaluate_target.json").read_text())
-    assert [estimate["estimator"] for estimate in saved["estimates"]] == ["c-LFIW", "model"]
+    assert [estimate["estimator"] for estimate in saved["estimates"]] == [
+        "stepwise tempered 0.8",
+        "model",
+    ]
     for estimate in saved["estimates"]:
         assert estimate["estimand"] == {"horizon": 30, "discount": 0.9}
         assert estimate["seed"] == 3

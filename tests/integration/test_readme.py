@@ -21,10 +21,10 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
         exec(compile(block, "README.md", "exec"), scope)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0].split("(")[0] for line in printed] == [
-        *("c-LFIW", "model"),
+        *("stepwise", "model"),
         *("model:", "LFIW:", "stepwise", "c-LFIW", "c-LFIW", "SIR", "SMC:"),
         *("mean", "E[w]", "spread"),
-        *("Trajectories", "1000", "c-LFIW", "Swimmer-v5:", "they"),
+        *("Trajectories", "1000", "stepwise", "Swimmer-v5:", "they"),
     ]
     assert (tmp_path / "results" / "estimate.json").exists()
 

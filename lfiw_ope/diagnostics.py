@@ -83,8 +83,8 @@ def tempering_warning(label: str, raw_ess: float, rollouts: int, exponent: float
         return []
     return [
         f"Before tempering the weights of {label} rest on {raw_ess:.1f} of {rollouts} rollouts; "
-        f"with exponents down to {exponent:.2g} the value stays near the plain model's and corrects "
-        "little of what is wrong there."
+        f"with exponents down to {exponent:.2g} the value stays near the plain model's and "
+        "corrects little of what is wrong there."
     ]
 
 

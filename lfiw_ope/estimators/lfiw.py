@@ -21,6 +21,8 @@ from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 
 DEFAULT_WEIGHTING = Weighting(form="stepwise", temper=0.8)
+"""What harmed least on the development tasks of `experiments/default_weighting.py`. No form was
+shown to be better than the plain model there; the bare product was clearly worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +32,7 @@ class LFIWConfig(SimulationConfig):
     Attributes:
         dynamics: the ensemble.
         ratio: the classifiers.
-        weighting: the form of the weights; stepwise and tempered by default, which harmed least on
-            development tasks (`experiments/default_weighting.py`): no form was shown to be better
-            than the plain model there, and the bare product was clearly worse.
+        weighting: the form of the weights.
         rollouts: n, of each policy.
         draws: K, draws of the model at each step for conditional normalisation.
         fallback: where weights mean nothing and the plain model's value is given instead; None
@@ -71,8 +71,9 @@ class LFIW(ModelEstimator[LFIWConfig]):
 
     v̂(π) = Σ_i W_i R(τ_i) / Σ_i W_i,   W_i = Π_t w(s_it, a_it, s_i,t+1, r_it),   τ_i ~ p_θ, π
 
-    A dynamics ensemble p_θ is fitted to some of the logged episodes and a classifier of logged
-    against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
+    This is the published product; `Weighting` has the forms there are, and the configuration's is
+    stepwise and tempered. A dynamics ensemble p_θ is fitted to some of the logged episodes and a
+    classifier of logged against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
     policy cancel in the ratio of trajectories, so one fit serves any number of policies.
 
     The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.

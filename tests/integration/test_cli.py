@@ -32,8 +32,12 @@ def test_demo_prints_and_saves_a_real_result(demo):
     names = [estimate["estimator"] for estimate in saved["estimates"]]
     assert names == [
         *("model", "LFIW", "LFIW first 80", "stepwise", "stepwise first 80"),
-        *("c-LFIW", "c-stepwise"),
+        *("c-LFIW", "c-stepwise", "c-LFIW tempered 0.5", "c-LFIW first by ESS 0.5", "SIR 4"),
     ]
+    answer = saved["answer"]
+    assert answer["estimator"] == "stepwise tempered 0.8"
+    assert f"LFIW() says {answer['value']:.2f}" in " ".join(done.stdout.split())
+    assert all(said in " ".join(done.stdout.split()) for said in answer["warnings"])
     for estimate in saved["estimates"]:
         assert f"{estimate['value']:.2f}" in done.stdout
         assert estimate["error"] == pytest.approx(estimate["value"] - value.mean)

@@ -71,10 +71,10 @@ class LFIW(ModelEstimator[LFIWConfig]):
 
     v̂(π) = Σ_i W_i R(τ_i) / Σ_i W_i,   W_i = Π_t w(s_it, a_it, s_i,t+1, r_it),   τ_i ~ p_θ, π
 
-    This is the published product; `Weighting` has the forms there are, and the configuration's is
-    stepwise and tempered. A dynamics ensemble p_θ is fitted to some of the logged episodes and a
-    classifier of logged against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
-    policy cancel in the ratio of trajectories, so one fit serves any number of policies.
+    A dynamics ensemble p_θ is fitted to some of the logged episodes and a classifier of logged
+    against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
+    policy cancel in the ratio of trajectories, so one fit serves any number of policies. The
+    equation is the published product; the configuration says which form of weights is used.
 
     The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
     """

@@ -25,7 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from lfiw_envs import get_task
-from paper_fits import RATIO_SHARE, cells, checkpoints, dynamics_config, fit_dynamics, log_of
+from paper_fits import (
+    EPISODES,
+    RATIO_SHARE,
+    cells,
+    checkpoints,
+    dynamics_config,
+    fit_dynamics,
+    log_of,
+)
 from paper_report import write_report
 
 import lfiw_ope as ope
@@ -177,6 +185,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", help="of these alone")
     parser.add_argument("--cache", type=Path, help="folder of logs and fits")
+    parser.add_argument("--episodes", type=int, choices=EPISODES, help="logs of this size alone")
     parser.add_argument("--reverse", action="store_true", help="last cell first")
     parser.add_argument("--summary", action="store_true", help="only tell of the stored cells")
     options = parser.parse_args()
@@ -185,7 +194,7 @@ def main():
     order = cells(options.tasks)[:: -1 if options.reverse else 1]
     for seed, episodes, name in [] if options.summary else order:
         path = CELLS / f"{name}_{episodes}_{seed}.json"
-        if path.exists():
+        if path.exists() or options.episodes not in (None, episodes):
             continue
         cell = evaluate(seed, episodes, name, options.cache)
         write_text(path, json.dumps(cell, allow_nan=False) + "\n")

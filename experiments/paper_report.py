@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -33,28 +32,32 @@ def key(cell):
     return list(TITLES).index(cell["task"]), cell["episodes"]
 
 
+DEFAULT = "LFIW()'s form"
+
+
 def default_row(cell):
-    """What `LFIW()` gives: its form, or the plain model where its thresholds say so."""
+    """What the default's form and thresholds give, from these ten classifiers."""
     config = ope.LFIWConfig()
     form = cell["forms"][config.weighting.label]
-    told = SimpleNamespace(
-        classifier_accuracy=cell["classifier"]["accuracy"], raw_ess=form["raw_ess"], rollouts=1000
+    reason = config.fallback.reason(
+        accuracy=cell["classifier"]["accuracy"], raw_ess=form["raw_ess"], rollouts=1000
     )
-    fell_back = config.fallback is not None and config.fallback.reason(told) is not None
-    return {**(cell["forms"]["model"] if fell_back else form), "fell_back": fell_back}
+    chosen = form if reason is None else cell["forms"]["model"]
+    return {**chosen, "fell_back": reason is not None}
 
 
 def group(cells):
     """The cells of one task and size: each form over seeds."""
     first = cells[0]
-    for cell in cells:
-        cell["forms"]["LFIW() default"] = default_row(cell)
+    forms = [{**cell["forms"], DEFAULT: default_row(cell)} for cell in cells]
     model_error = np.array([abs(cell["forms"]["model"]["error"]) for cell in cells])
     rows = {}
-    for form in first["forms"]:
-        own = [cell["forms"][form] for cell in cells]
+    for form in forms[0]:
+        own = [of_cell[form] for of_cell in forms]
         value, error = (np.array([one[name] for one in own]) for name in ("value", "error"))
-        shapes = [one["pareto_k"] for one in own if one["pareto_k"] is not None]
+        # Slots of sequential Monte Carlo are tied and depend on each other: k̂ says nothing of them.
+        kept = [one["pareto_k"] for one in own if one["resampled"] is None]
+        shapes = [shape for shape in kept if shape is not None]
         rows[form] = {
             "value": float(value.mean()),
             "value_standard_error": spread(value),

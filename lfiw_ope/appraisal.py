@@ -19,6 +19,7 @@ from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout
 from lfiw_ope.weighted import WeightedValue, average, weigh
 from lfiw_ope.weighting import Weighting
+from lfiw_ope.weights import require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,8 @@ class Appraisal:
             )
         ratios = rollout.conditional_log_ratio if weighting.conditional else rollout.log_ratio
         if weighting.form == "uniform" or ratios is None:
+            if ratios is not None and weighting.candidates > 1:  # they chose where it went
+                require_finite(ratios[place], "log-ratios")
             return weigh(rewards, rewards, weighting)
         # With separate classifiers there is one set of ratios for each.
         each = ratios[..., place, :, :].reshape(-1, *rewards.shape)
@@ -124,9 +127,23 @@ def _of_populations(
     )
 
 
-def fall_back(weighted: Estimate, plain: Estimate, fallback: Fallback) -> Estimate:
-    """The weighted estimate, or the plain model's value in it where its weights mean nothing."""
-    reason = fallback.reason(weighted)
+def fall_back(
+    weighted: Estimate, plain: Estimate, fallback: Fallback, *, by_ess: bool = False
+) -> Estimate:
+    """The weighted estimate, or the plain model's value in it where its weights mean nothing.
+
+    Args:
+        weighted: of a form of weights.
+        plain: of the same policy by the plain model.
+        fallback: the thresholds.
+        by_ess: whether H was chosen by effective sample size.
+    """
+    reason = fallback.reason(
+        accuracy=weighted.classifier_accuracy,
+        raw_ess=weighted.raw_ess,
+        rollouts=weighted.rollouts,
+        no_ratio_left=by_ess and weighted.first == 0,
+    )
     if reason is None:
         return weighted
     said = (

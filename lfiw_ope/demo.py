@@ -14,7 +14,7 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
 from lfiw_ope.policies.actor_file import load_actor
-from lfiw_ope.results import Estimate, provenance, write_text
+from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 
@@ -89,8 +89,9 @@ def run_demo(
     data = _collect(task, episodes, seed, progress)
     fitted = lfiw.fit(data, seed, progress=progress)
     target = load_actor(task.policy_path("target"))
-    estimates = fitted.estimate_forms([target], forms(task.horizon), progress=progress)[0]
-    answer = fitted.estimate(target, progress=progress)
+    every = [*forms(task.horizon), fitted.weighting]
+    estimates = fitted.estimate_forms([target], every, progress=progress)[0]
+    answer = fitted.answer(estimates.pop(), estimates[0])
     return DemoResult(
         task=task.name,
         command=f"lfiw-ope demo {task.name} --seed {seed} --episodes {episodes} "
@@ -121,7 +122,7 @@ def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
         "truth": asdict(result.truth),
         "behaviour_mean_return": result.behaviour,
         "data": result.data,
-        "config": asdict(result.config),
+        "config": plain_settings(result.config),
         **provenance(),
         "answer": _row(result, result.answer),
         "estimates": [_row(result, estimate) for estimate in result.estimates],

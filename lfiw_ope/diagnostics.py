@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from lfiw_ope.checks import real
-from lfiw_ope.results import Estimate
+from lfiw_ope.populations import LEAST_POPULATIONS_FOR_A_STANDARD_ERROR
+from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 
 MOST_BOUNDED = 0.05
 """Share of simulated steps on the model's bounds above which an estimate warns."""
@@ -35,20 +36,28 @@ class Fallback:
         real("least_ess", self.least_ess, least=0.0, most=1.0)
         real("most_accuracy", self.most_accuracy, least=0.5, most=1.0)
 
-    def reason(self, estimate: Estimate) -> str | None:
-        """Why this weighted estimate's weights mean nothing; None where they may mean something."""
-        accuracy = estimate.classifier_accuracy
+    def reason(
+        self, *, accuracy: float | None, raw_ess: float, rollouts: int, no_ratio_left: bool = False
+    ) -> str | None:
+        """Why an estimate's weights mean nothing; None where they may mean something.
+
+        Args:
+            accuracy: of the classifiers, held-out; None where it is not known.
+            raw_ess: see `Estimate.raw_ess`.
+            rollouts: n.
+            no_ratio_left: the H that was chosen by effective sample size is 0.
+        """
         if accuracy is not None and accuracy > self.most_accuracy:
             return (
                 f"the classifiers tell {accuracy:.0%} of held-out transitions apart, more than "
                 f"{self.most_accuracy:.0%}"
             )
-        if estimate.first == 0:
+        if no_ratio_left:
             return "the very first ratios leave fewer effective rollouts than were asked for"
-        if estimate.raw_ess < self.least_ess * estimate.rollouts:
+        if raw_ess < self.least_ess * rollouts:
             return (
-                f"the weights rest on {estimate.raw_ess:.1f} of {estimate.rollouts} rollouts, less "
-                f"than {self.least_ess:.1%}"
+                f"the weights rest on {raw_ess:.1f} of {rollouts} rollouts, less than "
+                f"{self.least_ess:.1%}"
             )
         return None
 
@@ -63,23 +72,24 @@ def bounds_warning(bounded_share: float) -> list[str]:
     ]
 
 
+FEW_ROLLOUTS = 20
+"""Below it an effective sample size of less than 10 is no sign of weights that collapsed."""
+
+
 def collapse_warning(label: str, ess: float, rollouts: int) -> str:
     """What to say of a weighted value that has no standard error."""
+    rest = f"The weights of {label} rest on {ess:.1f} of {rollouts} rollouts"
+    if rollouts < FEW_ROLLOUTS:
+        return f"{rest}, too few for a standard error: simulate more."
     return (
-        f"The weights of {label} rest on {ess:.1f} of {rollouts} rollouts, so its value means "
-        "little: logged and simulated transitions are too far apart; use the plain model, or weigh "
-        "fewer steps."
+        f"{rest}, so its value means little: logged and simulated transitions are too far apart; "
+        "use the plain model, or weigh fewer steps."
     )
-
-
-LEAST_RAW_ESS = 10.0
-"""Rollouts in effect below which a product of ratios is a collapsed one, also if it was tempered
-afterwards."""
 
 
 def tempering_warning(label: str, raw_ess: float, rollouts: int, exponent: float) -> list[str]:
     """What to say of weights that only tempering keeps from resting on a few rollouts."""
-    if raw_ess >= LEAST_RAW_ESS:
+    if rollouts < FEW_ROLLOUTS or raw_ess >= LEAST_ESS_FOR_A_STANDARD_ERROR:
         return []
     return [
         f"Before tempering the weights of {label} rest on {raw_ess:.1f} of {rollouts} rollouts; "
@@ -91,6 +101,7 @@ def tempering_warning(label: str, raw_ess: float, rollouts: int, exponent: float
 def populations_warning(label: str, populations: int) -> str:
     """What to say of sequential Monte Carlo that has no standard error."""
     return (
-        f"Few of the {populations} populations of {label} carry the weights, so its value means "
-        "little and has no standard error: simulate more populations, or use the plain model."
+        f"Of the {populations} populations of {label} fewer than "
+        f"{LEAST_POPULATIONS_FOR_A_STANDARD_ERROR:.0f} carry the weights, so its value has no "
+        "standard error: simulate more populations, or use the plain model."
     )

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lfiw_ope.appraisal import fall_back
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import SimulationConfig
@@ -22,7 +20,7 @@ from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.ratio import RatioConfig
-from lfiw_ope.results import Estimate, provenance, write_text
+from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
 from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
 from lfiw_ope.weighting import Weighting
 
@@ -84,7 +82,7 @@ class Evaluation:
             "estimates": [estimate.to_dict(arrays=arrays) for estimate in self.estimates],
             "behaviour": asdict(self.behaviour),
             "data": self.data,
-            "config": asdict(self.config),
+            "config": plain_settings(self.config),
             **provenance(),
         }
 
@@ -123,17 +121,15 @@ def evaluate(
     probe(policy, torch.from_numpy(data.initial_states[:2]))
     known: dict[str, Any] = {"reward": reward, "termination": termination}
     weightings = [Weighting(form="uniform")]
-    fallback: Fallback | None = None
     if isinstance(config, LFIWConfig):
         fitted = LFIW(estimand, config, **known).fit(data, seed, progress=progress)
-        weightings.insert(0, config.weighting)
-        fallback = config.fallback
+        if config.weighting != weightings[0]:
+            weightings.insert(0, config.weighting)
     else:
         plain = ModelBasedConfig(dynamics=config.dynamics, rollouts=config.rollouts)
         fitted = ModelBased(estimand, plain, **known).fit(data, seed, progress=progress)
     estimates = fitted.estimate_forms([policy], weightings, progress=progress)[0]
-    if fallback is not None:
-        estimates[0] = fall_back(estimates[0], estimates[-1], fallback)
+    estimates[0] = fitted.answer(estimates[0], estimates[-1])
     return Evaluation(
         estimates=tuple(estimates),
         behaviour=BehaviourReturn.of(data, estimand),

@@ -75,15 +75,18 @@ class FittedModel:
             DivergedError: if the simulation leaves the finite numbers.
         """
         every = policies if isinstance(policies, Sequence) else [policies]
-        plain = Weighting(form="uniform")
-        fallback = self.fallback if self.weighting.needs_ratio else None
-        forms = [self.weighting] if fallback is None else [self.weighting, plain]
+        falls = self.fallback is not None and self.weighting.needs_ratio
+        forms = [self.weighting, Weighting(form="uniform")][: 1 + falls]
         found = self.estimate_forms(every, forms, progress=progress)
-        if fallback is None:
-            estimates = [of_policy[0] for of_policy in found]
-        else:
-            estimates = [fall_back(weighted, bare, fallback) for weighted, bare in found]
+        estimates = [self.answer(of_policy[0], of_policy[-1]) for of_policy in found]
         return estimates if isinstance(policies, Sequence) else estimates[0]
+
+    def answer(self, weighted: Estimate, plain: Estimate) -> Estimate:
+        """What `estimate` says, from its form's estimate and the plain model's."""
+        if self.fallback is None or not self.weighting.needs_ratio:
+            return weighted
+        by_ess = self.weighting.first_ess is not None
+        return fall_back(weighted, plain, self.fallback, by_ess=by_ess)
 
     def plain_model(self) -> "FittedModel":
         """The same model without weights: its estimates are those of the same rollouts."""
@@ -96,7 +99,7 @@ class FittedModel:
         *,
         progress: Progress = silent,
     ) -> list[list[Estimate]]:
-        """Several forms of weights: for each policy, one estimate a form, as it is.
+        """Several forms of weights of several policies: for each policy, one estimate a form.
 
         Forms that resample differently while they run are simulated one after the other, all
         others are weighed from the same rollouts. None falls back to the plain model.
@@ -106,6 +109,11 @@ class FittedModel:
             ConfigError: if a form needs a ratio or draws that this fit does not have.
             DivergedError: if the simulation leaves the finite numbers.
         """
+        if not isinstance(policies, Sequence) or not isinstance(weightings, Sequence):
+            raise ConfigError(
+                "estimate_forms takes a list of policies and a list of weightings, and one of them "
+                "is no list; put a single one into brackets."
+            )
         simulations: dict[Resampling, list[int]] = {}
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)

@@ -1,6 +1,6 @@
 """Pareto smoothing of importance weights, by arviz-stats, which is imported here and only here."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,25 +17,16 @@ class Smoothed(NamedTuple):
     """Smoothed weights, and how heavy their tail was before."""
 
     log_weight: Tensor  # [n], as large as before in sum
-    shape: float | None  # k̂; None where the tail's weights are all the same
+    shape: float | None  # k̂; None where no tail could be fitted
 
 
-def pareto_smooth(log_weight: Tensor) -> Smoothed:
-    """Replace the largest weights by quantiles of a generalised Pareto fitted to them.
-
-    PSIS (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 2024, arXiv 1507.02646). k̂ is the tail's
-    shape: with k the mean of the weights has a finite variance below 1/2 and exists below 1; the
-    paper calls estimates with k̂ above 0.7 unreliable.
-
-    Args:
-        log_weight: `[n]`; their sum is kept, so that unnormalised weights stay unnormalised.
+def check_smoothing(count: int) -> Any:
+    """That so many weights can be smoothed; arviz-stats' functions on arrays.
 
     Raises:
         ConfigError: if there are fewer than `LEAST_WEIGHTS` of them.
-        DivergedError: if one is not finite.
         MissingDependencyError: if arviz-stats is not installed.
     """
-    count = len(log_weight)
     if count < LEAST_WEIGHTS:
         raise ConfigError(
             f"{count} weights have no tail that could be fitted; Pareto smoothing needs "
@@ -47,14 +38,40 @@ def pareto_smooth(log_weight: Tensor) -> Smoothed:
         raise MissingDependencyError(
             "Pareto smoothing needs arviz-stats; install it with: pip install 'lfiw-ope[pareto]'"
         ) from error
+    return array_stats
+
+
+def pareto_smooth(log_weight: Tensor) -> Smoothed:
+    """Replace the largest weights by quantiles of a generalised Pareto fitted to them.
+
+    PSIS (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 2024, arXiv 1507.02646). k̂ is the tail's
+    shape: with k the mean of the weights has a finite variance below 1/2 and exists below 1; the
+    paper calls estimates with k̂ above 0.7 unreliable.
+
+    Weights whose tail no generalised Pareto could be fitted to stay as they are, without a k̂: those
+    of the tail are all the same or mostly so, or one is beyond all proportion to the others.
+
+    Args:
+        log_weight: `[n]`; their sum is kept, so that unnormalised weights stay unnormalised.
+
+    Raises:
+        ConfigError: if there are fewer than `LEAST_WEIGHTS` of them.
+        DivergedError: if one is not finite.
+        MissingDependencyError: if arviz-stats is not installed.
+    """
+    array_stats = check_smoothing(len(log_weight))
     values = require_finite(log_weight, "log-weights").double().cpu().numpy()
     total = np.logaddexp.reduce(values)
     try:
         # It takes log-likelihoods of left-out points, whose negatives are the log-weights.
-        smoothed, shape = array_stats.psislw(total - values)
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            smoothed, shape = array_stats.psislw(total - values)
     except ValueError as error:
         if "the same" not in str(error):
             raise
         return Smoothed(log_weight, None)  # equal weights are as smooth as can be
+    # The fit breaks down where a few weights are all there is, or many of the tail are tied.
+    if not (np.isfinite(smoothed).all() and np.isfinite(shape)):
+        return Smoothed(log_weight, None)
     kept = torch.from_numpy(smoothed + total).to(log_weight)
     return Smoothed(kept, float(shape))

@@ -38,7 +38,8 @@ class Estimate:
             warnings say why, and raw_ess is that of the weights that were not used.
         first: H, where weights are products of the first H ratios; None for all steps.
         exponent: α that tempering came to, the smallest over steps; None without tempering.
-        pareto_k: k̂ of the weights' tail, the largest over steps; None where not smoothed.
+        pareto_k: k̂ of the weights' tail, the largest over steps; None where not smoothed,
+            or where no tail could be fitted.
         clipped_share: of the ratios, those put on a bound; None where not clipped.
         resampled: resamplings in sequential Monte Carlo, of all populations; None without it.
         classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
@@ -84,7 +85,7 @@ class Estimate:
             noise = f"± {self.mc_standard_error:.{digits}f}"
         whose = ""
         if self.fell_back:
-            whose = f" (the plain model's: weights rested on {self.raw_ess:.1f} rollouts)"
+            whose = " (the plain model's: weights mean nothing here)"
         parts = [
             f"{self.estimator}{whose} {self.value:.{digits}f}",
             f"simulation noise {noise}",
@@ -128,7 +129,7 @@ class Estimate:
             for name in ("returns", "log_weights", "ess_by_step"):
                 fields[name] = np.asarray(fields[name], np.float64)
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"This is no stored estimate ({error}).") from error
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -156,6 +157,20 @@ def provenance() -> dict[str, Any]:
     """What made a result: versions, for whoever wants the same number again."""
     versions = {"lfiw_ope": __version__, "python": platform.python_version()}
     return {"machine": {**versions, "torch": torch.__version__}}
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """A configuration as JSON can hold it: infinity, which leaves a bound open, becomes None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(of) for key, of in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(of) for of in value]
+        return None if isinstance(value, float) and math.isinf(value) else value
+
+    converted: dict[str, Any] = plain(asdict(settings))
+    return converted
 
 
 def write_text(path: str | Path, text: str) -> Path:

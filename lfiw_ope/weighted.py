@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lfiw_ope.errors import DivergedError
+from lfiw_ope.errors import DataError, DivergedError
 from lfiw_ope.pareto import pareto_smooth
 from lfiw_ope.weighting import Weighting
 from lfiw_ope.weights import (
@@ -41,8 +41,8 @@ class WeightedValue:
             the root of the sum of their squares. None where rollouts depend on each other.
         exponent: α that tempering came to, the smallest over steps; None without tempering.
         first: H; None for all steps.
-        pareto_k: k̂, the largest over steps; None without smoothing, or where the largest weights
-            are all the same.
+        pareto_k: k̂, the largest over steps; None without smoothing, or where no tail could be
+            fitted.
         clipped_share: of the ratios, those put on a bound; None without clipping.
         resampled: resamplings of sequential Monte Carlo; None without it.
     """
@@ -75,10 +75,16 @@ def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedV
 
     Raises:
         DivergedError: if a log-ratio or a reward is not finite, or weights overflow.
+        DataError: if the shapes differ.
         ConfigError: if there are too few rollouts for the form.
         MissingDependencyError: if Pareto smoothing is asked for without arviz-stats.
     """
     require_finite(rewards, "simulated rewards")
+    if rewards.shape != log_ratio.shape:
+        raise DataError(
+            f"Rewards have the shape {list(rewards.shape)} and log-ratios {list(log_ratio.shape)}; "
+            "both must be [n, T], of the same rollouts."
+        )
     rewards = rewards.double()
     n, steps = rewards.shape
     shaped = _shape(log_ratio, weighting, n, rewards.new_zeros((n, 1)))
@@ -166,7 +172,7 @@ def average(values: Sequence[WeightedValue]) -> WeightedValue:
     """The mean of estimates that separate classifiers give from the same rollouts.
 
     What is told of each, such as its effective sample size, is averaged too (the exponent's
-    smallest, H's shortest and k̂'s largest are kept), so that ten collapsed weightings do not look
+    smallest, H's longest and k̂'s largest are kept), so that ten collapsed weightings do not look
     like one that rests on ten rollouts. The standard error is None if any of theirs is.
     """
     if len(values) == 1:
@@ -184,7 +190,7 @@ def average(values: Sequence[WeightedValue]) -> WeightedValue:
         raw_ess=sum(one.raw_ess for one in values) / count,
         influence=influence,
         exponent=min((v.exponent for v in values if v.exponent is not None), default=None),
-        first=min((v.first for v in values if v.first is not None), default=None),
+        first=max((v.first for v in values if v.first is not None), default=None),
         pareto_k=max((v.pareto_k for v in values if v.pareto_k is not None), default=None),
         clipped_share=sum(clipped) / count if clipped else None,
     )

@@ -8,6 +8,11 @@ from lfiw_ope.errors import ConfigError
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.weights import check_clip
 
+POPULATIONS = 10
+"""Of sequential Monte Carlo: enough to know their spread to a quarter."""
+
+MOST_EXPONENT = 100.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weighting:
@@ -48,7 +53,7 @@ class Weighting:
     first: int | None = None
     first_ess: float | None = None
     resample_below: float | None = None
-    populations: int = 10
+    populations: int = POPULATIONS
     temper: float | None = None
     pareto: bool = False
     self_normalised: bool = True
@@ -57,20 +62,18 @@ class Weighting:
         choice("form", self.form, ("uniform", "trajectory", "stepwise"))
         whole("candidates", self.candidates, least=1)
         whole("populations", self.populations, least=1)
-        real("exponent", self.exponent, least=0.0)
+        real("exponent", self.exponent, least=0.0, most=MOST_EXPONENT)
         if self.first is not None:
             whole("first", self.first, least=0)
         for name in ("first_ess", "temper", "resample_below"):
             share = getattr(self, name)
             if share is not None:
                 real(name, share, least=0.0, most=1.0)
+        for name in ("conditional", "pareto", "self_normalised"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
         if self.clip is not None:
-            check_clip(*self.clip)
-            if not self.clip[0] <= 1.0 <= self.clip[1]:
-                raise ConfigError(
-                    f"clip is {self.clip!r}; it must hold 1, the ratio of a step that the model "
-                    "gets right and of every step after a rollout's end."
-                )
+            _check_clip(self.clip)
         _refuse_contradictions(self)
 
     @property
@@ -101,6 +104,10 @@ class Weighting:
         ]
         if smc and not self._whole:
             parts.append("stepwise")
+        if smc and self.resample_below != 0.5:
+            parts.append(f"below {self.resample_below:g}")
+        if self.populations != POPULATIONS:
+            parts.append(f"of {self.populations} populations")
         if self.candidates > 1:
             parts.append(f"SIR {self.candidates}")
         if self.clip is not None:
@@ -124,6 +131,20 @@ class Weighting:
         return self.form == "trajectory"
 
 
+def _check_clip(bounds: object) -> None:
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ConfigError(
+            f"clip is {bounds!r}; it must be a pair, the lowest and the highest ratio of a step, "
+            "such as (0.1, 10)."
+        )
+    check_clip(*bounds)
+    if not bounds[0] <= 1.0 <= bounds[1]:
+        raise ConfigError(
+            f"clip is {bounds!r}; it must hold 1, the ratio of a step that the model gets right "
+            "and of every step after a rollout's end."
+        )
+
+
 SHAPING: dict[str, object] = {
     "conditional": False,
     "clip": None,
@@ -145,7 +166,11 @@ def _refuse_contradictions(weighting: Weighting) -> None:
     shaping = [name for name, off in SHAPING.items() if getattr(weighting, name) != off]
     smc = weighting.resample_below is not None
     reason = ""
-    if weighting.first is not None and weighting.first_ess is not None:
+    if weighting.populations != POPULATIONS and not smc:
+        reason = (
+            "populations is of sequential Monte Carlo, and resample_below is None, which is none."
+        )
+    elif weighting.first is not None and weighting.first_ess is not None:
         reason = "first and first_ess both say how long H is; give one of them."
     elif weighting.form == "uniform" and (shaping or smc):
         what = shaping[0] if shaping else "resample_below"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lfiw_ope.checks import real
+from lfiw_ope.checks import real, whole
 from lfiw_ope.errors import ConfigError, DivergedError
 
 
@@ -33,8 +33,13 @@ def require_finite(log_weight: Tensor, what: str) -> Tensor:
 
 
 def cumulate(log_ratio: Tensor, first: int | None = None) -> Tensor:
-    """log W_it = Σ_{u ≤ t, u < H} ℓ_iu, `[..., n, T] -> [..., n, T]`."""
+    """log W_it = Σ_{u ≤ t, u < H} ℓ_iu, `[..., n, T] -> [..., n, T]`.
+
+    Raises:
+        ConfigError: if H is below 0.
+    """
     if first is not None:
+        whole("first", first, least=0)
         step = torch.arange(log_ratio.shape[-1], device=log_ratio.device)
         log_ratio = torch.where(step < first, log_ratio, 0.0)
     # float64: float32 running sums of a few hundred steps lose the digits that weights differ in.
@@ -101,6 +106,7 @@ def check_clip(lowest: float, highest: float) -> None:
         ConfigError: if they are not in order, or the higher is no positive number.
     """
     real("The lowest weight", lowest, least=0.0)
+    real("The highest weight", highest, least=0.0)
     if not highest >= max(lowest, 1e-300):
         raise ConfigError(
             f"Weights cannot be clipped to [{lowest!r}, {highest!r}]; the highest must be positive "

@@ -15,6 +15,7 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.pareto import check_smoothing
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.types import Progress, silent
@@ -49,6 +50,9 @@ class LFIWConfig(SimulationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("draws", self.draws, least=1)
+        _check_types(self)
+        if self.weighting.pareto:
+            check_smoothing(self.rollouts)
         if self.weighting.conditional and self.draws < 2:
             raise ConfigError(
                 f"draws is {self.draws!r}, and conditional normalisation needs 2 or more."
@@ -64,6 +68,18 @@ class LFIWConfig(SimulationConfig):
                 f"{self.weighting.populations} populations of equal size."
             )
         real("ratio_share", self.ratio_share, least=0.01, most=0.99)
+
+
+def _check_types(config: LFIWConfig) -> None:
+    if not isinstance(config.weighting, Weighting):
+        raise ConfigError(
+            f"weighting is {config.weighting!r}; it must be a Weighting, such as "
+            'Weighting(form="stepwise").'
+        )
+    if not isinstance(config.fallback, Fallback | None):
+        raise ConfigError(
+            f"fallback is {config.fallback!r}; it must be a Fallback, or None for none."
+        )
 
 
 class LFIW(ModelEstimator[LFIWConfig]):

@@ -64,15 +64,24 @@ def test_links_and_named_paths_exist():
         assert (ROOT / path).is_dir(), path
 
 
+SHOWN = (
+    *("model", "Gaussian model", "published LFIW", "published stepwise", "c-LFIW"),
+    *("c-LFIW tempered 0.5", "SIR 4", "c-SMC", "LFIW()'s form"),
+)
+
+
 def test_the_table_holds_the_committed_results():
-    results = ROOT / "experiments" / "results" / "demo"
-    stored = [
-        json.loads((results / f"demo_{task}.json").read_text(encoding="utf-8"))
-        for task in ("swimmer", "half_cheetah")
-    ]
-    for pair in zip(*(one["estimates"] for one in stored), strict=True):
-        cells = [f"{e['value']:.2f} | {e['error']:+.2f} | {e['ess']:.1f}" for e in pair]
-        assert f"| {pair[0]['estimator']} | {' | '.join(cells)} |" in README
+    path = ROOT / "experiments" / "results" / "paper_table.json"
+    groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
+    small = {g["task"]: g for g in groups if g["transitions"] == 50_000}
+    tasks = [small[task] for task in ("swimmer", "half_cheetah", "humanoid_standup")]
+    for form in SHOWN:
+        rows = [task["forms"][form] for task in tasks]
+        cells = [f"{r['value']:.4g} | {r['error_over_models']:.2f} | {r['ess']:.0f}" for r in rows]
+        assert f"| {form} | {' | '.join(cells)} |" in README
+    for task in tasks:
+        truth = task["truth"]
+        assert f"{truth['mean']:.4g} ± {truth['standard_error']:.2g}" in README
 
 
 def test_the_table_of_speeds_holds_the_committed_results():

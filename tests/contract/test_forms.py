@@ -1,6 +1,7 @@
 """Every form of weights through a fit, the published method, and the fallback."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -199,3 +200,62 @@ def test_thresholds_out_of_range_raise(wrong):
 def test_rollouts_must_make_whole_populations():
     with pytest.raises(ope.ConfigError, match="cannot be cut into 7 populations"):
         replace(CONFIG, weighting=W(resample_below=0.5, populations=7))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", ["uniform", "trajectory"])
+def test_a_ratio_that_is_not_finite_is_never_resampled_by_in_silence(bed, fit, form, value):
+    class Broken:
+        report = fit.ratio.report
+
+        def log_ratio(self, state, action, transition):
+            return torch.full_like(fit.ratio.log_ratio(state, action, transition), value)
+
+    broken = replace(fit, ratio=Broken(), weighting=W(form=form, candidates=4))
+    with pytest.raises(ope.DivergedError, match="not finite"):
+        broken.estimate(bed[0])
+
+
+def test_h_of_none_chosen_by_weights_is_the_model_s_value_and_says_so(bed, fit):
+    policy, _ = bed
+    strict = replace(fit, weighting=W(first_ess=1.0), fallback=ope.Fallback(most_accuracy=1.0))
+    found = strict.estimate(policy)
+    assert (found.first, found.fell_back) == (None, True)
+    assert "very first ratios" in found.warnings[0]
+    assert found.raw_ess < 300
+    # Who asks for H = 0 has asked for the plain model: nothing fell back.
+    asked = replace(strict, weighting=W(first=0)).estimate(policy)
+    assert not asked.fell_back
+    assert asked.value == pytest.approx(found.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"weighting": "stepwise"}, "weighting is 'stepwise'; it must be a Weighting"),
+        ({"fallback": False}, "fallback is False; it must be a Fallback, or None"),
+        ({"weighting": W(pareto=True), "rollouts": 20}, "20 weights have no tail"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_before_the_fit(wrong, said):
+    with pytest.raises(ope.ConfigError, match=said):
+        replace(CONFIG, **wrong)
+
+
+def test_forms_are_asked_for_in_lists(bed, fit):
+    for wrong in ((bed[0], [W()]), ([bed[0]], W())):
+        with pytest.raises(ope.ConfigError, match="put a single one into brackets"):
+            fit.estimate_forms(*wrong)
+
+
+def test_an_open_side_of_a_clip_is_saved(bed, tmp_path):
+    policy, data = bed
+    config = replace(CONFIG, weighting=W(clip=(0.1, np.inf)))
+    result = ope.evaluation.evaluate(data, policy, ope.Estimand(HORIZON), seed=0, config=config)
+    saved, _ = ope.evaluation.save_evaluation(result, tmp_path, "open", {})
+    assert json.loads(saved.read_text())["config"]["weighting"]["clip"] == [0.1, None]
+    assert [one.estimator for one in result.estimates] == ["LFIW clipped 0.1 to inf", "model"]
+    uniform = replace(CONFIG, weighting=W(form="uniform"))
+    alone = ope.evaluation.evaluate(data, policy, ope.Estimand(HORIZON), seed=0, config=uniform)
+    assert [one.estimator for one in alone.estimates] == ["model"]

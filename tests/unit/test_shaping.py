@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lfiw_ope.errors import ConfigError, DivergedError, MissingDependencyError
+from lfiw_ope.errors import ConfigError, DataError, DivergedError, MissingDependencyError
 from lfiw_ope.pareto import LEAST_WEIGHTS, pareto_smooth
 from lfiw_ope.weighted import average, weigh
 from lfiw_ope.weighting import Weighting
@@ -295,9 +295,7 @@ def test_separate_classifiers_are_averaged_after_they_weighed(rollouts):
     shares = torch.stack([self_normalise(cumulate(one)[:, -1]).exp() for one in sets]).mean(0)
     torch.testing.assert_close(found.log_weights.exp(), shares)
     assert found.value == pytest.approx(float((shares * rewards.sum(1)).sum()), abs=1e-10)
-    errors = [one.mc_standard_error for one in each]
-    if None not in errors:
-        assert found.mc_standard_error < np.mean(errors)
+    assert found.mc_standard_error < np.mean([one.mc_standard_error for one in each])
     assert float(found.ess_by_step.min()) == pytest.approx(np.mean([v.raw_ess for v in each]))
     assert average(each[:1]) is each[0]
     collapsed = weigh(rewards, 20 * log_ratio, Weighting())
@@ -320,3 +318,53 @@ def test_labels_tell_forms_apart():
     assert len({one.label for one in made}) == len(made)
     assert Weighting(conditional=True, first=80).label == "c-LFIW first 80"
     assert Weighting(conditional=True, temper=0.5).label == "c-LFIW tempered 0.5"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        torch.zeros(1000).index_fill(0, torch.tensor([3]), 50.0),  # one has all the weight
+        800 * torch.randn(1000, generator=torch.Generator().manual_seed(0)),
+        torch.cat((torch.zeros(180), torch.randn(20, generator=torch.Generator().manual_seed(1)))),
+        torch.cat((torch.zeros(960), torch.full((40,), 5.0))),
+    ],
+    ids=["one", "wide", "ended", "tied"],
+)
+def test_a_tail_that_cannot_be_fitted_leaves_weights_alone(values, recwarn):
+    smoothed, shape = pareto_smooth(values)
+    assert smoothed.isfinite().all()
+    if shape is None:
+        torch.testing.assert_close(smoothed, values)
+    else:
+        assert float(torch.logsumexp(smoothed, 0)) == pytest.approx(
+            float(torch.logsumexp(values, 0)), abs=1e-4
+        )
+    rewards = torch.ones(len(values), 1)
+    found = weigh(rewards, values[:, None], Weighting(form="stepwise", pareto=True))
+    assert found.value == pytest.approx(1.0)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"exponent": math.inf}, "exponent is inf"),
+        ({"clip": 2.0}, "clip is 2.0; it must be a pair"),
+        ({"clip": (0.5,)}, "must be a pair"),
+        ({"clip": (0.5, "b")}, "highest weight is 'b'"),
+        ({"pareto": "yes"}, "pareto is 'yes'; it must be True or False"),
+        ({"self_normalised": None}, "self_normalised is None"),
+        ({"populations": 7}, "populations is of sequential Monte Carlo"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_kind_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        Weighting(**settings)
+
+
+def test_rewards_and_ratios_of_different_rollouts_are_refused():
+    with pytest.raises(DataError, match=r"\[200, 30\] and log-ratios \[200, 3\]"):
+        weigh(torch.zeros(200, 30), torch.zeros(200, 3), Weighting())
+    with pytest.raises(ConfigError, match="first is -1"):
+        cumulate(torch.zeros(5, 3), -1)

@@ -1,7 +1,7 @@
 """From the cells of `default_weighting.py` to a choice, by the rule that is written there."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,18 +41,21 @@ class Study:
     """The cells as arrays: C estimates of a policy by each of F forms, the plain model first.
 
     Attributes:
-        seeds: of the cells.
+        seeds: that there are.
+        seed: `[C]`, of each cell.
         labels: of the forms.
         settings: of each form, those that differ from a plain product's.
         tasks: the names.
         task: `[C]`, the index of each cell's task.
         error: `[C, F]`, in standard deviations of the target's return.
-        raw_ess: `[C, F]`, as a share of the rollouts.
+        raw_ess: `[C, F]`, as a share of the rollouts; where H is chosen by ESS, of the whole
+            product.
         ess: `[C, F]`, the same.
         accuracy: `[C]`, of the classifiers.
     """
 
     seeds: tuple[int, ...]
+    seed: NDArray[np.int64]
     labels: tuple[str, ...]
     settings: tuple[int, ...]
     tasks: tuple[str, ...]
@@ -69,11 +72,15 @@ class Study:
 
         kept = np.array([[row["forms"][name] for name in labels] for _, row in rows])
         value, ess, raw_ess = np.moveaxis(kept, -1, 0)
+        # Cells were made when an estimate told the raw ESS of the H ratios that were kept.
+        whole = [labels.index(name.split(" first by ESS")[0]) for name in labels]
+        raw_ess = raw_ess[:, whole]
         truth, spread, accuracy = (
             np.array([row[key] for _, row in rows]) for key in ("truth", "spread", "accuracy")
         )
         return cls(
             seeds=tuple(sorted({cell["seed"] for cell in cells})),
+            seed=np.array([cell["seed"] for cell in cells for _ in cell["targets"]]),
             labels=labels,
             settings=tuple(settings.values()),
             tasks=tasks,
@@ -83,6 +90,13 @@ class Study:
             ess=ess / rollouts,
             accuracy=accuracy,
         )
+
+    def of_seed(self, seed: int) -> "Study":
+        """Its cells alone."""
+        kept = self.seed == seed
+        names = ("seed", "task", "error", "raw_ess", "ess", "accuracy")
+        part = {name: getattr(self, name)[kept] for name in names}
+        return replace(self, seeds=(seed,), **part)
 
     def fallen(self, candidate: Candidate) -> NDArray[np.bool_]:
         """`[C]`, where the fallback gives the model's value."""
@@ -103,6 +117,13 @@ class Study:
     def gain(self, candidate: Candidate) -> Gain:
         """Over the plain model."""
         return gain_of(self.task_errors(MODEL) - self.task_errors(candidate))
+
+
+def gain_by_seed(study: Study, form: int) -> list[float]:
+    """A form's gain over the model, without a fallback, from the cells of each seed alone."""
+    candidate = Candidate(form, 0.0, 1.0)
+    parts = [study.of_seed(seed) for seed in study.seeds]
+    return [rounded(part.gain(candidate).mean) for part in parts]
 
 
 def gain_of(differences: Array) -> Gain:

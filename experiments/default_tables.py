@@ -80,10 +80,19 @@ def as_text(said: dict[str, Any]) -> str:
         "ESS: median share of the rollouts.",
         "## Error by task",
         _by_task(said),
-        "## The fallback of the recommended form",
-        _table(
-            "least_ess | most_accuracy | falls back | error | gain | worst task",
-            [_fallback(row) for row in said["fallbacks"]],
+        *(
+            part
+            for name, rows in said["fallbacks"].items()
+            for part in (
+                f"## Fallbacks of {name}",
+                "Its gain by seed, without one: "
+                + ", ".join(f"{gain:+.3f}" for gain in said["gain_by_seed"][name])
+                + ".",
+                _table(
+                    "least_ess | most_accuracy | falls back | error | gain | worst task",
+                    [_fallback(row) for row in rows],
+                ),
+            )
         ),
         "## Each task left out",
         _table(

@@ -16,8 +16,8 @@ class Fallback:
 
     On the development tasks of `experiments/default_weighting.py` tempered weights were no worse
     where the bare product had collapsed, so that its effective sample size is no reason by default:
-    an estimate warns of it instead. The accuracy is set by hand: an eighth of the estimates fell back
-    by it there, which cost nothing and gained nothing; it is for classes that are separable.
+    an estimate warns of it instead. The accuracy is set by hand: an eighth of the estimates fell
+    back by it there, which cost nothing and gained nothing; it is for classes that are separable.
 
     Attributes:
         least_ess: of the weights before H was chosen by it, tempering and smoothing, as a share of

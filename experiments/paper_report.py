@@ -139,7 +139,7 @@ def draw(cells):
         draw_values(axes[0], own)
         draw_weights(axes[1], min(own, key=lambda c: c["seed"]))
         draw_ess(axes[2], own)
-        axes[0].set_title(f"{TITLES[task]}: value when H ratios are used", loc="left")
+        axes[0].set_title(f"{TITLES[task]}: value against H", loc="left")
         axes[1].set_title("c-LFIW's weights, one seed", loc="left")
         axes[2].set_title("rollouts that carry the weight", loc="left")
     return figure
@@ -158,9 +158,9 @@ def draw_values(ax, cells):
     ax.axhline(cells[0]["truth"]["mean"], color=TRUTH, label="truth")
     logged = np.mean([cell["behaviour_mean_return"] for cell in cells])
     ax.axhline(logged, color="#888888", ls="--", lw=1, label="behaviour's mean return")
-    ax.set_xlabel("H (0: the plain model)")
+    ax.set_xlabel("H, ratios used (0: the plain model)")
     ax.set_ylabel("value")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="best")
 
 
 def draw_weights(ax, cell):

@@ -77,11 +77,20 @@ def test_the_table_holds_the_committed_results():
     tasks = [small[task] for task in ("swimmer", "half_cheetah", "humanoid_standup")]
     for form in SHOWN:
         rows = [task["forms"][form] for task in tasks]
-        cells = [f"{r['value']:.4g} | {r['error_over_models']:.2f} | {r['ess']:.0f}" for r in rows]
+        cells = [
+            f"{said(r['value'])} | {r['error_over_models']:.2f} | {r['ess']:.0f}" for r in rows
+        ]
         assert f"| {form} | {' | '.join(cells)} |" in README
     for task in tasks:
         truth = task["truth"]
-        assert f"{truth['mean']:.4g} ± {truth['standard_error']:.2g}" in README
+        assert f"{said(truth['mean'])} ± {truth['standard_error']:.2g}" in README
+        assert f"| {said(task['behaviour_mean_return'])} | " in README
+    counts = [len(task["seeds"]) for task in tasks]
+    assert f"mean value over {counts[0]}, {counts[1]} and {counts[2]} seeds" in README
+
+
+def said(value):
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
 def test_the_table_of_speeds_holds_the_committed_results():

@@ -140,7 +140,8 @@ def _save_figure(result: DemoResult, path: Path) -> Path:
     figure = new_figure(13, 4)
     left, middle, right = figure.subplots(1, 3)
     truth = (result.truth.mean, result.truth.standard_error)
-    plot_estimates(left, result.estimates, truth=truth, behaviour=result.behaviour)
+    shown = (*result.estimates, result.answer)
+    plot_estimates(left, shown, truth=truth, behaviour=result.behaviour)
     by_name = {estimate.estimator: estimate for estimate in result.estimates}
     plot_ess(middle, [by_name["stepwise"], by_name["c-stepwise"]])
     plot_weights(right, by_name["c-LFIW"])

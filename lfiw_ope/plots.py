@@ -94,7 +94,8 @@ def plot_estimates(
     """
     rows = np.arange(len(estimates))[::-1]
     for row, estimate in zip(rows, estimates, strict=True):
-        colour = PLAIN if estimate.estimator == "model" else WEIGHTED
+        plain = estimate.estimator == "model" or estimate.fell_back
+        colour = PLAIN if plain else WEIGHTED
         # A weighted value that rests on a handful of rollouts is drawn hollow.
         hollow = estimate.mc_standard_error is None
         ax.errorbar(
@@ -111,7 +112,8 @@ def plot_estimates(
         ax.axvline(truth[0], color=TRUTH, lw=1.5, label="truth")
     if behaviour is not None:
         ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
-    ax.set_yticks(rows, [estimate.estimator for estimate in estimates])
+    names = [one.estimator + " → model" * one.fell_back for one in estimates]
+    ax.set_yticks(rows, names)
     ax.set_ylim(-0.7, len(estimates) - 0.3)
     ax.set_xlabel("value (± 2 s.e. of simulation; hollow: unknown, ESS < 10)")
     if truth is not None or behaviour is not None:

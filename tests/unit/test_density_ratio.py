@@ -150,6 +150,16 @@ def test_what_estimates_average_is_left_to_them():
     assert ratio.report.temperature == pytest.approx(float((1 / slope).mean()), rel=1e-5)
 
 
+def test_a_curve_of_several_estimates_is_of_the_samples_there_are():
+    """3 classifiers of 40 and 60 held-out samples: 96 in effect, and not 288."""
+    report = fit(config=replace(CONFIG, average="estimates")).report
+    for curve in (report.reliability, report.uncalibrated_reliability):
+        assert len(curve.count) == 5
+        # Each count is rounded.
+        assert sum(curve.count) == pytest.approx(100, abs=0.5 * len(curve.count))
+        assert min(curve.standard_error) > 0.5 * (0.2 / 20) ** 0.5
+
+
 @pytest.mark.parametrize("sides", [(None, None), (drawn(), drawn(0.5))])
 def test_one_training_serves_every_average_and_calibration(sides, tmp_path):
     path = tmp_path / "classifier.pt"

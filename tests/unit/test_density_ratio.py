@@ -51,6 +51,16 @@ def at(ratio):
         (lambda count, generator: torch.zeros(count), "drew an array of the shape"),  # noqa: ARG005
         (lambda count, generator: np.zeros((3, 2)), r"so \[500, 2\] was expected"),  # noqa: ARG005
         (lambda count, generator: torch.full((count, 2), np.nan), "hold 1000 of 1000"),  # noqa: ARG005
+        (
+            rows().double().numpy() + np.array([0.0, 1e9]),
+            "Column 1 of the numerator's samples varies by",
+        ),
+        (rows().double() - 1e9, "Column 0 of the numerator's samples varies by"),
+        (np.arange(60).reshape(30, 2) + 10**9, "Column 0 of the numerator's samples varies by 58"),
+        (
+            lambda count, generator: drawn()(count, generator).double() + 1e9,
+            "subtract the offset from both sides' samples",
+        ),
     ],
 )
 def test_what_are_no_samples_is_refused(numerator, says):
@@ -72,6 +82,19 @@ def test_what_are_no_samples_is_refused(numerator, says):
 def test_settings_that_cannot_be_are_refused(setting, says):
     with pytest.raises(ope.ConfigError, match=says):
         fit(**setting)
+
+
+def test_offsets_that_float32_bears_and_constant_columns_are_samples():
+    given = rows().double() + torch.tensor([1e4, 0.0])
+    given[:, 1] = 1e9
+    assert fit(given, given).report.log_loss == pytest.approx(np.log(2), abs=0.1)
+
+
+@pytest.mark.parametrize("given", [None, "rows", [object()]])
+def test_a_function_that_draws_no_array_is_refused(given):
+    says = f"The numerator drew a {type(given).__name__}; a function that draws must give"
+    with pytest.raises(ope.ConfigError, match=says):
+        fit(lambda count, generator: given)  # noqa: ARG005
 
 
 def test_a_function_that_changes_its_mind_is_refused():

@@ -9,6 +9,8 @@ from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics import EnsembleDynamics
+from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.ratio_fit import _episode_boundary
 from lfiw_ope.samples import source_of
 
@@ -77,6 +79,7 @@ def test_what_are_no_samples_is_refused(numerator, says):
         ({"held_out_draws": 5}, "held_out_draws is 5"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"seed": -1}, "seed is -1"),
+        ({"config": {"members": 3}}, "config is a dict; give a ClassifierConfig, or None"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(setting, says):
@@ -143,6 +146,9 @@ def test_the_ratio_reads_as_samples_do():
     assert ratio.log_ratio(x[:0]).shape == (0,)
     with pytest.raises(ope.DataError, match=r"shape \[24, 1\].*must be 2"):
         ratio.log_ratio(x[:, :1])
+    x[3:5, 1] = torch.tensor([torch.nan, -torch.inf])
+    with pytest.raises(ope.DataError, match="2 of the samples' 48 entries are NaN"):
+        ratio.log_ratio(x)
 
 
 def test_samples_are_not_changed_and_those_held_out_are_kept_apart():
@@ -228,6 +234,37 @@ def test_held_out_episodes_are_cut_between_two():
     thinned = log.rows_of([5, 2, 1])[torch.tensor([0, 11, 12, 13, 14, 15, 25])]
     assert _episode_boundary(log, thinned) == 1
     assert _episode_boundary(log, log.rows_of([3])[:1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"train": []}, r"train is \[\]; it must be one or more episodes' numbers"),
+        ({"held_out": range(0)}, "held_out is range"),
+        ({"train": [0.5]}, "train is"),
+        ({"train": [2, 6]}, "train names the episode 6; the data have episodes 0 to 5"),
+        ({"held_out": [-1]}, "held_out names the episode -1"),
+        ({"held_out": [1, 3, 4]}, "2 episodes are in train and in held_out, the first 3"),
+        ({"config": ope.ClassifierConfig()}, "config is a ClassifierConfig; give a RatioConfig"),
+    ],
+)
+def test_a_ratio_of_transitions_without_its_episodes_is_refused(given, says):
+    truth, model, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
+    settings = {"config": ope.RatioConfig(), "train": [2, 3, 4, 5], "held_out": [0, 1]}
+    with pytest.raises(ope.ConfigError, match=says):
+        ope.fit_transition_ratio(data, model, seed=0, **(settings | given))
+
+
+def test_dynamics_of_other_sizes_are_refused():
+    truth, _, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
+    config = ope.DynamicsConfig(members=1, hidden=(4,))
+    parts = [Standardiser(torch.zeros(size), torch.ones(size)) for size in (6, 5)]
+    bounds = torch.zeros(5), torch.ones(5)
+    other = EnsembleDynamics(config, *parts, bounds, state_size=4, learns_termination=False)
+    with pytest.raises(ope.DataError, match=r"3 entries and actions of 2; the dynamics .* 4 and 2"):
+        ope.fit_transition_ratio(data, other, ope.RatioConfig(), 0, train=[1, 2], held_out=[0])
 
 
 @pytest.mark.gpu

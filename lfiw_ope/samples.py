@@ -21,7 +21,11 @@ LEAST_ROWS = 10
 
 
 LEAST_SPREAD = 2.0**-20
-"""Of a column, relative to its largest entry: float32 has 8 steps in it, and none in 2⁻²⁴."""
+"""Standard deviation of a column, relative to its largest entry: float32 has 8 steps in it, and
+what varies less is standardised as a constant."""
+
+ROUNDING = 2.0**-48
+"""Standard deviation, relative to the largest entry, that rounding alone may give in float64."""
 
 
 def tensor_of(name: str, drawn: object, device: torch.device) -> Tensor:
@@ -148,14 +152,18 @@ def _in_float32(name: str, given: Tensor) -> Tensor:
             f"The {name}'s samples hold {bad} of {rows.numel()} entries that are NaN, infinite or "
             "too large for float32; drop or repair them."
         )
-    low, high = given.amin(0).double(), given.amax(0).double()
-    spread, largest = high - low, torch.maximum(low.abs(), high.abs())
-    lost = ((spread > 0) & (spread < LEAST_SPREAD * largest)).nonzero().flatten()
+    if given.dtype not in (torch.float64, torch.int64, torch.int32):
+        return rows
+    wide = given.double()
+    spread, largest = wide.std(0, correction=0), wide.abs().amax(0)
+    # What only float64's rounding varies is constant, and is standardised as such.
+    varies = spread > ROUNDING * largest
+    lost = (varies & (spread < LEAST_SPREAD * largest)).nonzero().flatten()
     if len(lost):
         column = int(lost[0])
         raise DataError(
             f"Column {column} of the {name}'s samples varies by {float(spread[column]):.3g} about "
-            f"{float(high[column]):.3g}, which float32 cannot hold; subtract the offset from both "
-            "sides' samples, in float64, or drop a column that only rounding varies."
+            f"{float(wide[:, column].mean()):.3g}, which float32 cannot hold; subtract the offset "
+            "from both sides' samples, in float64."
         )
     return rows

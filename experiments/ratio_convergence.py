@@ -21,6 +21,7 @@ from scipy.stats import linregress
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.plots import TRUTH, WEIGHTED, new_figure, save_figure
+from lfiw_ope.reliability import log_loss
 from lfiw_ope.results import provenance, write_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -66,11 +67,7 @@ def measure(bed, episodes, seed):
         [one.log_ratio(rows.state, rows.action, step).double() for one in (exact, ratio)]
         for step in (rows, drawn)
     )
-    softplus = torch.nn.functional.softplus
-    loss, best = (
-        float(0.5 * (softplus(-a).mean() + softplus(b).mean()))
-        for a, b in ((real, simulated), (known_real, known_drawn))
-    )
+    loss, best = (float(log_loss(*pair)) for pair in ((real, simulated), (known_real, known_drawn)))
     return {
         "transitions": data.num_transitions,
         "error": float((simulated - known_drawn).square().mean().sqrt()),

@@ -1,6 +1,7 @@
 """A mixture, a mis-fitted Gaussian, and the density ratio that mends it; everything known exactly.
 
-    python experiments/toy_ratio.py        # about three minutes on one core
+    python experiments/toy_ratio.py             # about three minutes on one core
+    python experiments/toy_ratio.py --redraw    # the figure alone, of the numbers that are stored
 
 The target p is a mixture of two Gaussians. The model p_θ is one Gaussian whose mean is off and
 whose scale is a quarter too large, so that it covers the target. A classifier learns their ratio
@@ -10,6 +11,12 @@ from samples alone, and the study holds against the truth:
   either side for too long, before and after calibration on 50 others;
 * expectations under p from weighted draws of p_θ, as draws grow;
 * samples of the induced model by sampling-importance-resampling (SIR), as candidates grow.
+
+What calibration does and does not do: in all 5 seeds it lowers the over-trained classifiers'
+log-loss and expected calibration error. The r.m.s. error of their log-ratio under the model gets
+worse in 2 of the 5, seeds 0 and 4: a temperature that suits most samples flattens the tails, where
+the model draws and data are few. And a learned ratio sets a floor to SIR: past some 20 candidates
+more of them hardly bring its samples nearer to the target, where the exact ratio's still near it.
 
 In D dimensions p is that mixture along the first axis and N(0, 1) along the others, and the model
 is a quarter too wide along each. A seed is that of data, classifiers and draws. Written to
@@ -308,9 +315,10 @@ def draw_distances(ax: Any, cells: list[dict[str, Any]]) -> None:
         far = np.array([cell["wasserstein"][name] for cell in cells])
         ax.fill_between(CANDIDATES, far.min(0), far.max(0), color=colour, alpha=0.2, lw=0)
         ax.plot(CANDIDATES, far.mean(0), marker="o", ms=4, color=colour, label=f"{name} ratio")
-    floor = np.mean([cell["wasserstein_of_target_samples"] for cell in cells])
-    ax.axhline(floor, color="#888888", ls="--", lw=1)
-    ax.text(1, floor * 0.86, "real samples, as many", color="#777777", fontsize=8, va="top")
+    floor = np.array([cell["wasserstein_of_target_samples"] for cell in cells])
+    ax.axhspan(floor.min(), floor.max(), color="#888888", alpha=0.2, lw=0)
+    ax.axhline(floor.mean(), color="#888888", ls="--", lw=1)
+    ax.text(1, floor.min() * 0.94, "real samples, as many", color="#777777", fontsize=8, va="top")
     ax.set(xscale="log", yscale="log", ylabel="Wasserstein distance", xlabel="candidates k")
     ax.set_xticks(CANDIDATES, [str(k) for k in CANDIDATES])
     ax.minorticks_off()
@@ -350,8 +358,12 @@ def draw_figure(cells: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def main(seeds: int = 5) -> None:
-    """Run it, store it and say what came out."""
+def main(seeds: int = 5, redraw: bool = False) -> None:
+    """Run it, store it and say what came out; or redraw the figure of what is stored."""
+    if redraw:
+        told = json.loads(RESULTS.with_suffix(".json").read_text(encoding="utf-8"))
+        save_figure(draw_figure(told["seeds"]), RESULTS.with_suffix(".png"))
+        return
     cells = []
     for seed in range(seeds):
         cells.append(study(seed))

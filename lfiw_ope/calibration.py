@@ -94,7 +94,9 @@ def fit_calibration(kind: CalibrationKind, numerator: Tensor, denominator: Tenso
 
     "temperature" and "platt" bound the slope by `LOG_TEMPERATURE_BOUNDS`. "platt" moreover has
     Platt's targets, (R + 1) / (R + 2) and 1 / (R + 2) in place of 1 and 0, which keep it finite
-    where the held-out samples are separable. "isotonic" finds runs of logits whose observed share
+    where the held-out samples are separable; R is the smaller set's size for both, since either
+    set's own would favour the larger one: equal sets of unequal size would not have a mean weight
+    of 1. "isotonic" finds runs of logits whose observed share
     increases; a run at either end that holds samples of one set alone would have an infinite
     log-ratio, so it is counted as having one more sample of either set (Laplace's rule of
     succession), which weighs it by how many samples speak for it.
@@ -161,7 +163,8 @@ def _platt(numerator: Tensor, denominator: Tensor) -> tuple[float, float]:
     logits = np.concatenate((numerator, denominator))
     sizes = np.array([len(numerator), len(denominator)])
     weight = np.repeat(0.5 / sizes, sizes)
-    target = np.repeat([(sizes[0] + 1) / (sizes[0] + 2), 1 / (sizes[1] + 2)], sizes)
+    doubt = 1 / (sizes.min() + 2)
+    target = np.repeat([1 - doubt, doubt], sizes)
 
     def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         calibrated = at[0] * logits + at[1]

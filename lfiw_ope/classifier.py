@@ -108,10 +108,14 @@ class ClassifierEnsemble(nn.Module):
         self.network = BatchedMLP(
             config.members, (features, *config.hidden, 1), config.activation, generator
         )
-        groups = config.members if config.average == "estimates" else 1
-        self.calibration: Calibration = uncalibrated(config.calibration, groups)
+        self.calibration: Calibration = uncalibrated(config.calibration, self.groups)
         self.fit_report: FitReport | None = None
         self.report: ClassifierReport | None = None
+
+    @property
+    def groups(self) -> int:
+        """G, classifiers with a calibration of their own: C where nothing is averaged, else 1."""
+        return self.config.members if self.config.average == "estimates" else 1
 
     def member_logits(self, features: Tensor) -> Tensor:
         """`[C, B, F]` or shared `[B, F]` -> `[C, B]`, not calibrated."""
@@ -133,6 +137,5 @@ class ClassifierEnsemble(nn.Module):
         with autocast(features.device, self.config.fit.precision):
             logits = self.member_logits(features.reshape(-1, features.shape[-1]))
         calibrated: Tensor = self.calibration(self.average(logits))
-        groups = self.config.members if self.config.average == "estimates" else 1
-        shaped = calibrated.view(groups, *features.shape[:-1])
+        shaped = calibrated.view(self.groups, *features.shape[:-1])
         return shaped if self.config.average == "estimates" else shaped[0]

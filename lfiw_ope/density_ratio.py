@@ -52,7 +52,8 @@ class DensityRatio(nn.Module):
         Where `average` is "estimates", each classifier's own: `[C, ...]`.
 
         Raises:
-            DataError: if the last axis is not D.
+            DataError: if the last axis is not D, or an entry is NaN, infinite or too large for
+                float32.
         """
         mean = self.inputs.mean
         rows = torch.as_tensor(x, dtype=mean.dtype, device=mean.device)
@@ -60,5 +61,11 @@ class DensityRatio(nn.Module):
             raise DataError(
                 f"The samples have the shape {list(rows.shape)}; the ratio was fitted to samples "
                 f"of {mean.numel()} entries, so the last axis must be {mean.numel()}."
+            )
+        bad = int((~rows.isfinite()).sum())
+        if bad:
+            raise DataError(
+                f"{bad} of the samples' {rows.numel()} entries are NaN, infinite or too large for "
+                "float32; they have no log-ratio, so drop or repair them."
             )
         return self.classifiers.log_ratio(self.inputs(rows))

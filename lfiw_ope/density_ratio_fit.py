@@ -117,6 +117,11 @@ def fit_density_ratio(
         DivergedError: if a member's loss stops being finite.
         MissingDependencyError: if the calibration needs a package that is not installed.
     """
+    if not isinstance(config, ClassifierConfig | None):
+        raise ConfigError(
+            f"config is a {type(config).__name__}; give a ClassifierConfig, or None for the "
+            "defaults."
+        )
     choice("balance", balance, ("equal", "pooled"))
     real("held_out", held_out, least=0.01, most=0.9)
     whole("held_out_draws", held_out_draws, least=LEAST_ROWS)

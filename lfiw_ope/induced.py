@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lfiw_ope.checks import whole
 from lfiw_ope.drawing import Draws, draws
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.expectation import Expectation, ExpectationStream
+from lfiw_ope.errors import ConfigError, DivergedError
+from lfiw_ope.expectation import Expectation, ExpectationStream, one_each, require_weights
 from lfiw_ope.resampling import choose
+from lfiw_ope.samples import Draw, tensor_of
 from lfiw_ope.types import DensityDynamics, Dynamics, LogRatio, Transition
-from lfiw_ope.weights import require_finite
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class InducedModel:
     """p_θ(x) w(x) / Z over points x of any shape D, from draws of p_θ and the log of w.
 
     Attributes:
-        draw: `(count, generator) -> [count, D]`, independent draws of p_θ.
-        log_ratio: `[count, D] -> [count]`, log w, such as a fitted ratio's `log_ratio`.
+        draw: `(count, generator) -> [count, D]`, independent draws of p_θ, tensors or arrays.
+        log_ratio: `[count, D] -> [count]`, log w, such as a fitted ratio's `log_ratio`; −∞ where w
+            is 0.
         log_density: `[count, D] -> [count]`, log p_θ, where it is known.
         chunk: draws that are made and weighed at a time; memory grows with it and not with the
             number of draws.
     """
 
-    draw: Callable[[int, torch.Generator], Tensor]
+    draw: Draw
     log_ratio: Callable[[Tensor], Tensor]
     log_density: Callable[[Tensor], Tensor] | None = None
     chunk: int = 1 << 14
@@ -53,7 +54,7 @@ class InducedModel:
                 "This model is known by its draws alone and has no log-density; "
                 "build InducedModel with log_density=, or use its expectations and samples."
             )
-        return self.log_density(x) + self._log_ratio(x)
+        return torch.as_tensor(self.log_density(x), device=x.device) + self._log_ratio(x)
 
     @torch.no_grad()
     def expectation(
@@ -75,13 +76,14 @@ class InducedModel:
 
         Raises:
             ConfigError: if the count is below 1, or a function gives another shape.
-            DivergedError: if a log-ratio or a value of f is not finite, or plain weights overflow.
+            DivergedError: if a log-ratio is NaN or +∞, a value of f is not finite, all weights are
+                0, or plain weights overflow or underflow.
         """
         stream = ExpectationStream()
         left = whole("count", count, least=1)
         while left:
-            x = self.draw(min(left, self.chunk), generator)
-            stream.add(self._log_ratio(x), f(x))
+            x = self._draw(min(left, self.chunk), generator)
+            stream.add(self._log_ratio(x), torch.as_tensor(f(x), device=x.device))
             left -= len(x)
         return stream.expectation(self_normalised)
 
@@ -100,25 +102,38 @@ class InducedModel:
 
         Raises:
             ConfigError: if a number is below 1, or a function gives another shape.
-            DivergedError: if a log-ratio is not finite.
+            DivergedError: if a log-ratio is NaN or +∞, or all candidates of a draw weigh 0.
         """
         whole("count", count, least=1)
         if whole("candidates", candidates, least=1) == 1:
-            return self.draw(count, generator)
+            return self._draw(count, generator)
         rows = max(1, self.chunk // candidates)
         sizes = [min(rows, count - start) for start in range(0, count, rows)]
         return torch.cat([self._one_of(size, candidates, generator) for size in sizes])
 
     def _one_of(self, rows: int, candidates: int, generator: torch.Generator) -> Tensor:
-        x = self.draw(rows * candidates, generator)
-        log_ratio = require_finite(self._log_ratio(x), "log-ratios").view(candidates, rows)
+        x = self._draw(rows * candidates, generator)
+        log_ratio = require_weights(self._log_ratio(x)).reshape(candidates, rows)
+        lost = int((log_ratio.amax(0) == -torch.inf).sum())
+        if lost:
+            raise DivergedError(
+                f"All {candidates} candidates have a weight of 0 in {lost} of {rows} draws; use "
+                "more candidates, or a model that draws what the ratio gives weight to."
+            )
         chosen = _choose(log_ratio, generator)
         return x.view(candidates, rows, *x.shape[1:])[chosen, torch.arange(rows, device=x.device)]
 
+    def _draw(self, count: int, generator: torch.Generator) -> Tensor:
+        x = tensor_of("draw", self.draw(count, generator), generator.device)
+        if x.shape[:1] != (count,):
+            raise ConfigError(
+                f"draw gave the shape {tuple(x.shape)}; {count} draws were asked for, one a row."
+            )
+        return x
+
     def _log_ratio(self, x: Tensor) -> Tensor:
-        log_ratio = self.log_ratio(x)
-        _check_shape(log_ratio, x.shape[:1])
-        return log_ratio
+        log_ratio = torch.as_tensor(self.log_ratio(x), device=x.device)
+        return one_each(log_ratio, x.shape[:1])
 
 
 @dataclass(frozen=True)
@@ -151,8 +166,9 @@ class InducedDynamics:
         """One draw at each (state `[..., n, S]`, action `[..., n, A]`).
 
         Random numbers are drawn for the n axis and shared along the leading axes. Where a
-        candidate's ratio is not finite, the next state and the reward are NaN, so that whatever is
-        computed of them says so: a simulation must not wait for the device to find out here.
+        candidate's log-ratio is NaN or +∞, or all of them are −∞, the next state and the reward are
+        NaN, so that whatever is computed of them says so: a simulation must not wait for the device
+        to find out here.
 
         Raises:
             ConfigError: if the ratio gives another shape than one number for each transition.
@@ -167,7 +183,7 @@ class InducedDynamics:
             field.take_along_dim(chosen, 0)[0]
             for field in (drawn.reward, drawn.terminated, drawn.bounded)
         )
-        lost = ~log_ratio.isfinite().all(0)
+        lost = ~log_ratio.amax(0).isfinite()  # which NaN passes through
         return Draws(
             reached.masked_fill(lost[..., None], torch.nan),
             reward.masked_fill(lost, torch.nan),
@@ -219,21 +235,21 @@ class InducedDynamics:
 
         Raises:
             ConfigError: if the count is below 1, or a function gives another shape.
-            DivergedError: if a log-ratio or a value of f is not finite, or plain weights overflow.
+            DivergedError: as `InducedModel.expectation`, at any (s, a).
         """
         stream = ExpectationStream()
         left = whole("count", count, least=1)
         most = max(1, self.chunk // max(1, state.shape[:-1].numel()))
         while left:
             drawn = draws(self.dynamics, state, action, min(left, most), generator)
-            stream.add(self._log_ratio(state, action, drawn), f(drawn))
+            values = torch.as_tensor(f(drawn), device=drawn.reward.device)
+            stream.add(self._log_ratio(state, action, drawn), values)
             left -= len(drawn.reward)
         return stream.expectation(self_normalised)
 
     def _log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
         log_ratio = self.ratio.log_ratio(state, action, transition)
-        _check_shape(log_ratio, transition.reward.shape)
-        return log_ratio
+        return one_each(log_ratio, transition.reward.shape)
 
 
 def _choose(log_ratio: Tensor, generator: torch.Generator) -> Tensor:
@@ -242,11 +258,3 @@ def _choose(log_ratio: Tensor, generator: torch.Generator) -> Tensor:
         log_ratio.shape[-1], dtype=torch.float64, generator=generator, device=log_ratio.device
     )
     return choose(log_ratio, uniform)[0]
-
-
-def _check_shape(log_ratio: Tensor, shape: torch.Size) -> None:
-    if log_ratio.shape != shape:
-        raise ConfigError(
-            f"The log-ratio has shape {tuple(log_ratio.shape)} for draws of shape {tuple(shape)}; "
-            "it must give one number for each draw."
-        )

@@ -12,6 +12,8 @@ from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.results import Estimate
 
 TRUTH, PLAIN, WEIGHTED = "#222222", "#d1733c", "#2f6f9f"
+DIAGONAL = "lfiw_ope: calibrated"
+"""The name that a reliability diagram's diagonal bears, so that curves share one."""
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -159,10 +161,11 @@ def plot_reliability(
         label: of the curve in the legend, before its expected calibration error.
         color: of the curve.
     """
-    if not ax.lines:
-        ax.axline((0.5, 0.5), slope=1.0, color=TRUTH, lw=1, ls="--", label="calibrated")
+    if not any(line.get_gid() == DIAGONAL for line in ax.lines):
+        line = ax.axline((0.5, 0.5), slope=1.0, color=TRUTH, lw=1, ls="--", label="calibrated")
+        line.set_gid(DIAGONAL)
     predicted, count = np.array(curve.predicted), np.array(curve.count)
-    noise = 2 * np.sqrt(predicted * (1 - predicted) / count)
+    noise = 2 * np.array(curve.standard_error)
     ax.errorbar(predicted, curve.observed, noise, color=color, lw=1, elinewidth=0.6)
     error = f"calibration error {expected_calibration_error(curve):.3f}"
     text = error if label is None else f"{label}: {error}"

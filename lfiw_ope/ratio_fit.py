@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from lfiw_ope.classifier_fit import Pair, TwoSampleObjective, fit_classifiers
 from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
+from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.seeding import torch_generator
@@ -95,9 +97,16 @@ def fit_transition_ratio(
         checkpoint: see `lfiw_ope.nn.fit.fit`. It serves every average and every calibration.
 
     Raises:
+        ConfigError: if `config` is another one, or the episodes to learn from or those held out
+            are none, not in the data, or in both parts.
+        DataError: if the dynamics were fitted to states and actions of other sizes.
         DivergedError: if a member's loss stops being finite.
         MissingDependencyError: if the calibration needs a package that is not installed.
     """
+    if not isinstance(config, RatioConfig):
+        raise ConfigError(f"config is a {type(config).__name__}; give a RatioConfig.")
+    _check_episodes(train, held_out, data.num_episodes)
+    _check_sizes(dynamics, data)
     device = dynamics.low.device
     log = DeviceLog.of(data, device)
     rows = log.rows_of(train)
@@ -128,6 +137,39 @@ def fit_transition_ratio(
         checkpoint=checkpoint,
     )
     return ratio.requires_grad_(False)
+
+
+def _check_episodes(train: Sequence[int], held_out: Sequence[int], number: int) -> None:
+    for name, given in (("train", train), ("held_out", held_out)):
+        chosen = np.asarray(given)
+        if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+            raise ConfigError(
+                f"{name} is {given!r}; it must be one or more episodes' numbers, such as range(10)."
+            )
+        outside = chosen[(chosen < 0) | (chosen >= number)]
+        if outside.size:
+            raise ConfigError(
+                f"{name} names the episode {outside[0]}; the data have episodes 0 to {number - 1}."
+            )
+    both = np.intersect1d(train, held_out)
+    if both.size:
+        raise ConfigError(
+            f"{both.size} episodes are in train and in held_out, the first {both[0]}; what stops "
+            "and calibrates a classifier must not have taught it, so give each to one of them."
+        )
+
+
+def _check_sizes(dynamics: EnsembleDynamics, data: Trajectories) -> None:
+    # Anything that samples can be told from data; an ensemble alone says what it was fitted to.
+    if not isinstance(dynamics, EnsembleDynamics):
+        return
+    size = dynamics.state_size
+    expected = size, dynamics.inputs.mean.numel() - size
+    if expected != (data.state_size, data.action_size):
+        raise DataError(
+            f"The data have states of {data.state_size} entries and actions of {data.action_size}; "
+            f"the dynamics were fitted to {expected[0]} and {expected[1]}."
+        )
 
 
 def _outcome(rows: TransitionTensors, config: RatioConfig) -> Tensor:

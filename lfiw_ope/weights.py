@@ -17,18 +17,25 @@ from lfiw_ope.checks import real, whole
 from lfiw_ope.errors import ConfigError, DivergedError
 
 
-def require_finite(log_weight: Tensor, what: str) -> Tensor:
+def require_finite(
+    log_weight: Tensor,
+    what: str,
+    advice: str = "the model or the classifier left the numbers it was trained on, so fit with "
+    "more data or a lower learning rate",
+) -> Tensor:
     """The argument, or an error: a weight that is not finite is never dropped in silence.
+
+    Args:
+        log_weight: of any shape.
+        what: the entries are, for the message.
+        advice: the message's second half: the likely cause, and what to do.
 
     Raises:
         DivergedError: if an entry is NaN or infinite; it says how many.
     """
     bad = int((~log_weight.isfinite()).sum())
     if bad:
-        raise DivergedError(
-            f"{bad} of {log_weight.numel()} {what} are not finite; the model or the classifier "
-            "left the numbers it was trained on, so fit with more data or a lower learning rate."
-        )
+        raise DivergedError(f"{bad} of {log_weight.numel()} {what} are not finite; {advice}.")
     return log_weight
 
 

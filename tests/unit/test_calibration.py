@@ -55,6 +55,16 @@ def test_platt_finds_slope_and_offset(others):
     assert float(fitted.offset + 2 * fitted.slope) == pytest.approx(0.0, abs=ERROR)
 
 
+@pytest.mark.parametrize("times", [1, 300])
+def test_platt_is_neutral_between_sets_of_unequal_size(times):
+    """Ten samples against the same ten, repeated: nothing tells them apart, either way round."""
+    few = torch.randn((1, 10), generator=torch.Generator().manual_seed(0)) + 1.0
+    many = few.repeat(1, times)
+    for sides in ((few, many), (many, few)):
+        found = fit_calibration("platt", *sides)(sides[1])
+        assert float(found.exp().mean()) == pytest.approx(1.0, abs=1e-3)
+
+
 @pytest.mark.parametrize("others", [20_000, 80_000])
 def test_isotonic_undoes_any_increasing_map(others):
     sides = exact_logits(20_000, others)

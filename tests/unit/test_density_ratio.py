@@ -9,6 +9,8 @@ from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics import EnsembleDynamics
+from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.ratio_fit import _episode_boundary
 from lfiw_ope.samples import source_of
 
@@ -51,6 +53,19 @@ def at(ratio):
         (lambda count, generator: torch.zeros(count), "drew an array of the shape"),  # noqa: ARG005
         (lambda count, generator: np.zeros((3, 2)), r"so \[500, 2\] was expected"),  # noqa: ARG005
         (lambda count, generator: torch.full((count, 2), np.nan), "hold 1000 of 1000"),  # noqa: ARG005
+        (
+            rows().double().numpy() + np.array([0.0, 1e9]),
+            "Column 1 of the numerator's samples varies by",
+        ),
+        (rows().double() - 1e9, "Column 0 of the numerator's samples varies by"),
+        (
+            np.arange(60).reshape(30, 2) + 10**9,
+            "Column 0 .* varies by 17.3 about 1e",
+        ),
+        (
+            lambda count, generator: drawn()(count, generator).double() + 1e9,
+            "subtract the offset from both sides' samples",
+        ),
     ],
 )
 def test_what_are_no_samples_is_refused(numerator, says):
@@ -67,11 +82,26 @@ def test_what_are_no_samples_is_refused(numerator, says):
         ({"held_out_draws": 5}, "held_out_draws is 5"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"seed": -1}, "seed is -1"),
+        ({"config": {"members": 3}}, "config is a dict; give a ClassifierConfig, or None"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(setting, says):
     with pytest.raises(ope.ConfigError, match=says):
         fit(**setting)
+
+
+def test_offsets_that_float32_bears_and_constant_columns_are_samples():
+    given = rows().double() + torch.tensor([1e4, 0.0])
+    given[:, 1] = 0.3
+    given[::2, 1] = 0.1 + 0.2  # the next number
+    assert fit(given, given).report.log_loss == pytest.approx(np.log(2), abs=0.1)
+
+
+@pytest.mark.parametrize("given", [None, "rows", [object()]])
+def test_a_function_that_draws_no_array_is_refused(given):
+    says = f"The numerator drew a {type(given).__name__}; a function that draws must give"
+    with pytest.raises(ope.ConfigError, match=says):
+        fit(lambda count, generator: given)  # noqa: ARG005
 
 
 def test_a_function_that_changes_its_mind_is_refused():
@@ -120,6 +150,9 @@ def test_the_ratio_reads_as_samples_do():
     assert ratio.log_ratio(x[:0]).shape == (0,)
     with pytest.raises(ope.DataError, match=r"shape \[24, 1\].*must be 2"):
         ratio.log_ratio(x[:, :1])
+    x[3:5, 1] = torch.tensor([torch.nan, -torch.inf])
+    with pytest.raises(ope.DataError, match="2 of the samples' 48 entries are NaN"):
+        ratio.log_ratio(x)
 
 
 def test_samples_are_not_changed_and_those_held_out_are_kept_apart():
@@ -148,6 +181,16 @@ def test_what_estimates_average_is_left_to_them():
     torch.testing.assert_close(own, logits * slope[..., None])
     assert len(set(slope.flatten().tolist())) == 3
     assert ratio.report.temperature == pytest.approx(float((1 / slope).mean()), rel=1e-5)
+
+
+def test_a_curve_of_several_estimates_is_of_the_samples_there_are():
+    """3 classifiers of 40 and 60 held-out samples: 96 in effect, and not 288."""
+    report = fit(config=replace(CONFIG, average="estimates")).report
+    for curve in (report.reliability, report.uncalibrated_reliability):
+        assert len(curve.count) == 5
+        # Each count is rounded.
+        assert sum(curve.count) == pytest.approx(100, abs=0.5 * len(curve.count))
+        assert min(curve.standard_error) > 0.5 * (0.2 / 20) ** 0.5
 
 
 @pytest.mark.parametrize("sides", [(None, None), (drawn(), drawn(0.5))])
@@ -195,6 +238,37 @@ def test_held_out_episodes_are_cut_between_two():
     thinned = log.rows_of([5, 2, 1])[torch.tensor([0, 11, 12, 13, 14, 15, 25])]
     assert _episode_boundary(log, thinned) == 1
     assert _episode_boundary(log, log.rows_of([3])[:1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"train": []}, r"train is \[\]; it must be one or more episodes' numbers"),
+        ({"held_out": range(0)}, "held_out is range"),
+        ({"train": [0.5]}, "train is"),
+        ({"train": [2, 6]}, "train names the episode 6; the data have episodes 0 to 5"),
+        ({"held_out": [-1]}, "held_out names the episode -1"),
+        ({"held_out": [1, 3, 4]}, "2 episodes are in train and in held_out, the first 3"),
+        ({"config": ope.ClassifierConfig()}, "config is a ClassifierConfig; give a RatioConfig"),
+    ],
+)
+def test_a_ratio_of_transitions_without_its_episodes_is_refused(given, says):
+    truth, model, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
+    settings = {"config": ope.RatioConfig(), "train": [2, 3, 4, 5], "held_out": [0, 1]}
+    with pytest.raises(ope.ConfigError, match=says):
+        ope.fit_transition_ratio(data, model, seed=0, **(settings | given))
+
+
+def test_dynamics_of_other_sizes_are_refused():
+    truth, _, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
+    config = ope.DynamicsConfig(members=1, hidden=(4,))
+    parts = [Standardiser(torch.zeros(size), torch.ones(size)) for size in (6, 5)]
+    bounds = torch.zeros(5), torch.ones(5)
+    other = EnsembleDynamics(config, *parts, bounds, state_size=4, learns_termination=False)
+    with pytest.raises(ope.DataError, match=r"3 entries and actions of 2; the dynamics .* 4 and 2"):
+        ope.fit_transition_ratio(data, other, ope.RatioConfig(), 0, train=[1, 2], held_out=[0])
 
 
 @pytest.mark.gpu

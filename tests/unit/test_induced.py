@@ -131,7 +131,7 @@ def test_the_density_is_the_model_s_times_the_ratio():
         MODEL.unnormalised_log_density(x)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_counted_and_raised(bad):
     def spoil(values: Tensor) -> Tensor:
         values = values.clone()
@@ -143,8 +143,91 @@ def test_what_is_not_finite_is_counted_and_raised(bad):
         broken.expectation(lambda x: x, 20, generator())
     with pytest.raises(ope.DivergedError, match="2 of 40 log-ratios are not finite"):
         broken.sample(20, 2, generator())
-    with pytest.raises(ope.DivergedError, match="2 of 20 values of f are not finite"):
+    with pytest.raises(ope.DivergedError, match="2 of 20 values of f are not finite; f must give"):
         MODEL.expectation(lambda x: spoil(x[:, 0]), 20, generator())
+
+
+def upper_half(x):
+    """A weight of 1 or of 0: the induced model is N(0, 1) cut at 0."""
+    return torch.where(x[:, 0] > 0, 0.0, -torch.inf)
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+@pytest.mark.parametrize("self_normalised", [True, False])
+def test_a_weight_of_0_is_a_weight(chunk, self_normalised):
+    """In chunks of one draw, half the chunks have none above 0."""
+    model = ope.InducedModel(normal, upper_half, chunk=chunk)
+    found = model.expectation(lambda x: x, 500, generator(), self_normalised=self_normalised)
+    cut = [normal(min(chunk, 500), at) for at in [generator()] for _ in range(500 // chunk)]
+    x = torch.cat(cut).double()
+    kept = x[x[:, 0] > 0]
+    expected = kept.mean(0) if self_normalised else kept.sum(0) / 500
+    torch.testing.assert_close(found.value, expected, rtol=1e-9, atol=1e-12)
+    assert float(found.ess) == pytest.approx(len(kept))
+    assert found.standard_error.isfinite().all()
+
+
+def test_samples_of_weight_0_are_never_kept():
+    picked = ope.InducedModel(normal, upper_half).sample(500, 30, generator())
+    assert (picked[:, 0] > 0).all()
+    # Of two candidates both weigh 0 once in four.
+    with pytest.raises(
+        ope.DivergedError, match=r"All 2 candidates have a weight of 0 in \d+ of 100"
+    ):
+        ope.InducedModel(normal, upper_half).sample(100, 2, generator())
+
+
+def test_weights_that_are_all_0_or_vanish_are_no_value_of_0():
+    nothing = ope.InducedModel(normal, lambda x: torch.full((len(x),), -torch.inf))
+    for self_normalised in (True, False):
+        with pytest.raises(ope.DivergedError, match="All 20 draws have a weight of 0"):
+            nothing.expectation(lambda x: x, 20, generator(), self_normalised=self_normalised)
+    small = ope.InducedModel(normal, lambda x: tilt(x).double() - 5000)
+    with pytest.raises(ope.DivergedError, match=r"underflow.*-(499|500)\d; use a self-normalised"):
+        small.expectation(lambda x: x, 20, generator(), self_normalised=False)
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (
+            lambda count, generator: normal(count + 1, generator),
+            r"draw gave the shape \(21, 2\); 20",
+        ),
+        (lambda count, generator: normal(count, generator)[:0], r"draw gave the shape \(0, 2\)"),
+        (lambda count, generator: torch.tensor(1.0), r"draw gave the shape \(\)"),  # noqa: ARG005
+        (lambda count, generator: None, "drew a NoneType; a function that draws"),  # noqa: ARG005
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.expectation(lambda x: x, 20, generator()),
+        lambda model: model.normaliser(20, generator()),
+        lambda model: model.sample(20, 1, generator()),
+        lambda model: model.sample(4, 5, generator()),
+    ],
+)
+def test_a_draw_of_another_number_is_refused(draw, says, call):
+    with pytest.raises(ope.ConfigError, match=says):
+        call(ope.InducedModel(draw, tilt))
+
+
+def test_functions_may_speak_numpy():
+    """As `fit_density_ratio`'s may."""
+    model = ope.InducedModel(
+        lambda count, generator: normal(count, generator).numpy(),
+        lambda x: tilt(x).numpy(),
+        lambda x: x.numpy().sum(1),
+    )
+    for of in ((lambda x: x), (lambda x: x.numpy())):
+        found = model.expectation(of, 50, generator())
+        assert torch.equal(found.value, MODEL.expectation(lambda x: x, 50, generator()).value)
+    for candidates in (1, 3):
+        kept = model.sample(20, candidates, generator())
+        assert torch.equal(kept, MODEL.sample(20, candidates, generator()))
+    x = normal(5, generator())
+    torch.testing.assert_close(model.unnormalised_log_density(x), x.sum(1) + tilt(x))
 
 
 def test_functions_of_another_shape_are_refused():
@@ -215,12 +298,31 @@ def test_a_ratio_that_is_not_finite_shows_in_the_step():
     class Spoilt:
         def log_ratio(self, state, action, transition):
             log_ratio = exact.log_ratio(state, action, transition)
-            log_ratio[2, ..., 1] = -torch.inf
+            log_ratio[2, ..., 1] = torch.inf
+            log_ratio[2, ..., 0] = torch.nan
+            log_ratio[..., 3] = -torch.inf
             return log_ratio
 
     step = ope.InducedDynamics(model, Spoilt(), 4).sample(*rows(linear_gaussian), generator())
-    assert step.reward.isnan().tolist() == [False, True, False, False]
-    assert step.next_state.isnan().all(-1).tolist() == [False, True, False, False]
+    assert step.reward.isnan().tolist() == [True, True, False, True]
+    assert step.next_state.isnan().all(-1).tolist() == [True, True, False, True]
+
+
+def test_a_candidate_of_weight_0_is_never_chosen():
+    _, model, _ = linear_gaussian()
+
+    class Upper:
+        def log_ratio(self, state, action, transition):  # noqa: ARG002
+            return torch.where(transition.next_state[..., 0] > state[..., 0], 0.0, -torch.inf)
+
+    state, action = rows(linear_gaussian, n=200)
+    dynamics = ope.InducedDynamics(model, Upper(), 60)
+    step = dynamics.sample(state, action, generator())
+    assert (step.next_state[..., 0] > state[..., 0]).all()
+    found = dynamics.expectation(
+        lambda step: step.next_state[..., 0], state, action, 60, generator()
+    )
+    assert (found.value > state[..., 0]).all()
 
 
 def test_a_ratio_with_several_estimates_is_refused():
@@ -233,7 +335,7 @@ def test_a_ratio_with_several_estimates_is_refused():
             return log_ratio[:, None].expand(-1, 3, -1)
 
     dynamics = ope.InducedDynamics(model, Apart(), 4)
-    with pytest.raises(ope.ConfigError, match=r"shape \(4, 3, 4\) for draws of shape \(4, 4\)"):
+    with pytest.raises(ope.ConfigError, match=r"draws of shape \(4, 4\).*average=\"logits\""):
         dynamics.sample(*rows(linear_gaussian), generator())
 
 

@@ -12,6 +12,7 @@ CURVE = ope.ReliabilityCurve(
     observed=(0.45, 0.53),
     count=(300, 100),
     weight=(0.75, 0.25),
+    standard_error=(0.03, 0.05),
 )
 
 
@@ -29,14 +30,19 @@ def test_a_reliability_curve_is_drawn_as_it_is(tmp_path):
     assert 0.6 < axes.get_xlim()[1] < 0.8
     bars = axes.containers[0].lines[2][0].get_segments()
     lengths = [np.ptp(bar[:, 1]) for bar in bars]
-    assert lengths == pytest.approx([4 * (0.24 / count) ** 0.5 for count in CURVE.count])
+    assert lengths == pytest.approx([4 * 0.03, 4 * 0.05])
     assert save_figure(axes.figure, tmp_path / "curve.png").stat().st_size > 5000
 
 
-def test_curves_share_axes_and_one_diagonal():
+@pytest.mark.parametrize("lines", [0, 1])
+def test_curves_share_axes_and_one_diagonal(lines):
     axes = new_figure(4, 4).subplots()
+    for _ in range(lines):
+        axes.axhline(0.5)
     plot_reliability(axes, CURVE, "after")
-    wide = ope.ReliabilityCurve((0.0, 0.5, 1.0), (0.05, 0.9), (0.3, 0.6), (50, 50), (0.5, 0.5))
+    wide = ope.ReliabilityCurve(
+        (0.0, 0.5, 1.0), (0.05, 0.9), (0.3, 0.6), (50, 50), (0.5, 0.5), (0.03,) * 2
+    )
     plot_reliability(axes, wide, "before", PLAIN)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [label.split(":")[0] for label in labels] == ["calibrated", "after", "before"]

@@ -114,8 +114,7 @@ def plot_estimates(
         ax.axvline(truth[0], color=TRUTH, lw=1.5, label="truth")
     if behaviour is not None:
         ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
-    names = [one.estimator + " → model" * one.fell_back for one in estimates]
-    ax.set_yticks(rows, names)
+    ax.set_yticks(rows, [estimate.label for estimate in estimates])
     ax.set_ylim(-0.7, len(estimates) - 0.3)
     ax.set_xlabel("value (± 2 s.e. of simulation; hollow: unknown, ESS < 10)")
     if truth is not None or behaviour is not None:

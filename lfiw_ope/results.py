@@ -78,6 +78,11 @@ class Estimate:
     log_weights: NDArray[np.float64] = field(repr=False, compare=False)
     ess_by_step: NDArray[np.float64] = field(repr=False, compare=False)
 
+    @property
+    def label(self) -> str:
+        """The estimator, and whether its value is the plain model's: for tables and figures."""
+        return self.estimator + " → model" * self.fell_back
+
     def __str__(self) -> str:
         digits = _digits(self.mc_standard_error, self.value)
         noise = "unknown"

@@ -157,7 +157,7 @@ def _table(result: Evaluation, policy: Path) -> Table:
     for estimate in result.estimates:
         noise = estimate.mc_standard_error
         table.add_row(
-            estimate.estimator,
+            estimate.label,
             f"{estimate.value:.4g}",
             "–" if noise is None else f"{noise:.2g}",
             f"{estimate.ess:.1f}/{estimate.rollouts}",

@@ -78,6 +78,8 @@ def test_an_estimate_reads_as_one_line():
     )
     assert "simulation noise unknown" in str(estimate(mc_standard_error=None))
     assert "ESS 412/1000  k̂ 0.31  T = 100" in str(estimate(pareto_k=0.31))
+    assert estimate().label == "LFIW"
+    assert estimate(fell_back=True).label == "LFIW → model"
     fell = str(estimate(fell_back=True))
     assert "LFIW (the plain model's: weights mean nothing here) 32.05  sim" in fell
 

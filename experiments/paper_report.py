@@ -139,9 +139,12 @@ def draw(cells):
         draw_values(axes[0], own)
         draw_weights(axes[1], min(own, key=lambda c: c["seed"]))
         draw_ess(axes[2], own)
-        axes[0].set_title(f"{TITLES[task]}: value against H", loc="left")
+        about = f"{own[0]['transitions'] // 1000}k transitions, {len(own)} seeds"
+        axes[0].set_title(f"{TITLES[task]}, {about}", loc="left")
         axes[1].set_title("c-LFIW's weights, one seed", loc="left")
         axes[2].set_title("rollouts that carry the weight", loc="left")
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper left", ncols=4, frameon=False)
     return figure
 
 
@@ -160,7 +163,6 @@ def draw_values(ax, cells):
     ax.axhline(logged, color="#888888", ls="--", lw=1, label="behaviour's mean return")
     ax.set_xlabel("H, ratios used (0: the plain model)")
     ax.set_ylabel("value")
-    ax.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="best")
 
 
 def draw_weights(ax, cell):

@@ -49,7 +49,7 @@ def demo(
         )
     terminal.print(_table(result))
     for warning in result.answer.warnings:
-        terminal.print(warning, soft_wrap=True)
+        terminal.print(f"Warning: {warning}", soft_wrap=True)
     thin = [e.estimator for e in result.estimates if e.mc_standard_error is None]
     if thin:
         terminal.print(

@@ -25,20 +25,12 @@ from lfiw_ope.reliability import log_loss
 from lfiw_ope.results import provenance, write_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from testbeds import ExactRatio, linear_gaussian, log_of, tabular
+from testbeds import ExactRatio, Placed, linear_gaussian, log_of, tabular
 
 BEDS = {"linear-Gaussian": (linear_gaussian, 15), "tabular": (tabular, 12)}
 EPISODES = (50, 150, 500, 1500, 5000)
 SEEDS = range(3)
 RESULTS = Path(__file__).parent / "results"
-
-
-class Placed:
-    """A test-bed's model where an ensemble is expected: it samples, and lives somewhere."""
-
-    def __init__(self, model):
-        self.sample = model.sample
-        self.low = torch.zeros(1)
 
 
 def measure(bed, episodes, seed):

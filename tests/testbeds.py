@@ -21,6 +21,14 @@ class ExactRatio:
         return there - self.model.log_density(state, action, transition)
 
 
+class Placed:
+    """A test-bed's model where an ensemble is wanted: it samples, and lives somewhere."""
+
+    def __init__(self, model):
+        self.sample = model.sample
+        self.low = torch.zeros(1)
+
+
 def linear_gaussian():
     """(truth, model, policy): drift and gain are wrong, the model's noise is wider.
 

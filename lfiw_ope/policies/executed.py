@@ -82,25 +82,35 @@ def _log_mixture(mixture: Any, action: Tensor, bounds: Bounds) -> Tensor:
     return torch.logsumexp(of_each + mixture.mixture_distribution.logits.log_softmax(-1), -1)
 
 
+def _masses_beyond(
+    distribution: Any, action: Tensor, bounds: Bounds
+) -> tuple[Tensor, Tensor] | None:
+    """The probabilities below and above the bounds; None where torch has no cdf."""
+    try:
+        below = distribution.cdf(bounds.low.expand(action.shape))
+        above = 1.0 - distribution.cdf(bounds.high.expand(action.shape))
+    except NotImplementedError:
+        return None
+    return below, above
+
+
 def _log_of_any(distribution: Any, action: Tensor, bounds: Bounds) -> Tensor:
     """The density between the bounds and, of entries that are independent, the masses on them."""
     unchecked = copy.copy(distribution)
     unchecked._validate_args = False  # an action outside the support has the log-density -inf
     found: Tensor = unchecked.log_prob(action)
-    try:
-        if distribution.event_shape:
-            raise NotImplementedError
-        below = unchecked.cdf(bounds.low.expand(action.shape))
-        above = 1.0 - unchecked.cdf(bounds.high.expand(action.shape))
+    # The masses of entries that depend on each other are no product of their own.
+    masses = None if distribution.event_shape else _masses_beyond(unchecked, action, bounds)
+    if masses is not None:
+        below, above = masses
         found = torch.where(action <= bounds.low, below.clamp_min(0).log(), found)
         found = torch.where(action >= bounds.high, above.clamp_min(0).log(), found)
-    except NotImplementedError as error:
-        if _reaches_beyond(distribution, bounds):
-            raise PolicyError(
-                f"A {type(distribution).__name__} that is clipped to the action bounds puts a "
-                "probability on them, which torch does not give; use Normal, or give the module a "
-                "distribution that keeps within the bounds. proposal_log_prob works."
-            ) from error
+    elif _reaches_beyond(distribution, bounds):
+        raise PolicyError(
+            f"A {type(distribution).__name__} that is clipped to the action bounds puts a "
+            "probability on them, which torch does not give; use Normal, or give the module a "
+            "distribution that keeps within the bounds. proposal_log_prob works."
+        )
     if (found.isnan() | (found == torch.inf)).any():
         raise PolicyError(
             f"A {type(distribution).__name__} gave NaN or an infinite density for an action; use "

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from testbeds import ExactRatio, linear_gaussian, log_of
+from testbeds import ExactRatio, Placed, linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
@@ -21,14 +21,6 @@ def bed():
     """The linear-Gaussian truth and its wrong model, which both are known exactly."""
     truth, model, policy = linear_gaussian()
     return truth, model, policy, log_of(truth, policy, episodes=2000, horizon=15, seed=0)
-
-
-class Placed:
-    """A test-bed's model where an ensemble is wanted: it samples, and lives somewhere."""
-
-    def __init__(self, model):
-        self.sample = model.sample
-        self.low = torch.zeros(1)
 
 
 def fit(bed, config=CONFIG, seed=0, episodes=2000):

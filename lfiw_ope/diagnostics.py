@@ -38,7 +38,12 @@ class Fallback:
         real("most_accuracy", self.most_accuracy, least=0.5, most=1.0)
 
     def reason(
-        self, *, accuracy: float | None, raw_ess: float, rollouts: int, no_ratio_left: bool = False
+        self,
+        *,
+        accuracy: float | None,
+        raw_ess: float | None,
+        rollouts: int | None,
+        no_ratio_left: bool = False,
     ) -> str | None:
         """Why an estimate's weights mean nothing; None where they may mean something.
 
@@ -55,7 +60,7 @@ class Fallback:
             )
         if no_ratio_left:
             return "the very first ratios leave fewer effective rollouts than were asked for"
-        if raw_ess < self.least_ess * rollouts:
+        if raw_ess is not None and raw_ess < self.least_ess * (rollouts or 0):
             return (
                 f"the weights rest on {raw_ess:.1f} of {rollouts} rollouts, less than "
                 f"{self.least_ess:.1%}"

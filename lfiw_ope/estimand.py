@@ -30,3 +30,12 @@ class Estimand:
         object.__setattr__(
             self, "discount", real("The discount", self.discount, least=0.0, most=1.0)
         )
+
+    @property
+    def tail(self) -> float:
+        """γ^T: what a step after the horizon would weigh, beside 1 for the first.
+
+        Where it is nearly 0, the value over T steps is nearly that over all of time: their
+        difference is at most γ^T times the largest value from any state.
+        """
+        return self.discount**self.horizon

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, overload
+from typing import Literal
 
 from torch import Tensor
 
+from lfiw_ope.answering import Answering
 from lfiw_ope.appraisal import Appraisal, fall_back
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.policies.stacking import check_policy, group_policies, probe
+from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
@@ -26,7 +27,7 @@ policies are simulated in several calls, with the same numbers."""
 
 
 @dataclass(frozen=True)
-class FittedModel:
+class FittedModel(Answering):
     """A dynamics model with what a simulated value needs besides it. Serves any policy.
 
     Attributes:
@@ -58,28 +59,15 @@ class FittedModel:
     fallback: Fallback | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @overload
-    def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
-    @overload
-    def estimate(
-        self, policies: Sequence[Policy], *, progress: Progress = ...
-    ) -> list[Estimate]: ...
-    def estimate(
-        self, policies: Policy | Sequence[Policy], *, progress: Progress = silent
-    ) -> Estimate | list[Estimate]:
-        """The value of a policy, or of several in one batched simulation.
+    @property
+    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+        return self.initial_states.shape[1], self.action_size, self.action_kind
 
-        Raises:
-            PolicyError: if one is no policy for these data; none is simulated then.
-            ConfigError: if the weighting needs what this fit does not have.
-            DivergedError: if the simulation leaves the finite numbers.
-        """
-        every = policies if isinstance(policies, Sequence) else [policies]
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
         falls = self.fallback is not None and self.weighting.needs_ratio
         forms = [self.weighting, Weighting(form="uniform")][: 1 + falls]
-        found = self.estimate_forms(every, forms, progress=progress)
-        estimates = [self.answer(of_policy[0], of_policy[-1]) for of_policy in found]
-        return estimates if isinstance(policies, Sequence) else estimates[0]
+        found = self.estimate_forms(policies, forms, progress=progress)
+        return [self.answer(of_policy[0], of_policy[-1]) for of_policy in found]
 
     def answer(self, weighted: Estimate, plain: Estimate) -> Estimate:
         """What `estimate` says, from its form's estimate and the plain model's."""
@@ -118,13 +106,7 @@ class FittedModel:
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
             simulations.setdefault(weighting.resampling, []).append(index)
-        for policy in policies:
-            check_policy(
-                policy,
-                state_size=self.initial_states.shape[1],
-                action_size=self.action_size,
-                action_kind=self.action_kind,
-            )
+        self.check(policies)
         found: dict[tuple[int, int], Estimate] = {}
         for resampling, places in simulations.items():
             chosen = [weightings[index] for index in places]

@@ -46,11 +46,11 @@ def plot_histogram(ax: Any, values: NDArray[Any], label: str) -> Any:
 
 def plot_returns(ax: Any, estimate: Estimate, logged: NDArray[np.float64]) -> Any:
     """Simulated returns of the target, as weighted, beside the logged returns of the behaviour."""
-    edges = np.histogram_bin_edges(np.concatenate((estimate.returns, logged)), bins=40)
-    weights = np.exp(estimate.log_weights)
+    found = estimate.distribution
+    edges = np.histogram_bin_edges(np.concatenate((found.returns, logged)), bins=40)
     for returns, share, colour, label in (
         (logged, np.full(len(logged), 1 / len(logged)), "#888888", "logged, behaviour"),
-        (estimate.returns, weights, WEIGHTED, f"simulated, {estimate.estimator}"),
+        (found.returns, found.weights, WEIGHTED, f"simulated, {estimate.estimator}"),
     ):
         ax.hist(returns, edges, weights=share, color=colour, alpha=0.6, label=label)
     ax.set_xlabel("return over the horizon")
@@ -125,6 +125,8 @@ def plot_estimates(
 def plot_ess(ax: Any, estimates: Sequence[Estimate]) -> Any:
     """Effective sample size against the step, for estimates whose weights differ by step."""
     for estimate in estimates:
+        if estimate.ess_by_step is None:
+            continue
         steps = np.arange(1, len(estimate.ess_by_step) + 1)
         ax.plot(steps, estimate.ess_by_step, lw=1.5, label=estimate.estimator)
     ax.set_yscale("log")
@@ -135,9 +137,10 @@ def plot_ess(ax: Any, estimates: Sequence[Estimate]) -> Any:
 
 
 def plot_weights(ax: Any, estimate: Estimate) -> Any:
-    """Log-weight, relative to equal weights, against the simulated return, one dot a rollout."""
-    relative = estimate.log_weights + np.log(estimate.rollouts)
-    ax.scatter(estimate.returns, relative, s=6, color=WEIGHTED, alpha=0.5, lw=0)
+    """Log-weight, relative to equal weights, against the return, one dot a rollout."""
+    found = estimate.distribution
+    relative = found.log_weights + np.log(len(found.returns))
+    ax.scatter(found.returns, relative, s=6, color=WEIGHTED, alpha=0.5, lw=0)
     ax.axhline(0.0, color="#888888", lw=1, ls="--")
     ax.set_xlabel("simulated return")
     ax.set_ylabel(f"log(weight × n), {estimate.estimator}")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lfiw_ope.errors import DataError
+from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.return_distribution import ReturnDistribution
 from lfiw_ope.version import __version__
 
 
@@ -24,16 +25,21 @@ class Estimate:
         estimator: which, in a few letters ("LFIW", "model", ...).
         estimand: what is estimated.
         value: the estimate, in units of return.
-        mc_standard_error: the standard error from simulation noise *only*: what another seed of
-            the rollouts would change. It says nothing of the model's error. None where too few
-            rollouts carry the weights to know it.
         seed: of the fit.
-        rollouts: n.
-        ess: effective sample size of the weights, 1 to n; where weights differ by step, the
-            smallest.
+        standard_error: from the sampling of the logged episodes, for estimators that are a mean
+            over episodes; what else was fitted to them is taken as given. None where the
+            estimator does not know it, or too few episodes carry the weights.
+        mc_standard_error: the standard error from simulation noise *only*: what another seed of
+            the rollouts would change. It says nothing of the model's error. None where nothing is
+            simulated, or too few rollouts carry the weights to know it.
+        rollouts: n, simulated; None where nothing is.
+        episodes: N, logged, that the estimate is a mean over; None where it is none.
+        ess: effective sample size of the weights, 1 to their number; where weights differ by
+            step, the smallest. None where nothing is weighed.
         raw_ess: the same before H was chosen by it, tempering and smoothing, all of which hide how
             far apart weights were.
-        bounded_share: of the simulated steps, those whose state was put back on the model's bounds.
+        bounded_share: of the simulated steps, those whose state was put back on the model's
+            bounds; None where nothing is simulated.
         fell_back: whether the value is the plain model's, because weights mean nothing here; the
             warnings say why, and raw_ess is that of the weights that were not used.
         first: H, where weights are products of the first H ratios; None for all steps.
@@ -46,23 +52,28 @@ class Estimate:
         classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
         classifier_temperature: what logits were divided by, to calibrate them; above 1 the
             classifiers were over-confident. None without one, or with another calibration.
+        diagnostics: further numbers that the estimator's own documentation names.
         seconds: wall-clock by stage. Fitting is shared by every policy of one fit, and a rollout
             by the policies of one call.
         warnings: in words, what is wrong and what to do.
-        returns: `[n]`, simulated discounted returns.
-        log_weights: `[n]`, log of the weights that sum to 1 (at the last step, where they differ).
-        ess_by_step: `[T]`
+        returns: `[n]` or `[N]`, discounted returns, simulated or logged, that the weights are of;
+            None where the estimator has none.
+        log_weights: of the returns, log of the weights that sum to 1 (at the last step, where they
+            differ); None where there are no returns.
+        ess_by_step: `[T]`; None where nothing is weighed.
     """
 
     estimator: str
     estimand: Estimand
     value: float
-    mc_standard_error: float | None
     seed: int
-    rollouts: int
-    ess: float
-    raw_ess: float
-    bounded_share: float
+    standard_error: float | None = None
+    mc_standard_error: float | None = None
+    rollouts: int | None = None
+    episodes: int | None = None
+    ess: float | None = None
+    raw_ess: float | None = None
+    bounded_share: float | None = None
     fell_back: bool = False
     first: int | None = None
     exponent: float | None = None
@@ -72,38 +83,64 @@ class Estimate:
     classifier_log_loss: float | None = None
     classifier_accuracy: float | None = None
     classifier_temperature: float | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    returns: NDArray[np.float64] = field(repr=False, compare=False)
-    log_weights: NDArray[np.float64] = field(repr=False, compare=False)
-    ess_by_step: NDArray[np.float64] = field(repr=False, compare=False)
+    returns: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    log_weights: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    ess_by_step: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     @property
     def label(self) -> str:
         """The estimator, and whether its value is the plain model's: for tables and figures."""
         return self.estimator + " → model" * self.fell_back
 
+    @property
+    def noise(self) -> float | None:
+        """The standard error that is known: of the sampled episodes, else of the simulation."""
+        return self.mc_standard_error if self.standard_error is None else self.standard_error
+
+    @property
+    def ess_of(self) -> str:
+        """Effective sample size and what it is of, such as "412/1000"; "–" without weights."""
+        if self.ess is None:
+            return "–"
+        return f"{self.ess:.{0 if self.ess >= 10 else 1}f}/{self.rollouts or self.episodes}"
+
+    @property
+    def distribution(self) -> ReturnDistribution:
+        """Of the return under the policy: its cdf, quantiles and CVaR.
+
+        Raises:
+            ConfigError: if the estimator gives a mean alone.
+        """
+        if self.returns is None or self.log_weights is None:
+            raise ConfigError(
+                f"{self.estimator} estimates a mean and no distribution of returns; use an "
+                "estimator that weighs returns: LFIW, ModelBased, IS, WIS, PDIS or WPDIS."
+            )
+        return ReturnDistribution(self.returns, self.log_weights)
+
     def __str__(self) -> str:
-        digits = _digits(self.mc_standard_error, self.value)
-        noise = "unknown"
-        if self.mc_standard_error is not None:
-            noise = f"± {self.mc_standard_error:.{digits}f}"
-        whose = ""
-        if self.fell_back:
-            whose = " (the plain model's: weights mean nothing here)"
-        parts = [
-            f"{self.estimator}{whose} {self.value:.{digits}f}",
-            f"simulation noise {noise}",
-            f"ESS {self.ess:.0f}/{self.rollouts}"
-            if self.ess >= 10
-            else f"ESS {self.ess:.1f}/{self.rollouts}",
-            f"T = {self.estimand.horizon}, γ = {self.estimand.discount:g}",
-        ]
+        digits = _digits(self.noise, self.value)
+        whose = " (the plain model's: weights mean nothing here)" if self.fell_back else ""
+        parts = [f"{self.estimator}{whose} {self.value:.{digits}f}"]
+        if self.rollouts is not None:
+            simulated = self.mc_standard_error
+            noise = "unknown" if simulated is None else f"± {simulated:.{digits}f}"
+            parts.append(f"simulation noise {noise}")
+        if self.episodes is not None:
+            error = self.standard_error
+            noise = "unknown" if error is None else f"± {error:.{digits}f}"
+            parts.append(f"standard error {noise}")
+        if self.ess is not None:
+            parts.append(f"ESS {self.ess_of}")
         if self.pareto_k is not None:
-            parts.insert(3, f"k̂ {self.pareto_k:.2f}")
+            parts.append(f"k̂ {self.pareto_k:.2f}")
+        parts.append(f"T = {self.estimand.horizon}, γ = {self.estimand.discount:g}")
         if self.classifier_accuracy is not None:
             parts.append(f"classifier {self.classifier_accuracy:.0%} accurate")
-        if self.bounded_share > 0:
+        if self.bounded_share:
             parts.append(f"{self.bounded_share:.2%} of states bounded")
         if self.warnings:
             count = len(self.warnings)
@@ -116,7 +153,7 @@ class Estimate:
         for name in ("returns", "log_weights", "ess_by_step"):
             values = plain.pop(name)
             if arrays:
-                plain[name] = values.tolist()
+                plain[name] = None if values is None else values.tolist()
         plain["warnings"] = list(self.warnings)
         return plain
 
@@ -132,7 +169,8 @@ class Estimate:
             fields["estimand"] = Estimand(**fields["estimand"])
             fields["warnings"] = tuple(fields["warnings"])
             for name in ("returns", "log_weights", "ess_by_step"):
-                fields[name] = np.asarray(fields[name], np.float64)
+                if fields[name] is not None:
+                    fields[name] = np.asarray(fields[name], np.float64)
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"This is no stored estimate ({error}).") from error

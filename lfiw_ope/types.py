@@ -190,6 +190,22 @@ class LogRatio(Protocol):
 
 
 @runtime_checkable
+class ActionValue(Protocol):
+    """Q of P target policies, over what remains of the horizon: learned, simulated or exact.
+
+    Q_t(s, a) = E[ Σ_{u=t}^{T-1} γ^{u-t} r_u | s_t = s, a_t = a ],   V_t(s) = E_{a ~ π}[Q_t(s, a)]
+    """
+
+    def action_value(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
+        """Q `[P, n]` at states `[n, S]`, actions `[n, A]` and steps t `[n]`, int64, below T."""
+        ...
+
+    def state_value(self, state: Tensor, step: Tensor) -> Tensor:
+        """V `[P, n]` at states `[n, S]` and steps t `[n]`; 0 at t = T, after the horizon."""
+        ...
+
+
+@runtime_checkable
 class Reward(Protocol):
     """A reward that is known as a function."""
 

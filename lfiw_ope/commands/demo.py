@@ -96,7 +96,7 @@ def _table(result: "DemoResult") -> Table:
             "–" if estimate.mc_standard_error is None else f"{estimate.mc_standard_error:.2f}",
             f"{result.error(estimate):+.2f}",
             f"{relative_error(result, estimate):.1%}",
-            f"{estimate.ess:.1f}/{estimate.rollouts}",
+            estimate.ess_of,
             f"{sum(estimate.seconds.values()):.0f}",
         )
     return table

@@ -160,7 +160,7 @@ def _table(result: Evaluation, policy: Path) -> Table:
             estimate.label,
             f"{estimate.value:.4g}",
             "–" if noise is None else f"{noise:.2g}",
-            f"{estimate.ess:.1f}/{estimate.rollouts}",
+            estimate.ess_of,
         )
     error = behaviour.standard_error
     table.add_row(

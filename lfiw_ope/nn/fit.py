@@ -5,39 +5,18 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lfiw_ope.errors import ConfigError, DivergedError
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
+from lfiw_ope.nn.objective import Following, Objective
 from lfiw_ope.types import Progress, silent
-
-
-class Objective(Protocol):
-    """What is minimised, for E members at once."""
-
-    @property
-    def rows(self) -> int:
-        """Training rows to draw batches from."""
-        ...
-
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        """Settings and tensors that the losses rest on, for a checkpoint to be told by."""
-        ...
-
-    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """The members' losses `[E]` on their batches, row indices `[E, B]`."""
-        ...
-
-    def held_out_loss(self) -> Tensor:
-        """The members' losses `[E]` on data that training never sees."""
-        ...
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -56,6 +35,8 @@ def fit(
     checkpoint: Path | None = None,
 ) -> FitReport:
     """Train `network` in place; each member ends with its weights of lowest held-out loss.
+
+    Where the objective holds nothing out, each ends with its last weights.
 
     Batches are drawn uniformly with replacement, for each member its own. Nothing is copied to
     the host between two looks at the held-out loss.
@@ -143,17 +124,22 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         # Members share no parameter: the gradient of the sum is each member's own gradient.
         loss.sum().backward()  # type: ignore[no-untyped-call]
+        if config.clip_gradient is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, config.clip_gradient)
         self.optimiser.step()
+        if isinstance(self.objective, Following):
+            self.objective.updated()
         self.train_loss += loss.detach()
         self.update += 1
 
     @torch.no_grad()
     def evaluate(self) -> None:
-        with autocast(self.device, self.config.precision):
-            held_out = self.objective.held_out_loss().cpu()
         since = self.update - (self.history[-1][0] if self.history else 0)
         trained = (self.train_loss / since).cpu()
         self.train_loss.zero_()
+        with autocast(self.device, self.config.precision):
+            told = self.objective.held_out_loss()
+        held_out = trained if told is None else told.cpu()
         broken = ~(held_out.isfinite() & trained.isfinite())
         if broken.any():
             member = int(broken.nonzero()[0])
@@ -163,7 +149,7 @@ class _Run:
                 f"{held_out[member]:.4g} by update {self.update}; lower learning_rate (now "
                 f"{self.config.learning_rate:g}) or look for extreme values in the data."
             )
-        better = held_out < self.best_loss
+        better = held_out < self.best_loss if told is not None else torch.ones(len(held_out)).bool()
         self.best_loss = torch.where(better, held_out, self.best_loss)
         self.best_update[better] = self.update
         mask = better.to(self.device)

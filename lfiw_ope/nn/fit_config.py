@@ -18,6 +18,7 @@ class FitConfig:
         weight_decay: AdamW's, decoupled.
         precision: of the hidden products in training and in use: "float32", or "bfloat16"
             autocast (parameters, last layer, loss and optimiser stay float32).
+        clip_gradient: the largest entry that a gradient may have, either way; None for any.
         evaluate_every: updates between two looks at the held-out loss.
         patience: looks without any member improving before training stops; None never stops.
     """
@@ -28,6 +29,7 @@ class FitConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    clip_gradient: float | None = None
     evaluate_every: int = 200
     patience: int | None = 10
 
@@ -37,6 +39,8 @@ class FitConfig:
         if self.patience is not None:
             whole("patience", self.patience, least=1)
         real("learning_rate", self.learning_rate, least=1e-12, most=1e3)
+        if self.clip_gradient is not None:
+            real("clip_gradient", self.clip_gradient, least=1e-12)
         real("weight_decay", self.weight_decay, least=0.0, most=1e3)
         choice("schedule", self.schedule, ("cosine", "constant"))
         choice("precision", self.precision, ("float32", "bfloat16"))
@@ -47,7 +51,8 @@ class FitReport:
     """How a training went.
 
     Attributes:
-        held_out_loss: each member's best, whose weights it ends with.
+        held_out_loss: each member's best, whose weights it ends with; where nothing is held out,
+            its training loss since the last look.
         best_update: the update where each member had it.
         updates: how many were run.
         history: (update, mean training loss since the last look, mean held-out loss).

@@ -31,11 +31,15 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.induced import InducedDynamics, InducedModel
+from lfiw_ope.fitted_q.config import FQEConfig
+from lfiw_ope.fitted_q.fit import fit_q
+from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
@@ -59,6 +63,7 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "FQE",
     "LFIW",
     "ActionSpec",
     "Agreement",
@@ -77,7 +82,9 @@ __all__ = [
     "Expectation",
     "Fallback",
     "FitConfig",
+    "FQEConfig",
     "FittedModel",
+    "FittedQ",
     "InducedDynamics",
     "InducedModel",
     "InsufficientMemoryError",
@@ -107,6 +114,7 @@ __all__ = [
     "fit_density_ratio",
     "fit_dynamics",
     "fit_transition_ratio",
+    "fit_q",
     "from_arrays",
     "from_function",
     "from_module",

@@ -36,10 +36,10 @@ from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
-from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
+from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
@@ -80,9 +80,9 @@ __all__ = [
     "Estimand",
     "Estimate",
     "Expectation",
+    "FQEConfig",
     "Fallback",
     "FitConfig",
-    "FQEConfig",
     "FittedModel",
     "FittedQ",
     "InducedDynamics",
@@ -113,8 +113,8 @@ __all__ = [
     "expected_calibration_error",
     "fit_density_ratio",
     "fit_dynamics",
-    "fit_transition_ratio",
     "fit_q",
+    "fit_transition_ratio",
     "from_arrays",
     "from_function",
     "from_module",

@@ -65,8 +65,8 @@ class ValueNetworks(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """Move the following networks by τ towards the trained ones."""
-        following, trained = list(self.following.parameters()), list(self.trained.parameters())
-        torch._foreach_lerp_(following, trained, self.config.tau)
+        following: list[Tensor] = list(self.following.parameters())
+        torch._foreach_lerp_(following, list[Tensor](self.trained.parameters()), self.config.tau)
 
     @torch.no_grad()
     def take(self, parts: list["ValueNetworks"], order: Tensor) -> None:

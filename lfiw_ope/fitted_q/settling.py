@@ -84,7 +84,7 @@ class QReport:
     def _noise(self) -> float:
         """What the wobble alone may move the mean of a quarter against another by."""
         quarter = max(1, len(self.values) // 4)
-        return 3.0 * self.wobble * (2.0 / quarter) ** 0.5
+        return float(3.0 * self.wobble * np.sqrt(2.0 / quarter))
 
 
 def reports(

@@ -88,7 +88,7 @@ def action_values(networks: ValueNetworks, state: Tensor, action: Tensor, step: 
     features = networks.features(state, action, step)
     with autocast(features.device, config.fit.precision):
         output = networks.outputs(networks.following, features.flatten(1, 2)[:, None])
-    mean = output.unflatten(-1, action.shape[1:3]).mean(2)
+    mean = output.view(*output.shape[:2], *action.shape[1:3]).mean(2)
     return scale.value(mean, scale.left(step))
 
 

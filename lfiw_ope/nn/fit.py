@@ -94,8 +94,9 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        shared = isinstance(objective, SharedBatches)
-        self.batches = objective.batches if shared else self.members
+        self.batches = self.members
+        if isinstance(objective, SharedBatches):
+            self.batches = objective.batches
         self.update = 0
         self.looks_without_gain = 0
         self.train_loss = torch.zeros(self.members, device=self.device)

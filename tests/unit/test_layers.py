@@ -11,7 +11,7 @@ PACKAGE = ROOT / "lfiw_ope"
 ORDER = [
     *("version", "errors", "checks", "types", "estimand", "seeding"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
-    *("nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective", "nn.fit"),
+    *("nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective", "nn.fit"),
     *("policies.actions", "policies.density", "policies.executed"),
     *("policies.heads", "policies.noise", "policies.acting"),
     *("policies.normaliser", "policies.mlp", "policies.actor_file", "policies.vec_normalize"),

@@ -63,23 +63,33 @@ def tabular(terminal=1):
     return truth, model, TabularPolicy(table)
 
 
-def log_of(mdp, policy, episodes, horizon, seed):
-    """Episodes of `policy` in a test-bed, as a user would have logged them."""
+def log_of(mdp, policy, episodes, horizon, seed, cut=None):
+    """Episodes of `policy` in a test-bed, as a user would have logged them.
+
+    With `cut`, a share of the episodes is cut short at a step drawn at random.
+    """
     generator = torch.Generator().manual_seed(seed)
+    observe = getattr(mdp, "observe", lambda state: state)
     state = mdp.initial_states(episodes, generator)
-    states, actions, rewards, log_prob = [state], [], [], []
+    states, actions, rewards, log_prob = [observe(state)], [], [], []
     alive, ended = [], torch.zeros(episodes, dtype=torch.bool)
     for _ in range(horizon):
-        action = policy.act(state, generator)
+        action = policy.act(observe(state), generator)
         step = mdp.sample(state, action, generator)
         alive.append(~ended)
-        log_prob.append(policy.log_prob(state, action))
+        log_prob.append(policy.log_prob(observe(state), action))
         actions.append(action)
         rewards.append(step.reward)
         state = step.next_state
-        states.append(state)
+        states.append(observe(state))
         ended = ended | step.terminated
     alive = torch.stack(alive, 1).numpy()
+    ended = ended.numpy()
+    if cut is not None:
+        rng = np.random.default_rng(seed)
+        last = np.where(rng.random(episodes) < cut, rng.integers(1, horizon, episodes), horizon)
+        ended &= alive.sum(1) <= last
+        alive &= np.arange(horizon) < last[:, None]
     kept = np.concatenate((np.ones((episodes, 1), bool), alive), 1)
     spec = ActionSpec.discrete(policy.action_size)
     if isinstance(mdp, LinearGaussianMDP):
@@ -90,8 +100,8 @@ def log_of(mdp, policy, episodes, horizon, seed):
         actions=torch.stack(actions, 1).numpy()[alive],
         rewards=torch.stack(rewards, 1).numpy()[alive],
         lengths=alive.sum(1),
-        terminated=ended.numpy(),
-        truncated=~ended.numpy(),
+        terminated=ended,
+        truncated=~ended,
         action_spec=spec,
         log_prob=torch.stack(log_prob, 1).numpy()[alive],
     )

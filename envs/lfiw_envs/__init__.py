@@ -1,5 +1,6 @@
 """What is known about environments: rules, tasks with shipped policies, exact test-beds."""
 
+from lfiw_envs.examples import AliasedMDP, Example, chain, model_fail, model_win, taxi
 from lfiw_envs.linear_gaussian import LinearGaussianMDP, LinearGaussianPolicy
 from lfiw_envs.rules.lookup import UnknownEnvironmentError, known_rules, rules_for
 from lfiw_envs.rules.record import NEVER, EnvironmentRules, Rule
@@ -9,7 +10,9 @@ from lfiw_envs.tasks import TASKS, MeasuredValue, Task, get_task
 __all__ = [
     "NEVER",
     "TASKS",
+    "AliasedMDP",
     "EnvironmentRules",
+    "Example",
     "LinearGaussianMDP",
     "LinearGaussianPolicy",
     "MeasuredValue",
@@ -18,7 +21,11 @@ __all__ = [
     "TabularPolicy",
     "Task",
     "UnknownEnvironmentError",
+    "chain",
     "get_task",
     "known_rules",
+    "model_fail",
+    "model_win",
     "rules_for",
+    "taxi",
 ]

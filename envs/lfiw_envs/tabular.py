@@ -125,6 +125,39 @@ class TabularMDP:
             values = np.einsum("sa,sap,sap->s", policy.table, mdp.transition, going_on)
         return float(self.initial @ values)
 
+    def action_values(self, policy: TabularPolicy, horizon: int, discount: float = 1.0) -> Array:
+        """`[T, S, A]`, Q_t(s, a): what is earned from step t on, discounted to step t."""
+        found = np.zeros((horizon, self.num_states, self.num_actions))
+        values = np.zeros(self.num_states)
+        for t in reversed(range(horizon)):
+            going_on = self.reward + discount * np.where(self.terminal, 0.0, values)
+            found[t] = np.einsum("sap,sap->sa", self.transition, going_on)
+            values = (policy.table * found[t]).sum(1)
+        return found
+
+    def occupancies(self, policy: TabularPolicy, horizon: int) -> Array:
+        """`[T, S, A]`, P(s_t = s, a_t = a, no terminal state before): sums to 1 or less."""
+        found = np.zeros((horizon, self.num_states, self.num_actions))
+        reached = self.initial
+        for t in range(horizon):
+            found[t] = reached[:, None] * policy.table
+            onwards = np.einsum("sa,sap->p", found[t], self.transition)
+            reached = np.where(self.terminal, 0.0, onwards)
+        return found
+
+    def discounted_occupancy(self, policy: TabularPolicy, discount: float) -> Array:
+        """`[S, A]`, (1 − γ) Σ_t γ^t P(s_t = s, a_t = a, no terminal state before).
+
+        The solution of d(s') = (1 − γ) p_0(s') + γ Σ_{s, a} d(s) π(a | s) P(s' | s, a), where
+        nothing flows into terminal states.
+        """
+        moved = np.einsum("sa,sap->sp", policy.table, self.transition)
+        moved = np.where(self.terminal, 0.0, moved)
+        flow = np.eye(self.num_states) - discount * moved.T
+        states = np.linalg.solve(flow, (1.0 - discount) * self.initial)
+        occupancy: Array = states[:, None] * policy.table
+        return occupancy
+
     def sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Outcome:
         """One draw at each one-hot state `[..., n, S]` and action `[..., n, A]`."""
         s, a = state.argmax(-1), action.argmax(-1)

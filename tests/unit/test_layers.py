@@ -45,6 +45,7 @@ ORDER = [
     *(f"fitted_q.{name}" for name in ("settling", "value", "fit")),
     *("rollout", "populations", "diagnostics", "appraisal", "fitted"),
     *("estimators.base", "estimators.lfiw", "estimators.model_based", "estimators.fqe"),
+    "catalogue",
     *("agreement", "plots", "describe", "evaluation", "demo"),
     *(f"commands.{name}" for name in ("terminal", "rules", "reading", "demo", "info", "evaluate")),
     "cli",

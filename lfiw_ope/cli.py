@@ -52,7 +52,7 @@ def main() -> None:
     """Run the command line: 2 and one sentence for bad input, 1 for a run that failed."""
     try:
         # Not standalone: typer would put its sentence into a frame, under a usage line.
-        status = app(standalone_mode=False)
+        status = app(prog_name="lfiw-ope", standalone_mode=False)
         if status == INTERRUPTED:
             _stop("Interrupted.", INTERRUPTED)
         sys.exit(status)

@@ -217,7 +217,7 @@ def _only(seen: Tensor, log_weight: Tensor) -> Tensor:
 def _tempered(log_weight: Tensor, count: Tensor, share: float) -> tuple[Tensor, float]:
     """Weights that keep this share of those that are seen at each step, and the least exponent."""
     found, least = log_weight.clone(), 1.0
-    for number in count.unique().tolist():
+    for number in set(count.tolist()):
         alike = count == number
         tempered = temper(log_weight[:, alike], max(1.0, share * number), dim=0)
         found[:, alike] = tempered.log_weight

@@ -160,7 +160,8 @@ def fit_policy_ratio(
     report = None
     if config.source == "cloned" or logged is None:
         cloned = fit_behaviour(data, config, seed, progress=progress)
-        of_draws, of_actions, report = cloned.log_prob, cloned.log_prob_of_actions, cloned.report
+        of_draws, report = cloned.log_prob, cloned.report
+        of_actions: Tensor | None = cloned.log_prob_of_actions
         warnings += _clone_warnings(report)
     else:
         of_draws = torch.from_numpy(logged.astype(np.float64)).to(config.device)

@@ -31,7 +31,9 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.baselines import BehaviourMean
 from lfiw_ope.estimators.fqe import FQE
+from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.expectation import Expectation
@@ -53,6 +55,9 @@ from lfiw_ope.policies.sb3 import from_sb3, load_sb3
 from lfiw_ope.policies.tabular import TabularPolicy
 from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
+from lfiw_ope.policy_ratio.clone import ClonedBehaviour, fit_behaviour
+from lfiw_ope.policy_ratio.config import BehaviourConfig, CloneReport
+from lfiw_ope.policy_ratio.ratio import PolicyRatio, fit_policy_ratio
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
@@ -64,11 +69,19 @@ from lfiw_ope.weighting import Weighting
 
 __all__ = [
     "FQE",
+    "IS",
     "LFIW",
+    "PDIS",
+    "WIS",
+    "WPDIS",
     "ActionSpec",
     "Agreement",
+    "BehaviourConfig",
+    "BehaviourMean",
     "ClassifierConfig",
     "ClassifierReport",
+    "CloneReport",
+    "ClonedBehaviour",
     "ConfigError",
     "DataError",
     "DataWarning",
@@ -85,6 +98,7 @@ __all__ = [
     "FitConfig",
     "FittedModel",
     "FittedQ",
+    "ImportanceConfig",
     "InducedDynamics",
     "InducedModel",
     "InsufficientMemoryError",
@@ -97,6 +111,7 @@ __all__ = [
     "OPEError",
     "ObservationNormaliser",
     "PolicyError",
+    "PolicyRatio",
     "RatioConfig",
     "ReliabilityCurve",
     "Resampling",
@@ -111,8 +126,10 @@ __all__ = [
     "collect",
     "compare_rules",
     "expected_calibration_error",
+    "fit_behaviour",
     "fit_density_ratio",
     "fit_dynamics",
+    "fit_policy_ratio",
     "fit_q",
     "fit_transition_ratio",
     "from_arrays",

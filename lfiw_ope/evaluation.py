@@ -10,40 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
-
-
-@dataclass(frozen=True)
-class BehaviourReturn:
-    """What the log itself says: the mean return of the policy that made it.
-
-    Attributes:
-        mean: of the logged returns over the estimand's horizon, discounted.
-        standard_error: of the mean, over episodes; None for a single one.
-        episodes: N.
-        cut_short: episodes whose log ends before the horizon without a terminal state; their
-            returns lack what would have followed.
-    """
-
-    mean: float
-    standard_error: float | None
-    episodes: int
-    cut_short: int
-
-    @classmethod
-    def of(cls, data: Trajectories, estimand: Estimand) -> "BehaviourReturn":
-        returns = data.returns(estimand.horizon, estimand.discount)
-        n = len(returns)
-        error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-        cut = (data.lengths < estimand.horizon) & ~data.terminated
-        return cls(float(returns.mean()), error, n, int(cut.sum()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.dice import DICE
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
@@ -41,6 +42,9 @@ from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.occupancy.config import DICEConfig
+from lfiw_ope.occupancy.fit import fit_dice
+from lfiw_ope.occupancy.ratio import OccupancyRatio
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
 from lfiw_ope.policies.load import load_policy
@@ -63,6 +67,7 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "DICE",
     "FQE",
     "LFIW",
     "ActionSpec",
@@ -70,6 +75,7 @@ __all__ = [
     "ClassifierConfig",
     "ClassifierReport",
     "ConfigError",
+    "DICEConfig",
     "DataError",
     "DataWarning",
     "DensityRatio",
@@ -96,6 +102,7 @@ __all__ = [
     "ModelBasedConfig",
     "OPEError",
     "ObservationNormaliser",
+    "OccupancyRatio",
     "PolicyError",
     "RatioConfig",
     "ReliabilityCurve",
@@ -112,6 +119,7 @@ __all__ = [
     "compare_rules",
     "expected_calibration_error",
     "fit_density_ratio",
+    "fit_dice",
     "fit_dynamics",
     "fit_q",
     "fit_transition_ratio",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
 from lfiw_ope.seeding import numpy_generator
 
@@ -46,4 +47,27 @@ class EpisodeSplit:
             dynamics_held_out=of_dynamics[:held_out],
             ratio=of_ratio[ratio_held_out:],
             ratio_held_out=of_ratio[:ratio_held_out],
+        )
+
+
+def require_episodes(data: Trajectories, least: int, why: str) -> None:
+    """That there are so many episodes, each of them once.
+
+    Args:
+        data: the log.
+        least: episodes.
+        why: they are needed, for the message: "at least 5 are needed, because ...".
+
+    Raises:
+        DataError: if there are fewer, or one stands in the data more than once.
+    """
+    if data.num_episodes < least:
+        raise DataError(
+            f"The data hold {data.num_episodes} episode{'s' * (data.num_episodes != 1)}; at least "
+            f"{least} are needed, because {why}."
+        )
+    if data.repeats:
+        raise DataError(
+            "An episode stands in the data more than once; what is fitted and what is held out "
+            "would share it: select each episode once."
         )

@@ -9,11 +9,10 @@ from typing import Generic, TypeVar
 import torch
 
 from lfiw_ope.checks import whole
-from lfiw_ope.data.split import EpisodeSplit
+from lfiw_ope.data.split import EpisodeSplit, require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.dynamics_fit import fit_dynamics
-from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.types import Progress, Reward, Termination, silent
@@ -103,11 +102,7 @@ class ModelEstimator(ABC, Generic[Config]):
         checkpoints: str | Path | None,
     ) -> FittedModel:
         """The dynamics, and uniform weights."""
-        if data.repeats:
-            raise DataError(
-                "An episode stands in the data more than once; what is fitted and what is held out "
-                "would share it: select each episode once."
-            )
+        require_episodes(data, 2, "one is held out")
         started = time.perf_counter()
         dynamics = fit_dynamics(
             data,

@@ -33,12 +33,20 @@ def log_clipped_normal(mean: Tensor, log_std: Tensor, action: Tensor, bounds: Bo
     The density inside, log Φ((low − mean)/σ) at the lower bound and log Φ((mean − high)/σ) at the
     upper; an action beyond a bound counts as on it, which is where the environment executes it.
     """
-    scale = torch.exp(-log_std)
-    at_low = log_ndtr((bounds.low - mean) * scale)
-    at_high = log_ndtr((mean - bounds.high) * scale)
+    on_low, on_high = action <= bounds.low, action >= bounds.high
+    at_low = _log_mass(torch.where(on_low, bounds.low - mean, 0.0), log_std)
+    at_high = _log_mass(torch.where(on_high, mean - bounds.high, 0.0), log_std)
     density = log_normal(mean, log_std, action)
-    found = _piecewise(density, action <= bounds.low, at_low, action >= bounds.high, at_high)
+    found = _piecewise(density, on_low, at_low, on_high, at_high)
     return torch.where(bounds.low == bounds.high, 0.0, found)  # nothing is left to chance
+
+
+def _log_mass(reach: Tensor, log_std: Tensor) -> Tensor:
+    """log Φ(reach / σ), in float64: in float32 its gradient is wrong beyond 1000 σ.
+
+    A reach of 0 where there is none to speak of: an infinite one would make the gradient NaN.
+    """
+    return log_ndtr(reach.double() * torch.exp(-log_std).double()).to(reach.dtype)
 
 
 def squash(value: Tensor, bounds: Bounds) -> Tensor:

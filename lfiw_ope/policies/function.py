@@ -13,7 +13,7 @@ from lfiw_ope.checks import whole
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import ConfigError, PolicyError
 from lfiw_ope.policies.actions import action_rows
-from lfiw_ope.policies.heads import NO_DENSITY
+from lfiw_ope.policies.heads import NO_DENSITY, WITHOUT_DENSITY
 
 Array = NDArray[Any]
 
@@ -66,7 +66,7 @@ class FunctionPolicy:
         if self.log_probability is None:
             raise PolicyError(
                 "The policy is a function without log_prob; give from_function a log_prob, or use "
-                "estimators that simulate (LFIW, ModelBased)."
+                f"{WITHOUT_DENSITY}."
                 if self.stochastic
                 else NO_DENSITY
             )

@@ -17,10 +17,12 @@ from lfiw_ope.policies.density import (
     squash,
 )
 
+WITHOUT_DENSITY = "an estimator that needs no density (LFIW, ModelBased, FQE, DICE)"
+
 NO_DENSITY = (
-    "A deterministic policy has no density; use estimators that simulate (LFIW, ModelBased). Where "
-    "it has noise of its own, load it with deterministic=False; where its actions are discrete, "
-    "EpsilonGreedy gives it a distribution."
+    f"A deterministic policy has no density; use {WITHOUT_DENSITY}. Where it has noise of its own, "
+    "load it with deterministic=False; where its actions are discrete, EpsilonGreedy gives it a "
+    "distribution."
 )
 
 
@@ -154,8 +156,10 @@ class ContinuousHead(nn.Module, ABC):
         return log_density(*self.moments(output), action, self._bounds(action)).sum(-1)
 
     def proposal_log_prob(self, output: Output, proposed: Tensor) -> Tensor:
-        if self.squashed:  # within the bounds as it is drawn
-            return self.log_prob(output, proposed)
+        if self.squashed:  # within the bounds as it is drawn: a draw beyond them is another's
+            low, high = self._bounds(proposed)
+            within = ((proposed >= low) & (proposed <= high)).all(-1)
+            return torch.where(within, self.log_prob(output, proposed), -torch.inf)
         return log_normal(*self.moments(output), proposed).sum(-1)
 
     def arguments(self) -> dict[str, Any]:

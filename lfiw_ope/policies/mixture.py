@@ -11,8 +11,9 @@ from lfiw_ope.checks import real
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.errors import PolicyError
 from lfiw_ope.policies.actions import alike
+from lfiw_ope.policies.likelihood import has_likelihood, log_likelihood
 from lfiw_ope.policies.uniform import UniformPolicy
-from lfiw_ope.types import DensityPolicy, Policy, ProposingPolicy, StackablePolicy, has_density
+from lfiw_ope.types import Policy, ProposingPolicy, StackablePolicy, has_density
 
 
 class Mixture:
@@ -54,7 +55,7 @@ class Mixture:
 
     @property
     def has_density(self) -> bool:
-        return all(has_density(policy) or _has_mass(policy) for policy in self.policies)
+        return all(has_likelihood(policy) for policy in self.policies)
 
     @property
     def stack_key(self) -> Hashable:
@@ -116,7 +117,7 @@ class Mixture:
         Raises:
             PolicyError: if a policy is deterministic and its actions continuous.
         """
-        return self._mixed([_log_prob(policy, state, action) for policy in self.policies])
+        return self._mixed([log_likelihood(policy, state, action) for policy in self.policies])
 
     def proposal_log_prob(self, state: Tensor, proposed: Tensor) -> Tensor:
         """log Σ_c w_c π_c(proposed | state), before clipping.
@@ -128,7 +129,7 @@ class Mixture:
             [
                 policy.proposal_log_prob(state, proposed)
                 if isinstance(policy, ProposingPolicy) and has_density(policy)
-                else _log_prob(policy, state, proposed)
+                else log_likelihood(policy, state, proposed)
                 for policy in self.policies
             ]
         )
@@ -182,25 +183,3 @@ def _common_spec(policies: Sequence[Policy]) -> ActionSpec | None:
             "action space."
         )
     return said[0] if said else None
-
-
-def _has_mass(policy: Policy) -> bool:
-    """Whether it is deterministic with discrete actions: then each has probability 0 or 1."""
-    spec = getattr(policy, "action_spec", None)
-    return (
-        bool(getattr(policy, "deterministic", False))
-        and spec is not None
-        and spec.kind == "discrete"
-    )
-
-
-def _log_prob(policy: Policy, state: Tensor, action: Tensor) -> Tensor:
-    if _has_mass(policy):
-        chosen = policy.act(state, torch.Generator(device=state.device))
-        return torch.where((chosen == action).all(-1), 0.0, -torch.inf).to(state.dtype)
-    if not isinstance(policy, DensityPolicy):
-        raise PolicyError(
-            f"{type(policy).__name__}, of a mixture, has no log_prob; use estimators that simulate "
-            "(LFIW, ModelBased)."
-        )
-    return policy.log_prob(state, action)

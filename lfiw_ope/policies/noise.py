@@ -44,6 +44,27 @@ class SquashedGaussianHead(ContinuousHead):
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
 
+class ConditionalGaussianHead(ContinuousHead):
+    """N(μ, σ²), clipped, with (μ, log σ) the 2A outputs: a normal distribution at every state.
+
+    log σ is kept in [-20, 20], where neither σ nor 1/σ² leaves float32.
+
+    Args:
+        low: `[P, A]`, lower action bounds, -inf where there are none.
+        high: `[P, A]`, upper action bounds.
+    """
+
+    name = "conditional_gaussian"
+    outputs_per_entry = 2
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__(low, high, squashed=False)
+
+    def moments(self, output: Output) -> tuple[Tensor, Tensor]:
+        mean, log_std = output.value.chunk(2, -1)
+        return mean, log_std.clamp(-20.0, 20.0)
+
+
 class StateDependentHead(ContinuousHead):
     """N(output, diag(h² Σ²)), with h the last hidden layer: gSDE (Raffin et al. 2020).
 
@@ -112,6 +133,7 @@ HEADS: dict[str, Callable[..., ContinuousHead | CategoricalHead]] = {
         CategoricalHead,
         GreedyHead,
         SquashedGaussianHead,
+        ConditionalGaussianHead,
         StateDependentHead,
         DeterministicHead,
     )

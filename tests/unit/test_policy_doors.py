@@ -302,7 +302,7 @@ def test_an_unknown_action_space_is_asked_for():
     policy = ope.EpsilonGreedy(Own(), 0.1, action_spec=DISCRETE)
     assert policy.act(states(100), generator()).sum(0)[0] > 80
     assert not policy.has_density
-    with pytest.raises(ope.PolicyError, match="Own, of a mixture, has no log_prob"):
+    with pytest.raises(ope.PolicyError, match="Own has no log_prob"):
         policy.log_prob(states(2), torch.eye(3)[[0, 1]])
 
 

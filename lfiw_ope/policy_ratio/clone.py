@@ -1,0 +1,99 @@
+"""Behaviour cloning: the policy that made the log, from the log, cross-fitted by episode."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfiw_ope.data.split import require_episodes
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.nn.fit import fit
+from lfiw_ope.policies.mixture import Mixture
+from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.policy_ratio.cloning import Cloning
+from lfiw_ope.policy_ratio.config import BehaviourConfig, CloneReport
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Progress, silent
+
+
+@dataclass(frozen=True, eq=False)
+class ClonedBehaviour:
+    """K clones of the behaviour; each was fitted without one part of the episodes.
+
+    Attributes:
+        clones: K policies.
+        fold: `[N]` int64, the clone that did not see the episode.
+        log_prob: `[R]` float64, log μ of the behaviour's draws: of `proposed_actions` where the log
+            carries them, else of `actions`; by the clone that did not see them.
+        log_prob_of_actions: `[R]` float64, of the executed actions.
+        report: how well it went.
+    """
+
+    clones: tuple[MLPPolicy, ...]
+    fold: NDArray[np.int64]
+    log_prob: Tensor
+    log_prob_of_actions: Tensor
+    report: CloneReport
+
+    @property
+    def policy(self) -> Mixture:
+        """The behaviour as a policy of its own, at any state: at each step one of the clones."""
+        count = len(self.clones)
+        return Mixture(self.clones, [1.0 / count] * count)
+
+
+def fit_behaviour(
+    data: Trajectories, config: BehaviourConfig, seed: int, *, progress: Progress = silent
+) -> ClonedBehaviour:
+    """Clone the behaviour by maximum likelihood.
+
+    Discrete actions have a categorical distribution; continuous ones a normal distribution whose
+    mean and σ depend on the state, fitted to what the behaviour drew where the log has it, and
+    else to the executed actions with a probability on each bound that they were clipped to (the
+    censored normal distribution), or, if so configured, a normal distribution under a tanh.
+
+    Using an estimated behaviour can even lower the variance of importance sampling (Hanna, Niekum
+    and Stone 2019, "Importance sampling policy evaluation with an estimated behavior policy");
+    they estimate it from the same episodes, and here it is cross-fitted, so that a clone which
+    remembers its episodes does not flatter them.
+
+    Args:
+        data: the log.
+        config: the clones.
+        seed: of folds, weights and batches.
+        progress: told how far training is.
+
+    Raises:
+        DataError: if there are fewer episodes than folds, or than 3, or one stands there twice.
+        DivergedError: if a clone's loss stops being finite.
+    """
+    require_episodes(
+        data, max(config.folds, 3), f"{config.folds} clones are fitted and stopped on others"
+    )
+    cloning = Cloning(data, config, seed)
+    report = fit(
+        cloning.network,
+        cloning,
+        config.fit,
+        torch_generator(seed, "behaviour", "batches", device=config.device),
+        stage="behaviour",
+        progress=progress,
+    )
+    clones = cloning.clones()
+    of_draws = cloning.cross_fitted(clones, proposed=True)
+    plain = cloning.cross_fitted(cloning.marginals(), proposed=True)
+    return ClonedBehaviour(
+        clones=clones,
+        fold=cloning.fold,
+        log_prob=of_draws,
+        log_prob_of_actions=(
+            of_draws if cloning.executed else cloning.cross_fitted(clones, proposed=False)
+        ),
+        report=CloneReport(
+            log_likelihood=float(of_draws.mean()),
+            state_independent_log_likelihood=float(plain.mean()),
+            folds=config.folds,
+            updates=report.updates,
+        ),
+    )

@@ -31,10 +31,14 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.fitted_q.config import FQEConfig
+from lfiw_ope.fitted_q.fit import fit_q
+from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policies.actor_file import load_actor, save_actor
@@ -59,6 +63,7 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "FQE",
     "LFIW",
     "ActionSpec",
     "Agreement",
@@ -75,9 +80,11 @@ __all__ = [
     "Estimand",
     "Estimate",
     "Expectation",
+    "FQEConfig",
     "Fallback",
     "FitConfig",
     "FittedModel",
+    "FittedQ",
     "InducedDynamics",
     "InducedModel",
     "InsufficientMemoryError",
@@ -106,6 +113,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_density_ratio",
     "fit_dynamics",
+    "fit_q",
     "fit_transition_ratio",
     "from_arrays",
     "from_function",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.checks import choice
+from lfiw_ope.nn.rectified import RectifiedLayers
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
@@ -110,7 +111,21 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
-        return self.last(self.hidden(x)) if torch.is_grad_enabled() else self._in_blocks(x)
+        if not torch.is_grad_enabled():
+            return self._in_blocks(x)
+        return self._rectified(x) if self.activation == "relu" else self.last(self.hidden(x))
+
+    def _rectified(self, x: Tensor) -> Tensor:
+        self._converted = None
+        kind = x.device.type
+        low = torch.is_autocast_enabled(kind) and len(self.weights) > 1
+        dtype = torch.get_autocast_dtype(kind) if low else self.weights[0].dtype
+        rows = x if x.dim() == 3 else x.expand(self.members, -1, -1)
+        with torch.autocast(kind, enabled=False):
+            output: Tensor = RectifiedLayers.apply(  # type: ignore[no-untyped-call]
+                rows, dtype, *self.weights, *self.biases
+            )
+        return output
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the last layer sees, `[E, B, H]`: the last hidden layer, or the input itself."""

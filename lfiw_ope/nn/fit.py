@@ -15,7 +15,7 @@ from torch import nn
 
 from lfiw_ope.errors import ConfigError, DivergedError
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
-from lfiw_ope.nn.objective import Following, Objective
+from lfiw_ope.nn.objective import Following, Objective, SharedBatches
 from lfiw_ope.types import Progress, silent
 
 
@@ -38,8 +38,8 @@ def fit(
 
     Where the objective holds nothing out, each ends with its last weights.
 
-    Batches are drawn uniformly with replacement, for each member its own. Nothing is copied to
-    the host between two looks at the held-out loss.
+    Batches are drawn uniformly with replacement, for each member its own unless the objective
+    shares them. Nothing is copied to the host between two looks at the held-out loss.
 
     Args:
         network: every parameter leads with the E axis.
@@ -94,6 +94,9 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self.batches = self.members
+        if isinstance(objective, SharedBatches):
+            self.batches = objective.batches
         self.update = 0
         self.looks_without_gain = 0
         self.train_loss = torch.zeros(self.members, device=self.device)
@@ -115,7 +118,7 @@ class _Run:
                 group["lr"] = config.learning_rate * 0.5 * (1.0 + turn)
         rows = torch.randint(
             self.objective.rows,
-            (self.members, config.batch_size),
+            (self.batches, config.batch_size),
             generator=self.generator,
             device=self.device,
         )

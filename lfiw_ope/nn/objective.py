@@ -20,7 +20,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """The members' losses `[E]` on their batches, row indices `[E, B]`."""
+        """The members' losses `[E]` on their batches, row indices `[E, B]`.
+
+        Of an objective with `SharedBatches`, fewer batches than networks: `[batches, B]`.
+        """
         ...
 
     def held_out_loss(self) -> Tensor | None:
@@ -37,3 +40,13 @@ class Following(Protocol):
     """An objective that moves something of its own after every update, such as target networks."""
 
     def updated(self) -> None: ...
+
+
+@runtime_checkable
+class SharedBatches(Protocol):
+    """An objective whose networks share batches, as those of P policies that learn alike do."""
+
+    @property
+    def batches(self) -> int:
+        """How many are drawn for an update."""
+        ...

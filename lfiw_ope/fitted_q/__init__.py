@@ -1,0 +1,1 @@
+"""Fitted Q evaluation: the networks, their targets, and whether they have settled."""

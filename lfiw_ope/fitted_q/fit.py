@@ -1,0 +1,194 @@
+"""Fitting Q of many policies to one log."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfiw_ope.data.tensors import DeviceLog, thin
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataError, DivergedError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.fitted_q.acting import ROWS_AT_ONCE, TargetPolicies
+from lfiw_ope.fitted_q.config import FQEConfig, has_time
+from lfiw_ope.fitted_q.networks import ValueNetworks
+from lfiw_ope.fitted_q.objective import BellmanError, MemberRows
+from lfiw_ope.fitted_q.scale import ValueScale
+from lfiw_ope.fitted_q.settling import reports
+from lfiw_ope.fitted_q.value import FittedQ, StateValue
+from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.nn.fit import fit
+from lfiw_ope.seeding import derive, numpy_generator, torch_generator
+from lfiw_ope.types import Policy, Progress, silent
+
+NETWORKS_AT_ONCE = 256
+"""Networks trained in one call: with gradients and AdamW's moments, about 1 GB at the default
+widths. More policies are trained in several calls, with the same numbers."""
+
+STORED_BYTES = 1 << 30
+"""What the actions of policies without noise may take, at every logged next state: they are then
+computed once, and not at every update."""
+
+STATES_AT_A_LOOK = 1 << 9
+
+
+def fit_q(
+    data: Trajectories,
+    policies: Sequence[Policy],
+    estimand: Estimand,
+    config: FQEConfig,
+    seed: int,
+    *,
+    episodes: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> FittedQ:
+    """Fitted Q evaluation (Le, Voloshin, Yue 2019) of P policies at once.
+
+        Q_t(s, a) = E[ r + γ (1 − terminated) V_{t+1}(s') | s, a ],   V_t(s) = E_{a ~ π}[Q_t(s, a)]
+
+    Batches, initial weights and the noise of actions are shared by the policies: each gets the
+    value that it would get alone.
+
+    Args:
+        data: the log.
+        policies: P, one or more.
+        estimand: T and γ.
+        config: networks and training.
+        seed: of everything that is random.
+        episodes: those to learn from; all where none are named. The value is over the initial
+            states of all in any case.
+        progress: told how far training is.
+
+    Raises:
+        ConfigError: if time is "none" and nothing is discounted.
+        DataError: if there is no episode to learn from.
+        PolicyError: if a policy cannot act at logged states.
+        DivergedError: if a network stops being finite.
+    """
+    return _Fit(data, policies, estimand, config, seed, episodes).run(progress)
+
+
+class _Fit:
+    """What the policies' trainings share."""
+
+    def __init__(
+        self,
+        data: Trajectories,
+        policies: Sequence[Policy],
+        estimand: Estimand,
+        config: FQEConfig,
+        seed: int,
+        episodes: Sequence[int] | None,
+    ) -> None:
+        self.policies, self.config, self.seed = list(policies), config, seed
+        chosen = np.arange(data.num_episodes) if episodes is None else np.asarray(episodes)
+        if not chosen.size:
+            raise DataError("There is no episode to learn from; at least one is needed.")
+        self.device = torch.device(config.device)
+        self.log = DeviceLog.of(data, self.device)
+        rows = self.log.rows_of(chosen.tolist())
+        self.scale = ValueScale.of(
+            self.log.rewards[rows],
+            estimand,
+            has_time=has_time(estimand, config.time),
+            terminates=bool(data.terminated[chosen].any()),
+        )
+        self.spread = float(data.returns(estimand.horizon, estimand.discount).std())
+        self.inputs = Standardiser.of_chunks(self.log.inputs(rows)).to(self.device)
+        self.rows = MemberRows.of(self.log, bootstrapped(chosen, config.members, seed))
+        self.initial_states = torch.from_numpy(data.initial_states).to(self.device)
+        drawing = torch_generator(seed, "fitted q", "looks", device=self.device)
+        places = torch.arange(len(self.initial_states), device=self.device)
+        self.watched = self.initial_states[thin(places, STATES_AT_A_LOOK, drawing)]
+
+    def run(self, progress: Progress) -> FittedQ:
+        started = time.perf_counter()
+        parts, records, order = [], [], []
+        for chosen, settled in self._groups():
+            networks, record = self._train([self.policies[i] for i in chosen], settled, progress)
+            parts.append(networks)
+            records.append(record)
+            order += chosen
+        back = torch.tensor(order).argsort()
+        networks = self._networks(len(order))
+        networks.take(parts, back)
+        everyone = TargetPolicies(self.policies, self.device)
+        state_value = StateValue(networks, everyone, self.config.action_samples, self.seed)
+        at_start = torch.zeros(len(self.initial_states), dtype=torch.int64, device=self.device)
+        values = state_value(self.initial_states, at_start).double().mean(-1).T.cpu()
+        told = reports(
+            torch.cat(records, 2)[:, :, back],
+            values,
+            spread=self.spread,
+            updates=self.config.fit.updates,
+            seconds=time.perf_counter() - started,
+        )
+        return FittedQ(state_value, values, tuple(told))
+
+    def _groups(self) -> list[tuple[list[int], bool]]:
+        """Policies that are trained together, and whether they act without noise."""
+        everyone = TargetPolicies(self.policies, self.device)
+        everyone.probe(self.initial_states[:2])
+        seen = self.log.states[: ROWS_AT_ONCE // 8]
+        settled = everyone.settled(seen)
+        largest = max(1, NETWORKS_AT_ONCE // self.config.members)
+        groups = []
+        for kind in (True, False):
+            alike = [index for index, of_one in enumerate(settled) if of_one == kind]
+            starts = range(0, len(alike), largest)
+            groups += [(alike[start : start + largest], kind) for start in starts]
+        return groups
+
+    def _networks(self, policies: int) -> ValueNetworks:
+        generator = torch_generator(self.seed, "fitted q", "weights")
+        made = ValueNetworks(self.config, policies, self.inputs, self.scale, generator)
+        return made.to(self.device)
+
+    def _train(
+        self, policies: list[Policy], settled: bool, progress: Progress
+    ) -> tuple[ValueNetworks, Tensor]:
+        config, acting = self.config, TargetPolicies(policies, self.device)
+        samples = 1 if settled else config.action_samples
+        networks = self._networks(len(policies))
+        noise = derive(self.seed, "fitted q", "initial actions")
+        actions = acting.samples(self.watched, samples, noise)
+        at_start = torch.zeros(len(self.watched), dtype=torch.int64, device=self.device)
+        objective = BellmanError(
+            networks,
+            self.log,
+            self.rows,
+            acting,
+            samples=samples,
+            next_actions=self._stored(acting) if settled else None,
+            initial=networks.features(self.watched, actions, at_start),
+            seed=derive(self.seed, "fitted q", "actions"),
+        )
+        generator = torch_generator(self.seed, "fitted q", "batches", device=self.device)
+        fit(networks.trained, objective, config.fit, generator, stage="fitted Q", progress=progress)
+        if not networks.finite():
+            raise DivergedError(
+                "Training of the fitted Q diverged: a network's weights are not finite; lower "
+                f"learning_rate (now {config.fit.learning_rate:g})."
+            )
+        networks.requires_grad_(False)
+        return networks, objective.course.record
+
+    def _stored(self, acting: TargetPolicies) -> Tensor | None:
+        """`[P, R, A]`, or None where that would take too much memory."""
+        count, size = self.log.actions.shape
+        if acting.count * count * size * self.log.actions.element_size() > STORED_BYTES:
+            return None
+        parts = torch.split(self.log.state_row + 1, ROWS_AT_ONCE)
+        return torch.cat([acting.act(self.log.states[rows], 0) for rows in parts], 1)
+
+
+def bootstrapped(
+    episodes: np.ndarray[tuple[int], np.dtype[np.int64]], members: int, seed: int
+) -> list[list[int]]:
+    """The episodes of each member: drawn with replacement, or all of them for a single one."""
+    if members == 1:
+        return [episodes.tolist()]
+    rng = numpy_generator(seed, "fitted q", "episodes")
+    return [rng.choice(episodes, len(episodes)).tolist() for _ in range(members)]

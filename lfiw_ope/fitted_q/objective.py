@@ -1,0 +1,181 @@
+"""What fitted Q evaluation minimises, and what it records as it goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.fitted_q.acting import TargetPolicies
+from lfiw_ope.fitted_q.networks import ValueNetworks
+
+MANY_ROWS = 1 << 48
+"""Rows that the loop draws from. Members have samples of different sizes, into which a drawn number
+goes by its remainder: over a range so large, every row is as likely as any other."""
+
+
+class MemberRows(NamedTuple):
+    """The transitions that each of M members learns from, one member's after the other's.
+
+    Attributes:
+        rows: `[Σ R_m]`, rows of the log.
+        begin: `[M, 1]`, where each member's begin.
+        size: `[M, 1]`, R_m.
+    """
+
+    rows: Tensor
+    begin: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, log: DeviceLog, episodes: Sequence[Sequence[int]]) -> "MemberRows":
+        parts = [log.rows_of(chosen) for chosen in episodes]
+        size = torch.tensor([[len(part)] for part in parts], device=log.rewards.device)
+        return cls(torch.cat(parts), size.cumsum(0) - size, size)
+
+    def pick(self, drawn: Tensor) -> Tensor:
+        """Rows of the log `[M, B]` from numbers drawn below `MANY_ROWS`."""
+        return self.rows[self.begin + drawn % self.size]
+
+
+@dataclass
+class Course:
+    """What training went through, kept on its device until a look asks for it.
+
+    Attributes:
+        error: `[P, M]`, sum of squared TD errors since the last look, in units of value squared.
+        beyond: `[P, M]`, sum of the shares of bootstrapped values that were bounded.
+        updates: since the last look.
+        looks: at each, the values at some initial states `[P, M]`, mean squared TD error and share
+            bounded since the look before.
+    """
+
+    error: Tensor
+    beyond: Tensor
+    updates: int = 0
+    looks: list[Tensor] = field(default_factory=list)
+
+    def add(self, error: Tensor, beyond: Tensor) -> None:
+        self.error += error
+        self.beyond += beyond
+        self.updates += 1
+
+    def look(self, value: Tensor) -> None:
+        """Record the values `[P, M]`, and start counting anew."""
+        since = max(1, self.updates)
+        found = torch.stack((value.double(), self.error / since, self.beyond / since))
+        self.looks.append(found.cpu())
+        self.error.zero_()
+        self.beyond.zero_()
+        self.updates = 0
+
+    @property
+    def record(self) -> Tensor:
+        """`[looks, 3, P, M]`: value, mean squared TD error, share bounded."""
+        return torch.stack(self.looks)
+
+
+class BellmanError:
+    """E[(Q_t(s, a) − r − γ (1 − terminated) V_{t+1}(s'))²] on logged transitions.
+
+    V is the following networks' mean over K actions of the target policy, and t is drawn uniformly
+    from all steps of the horizon, whatever the step that the transition was logged at: rewards and
+    dynamics do not depend on it. Batches, steps and the noise of actions are shared by the
+    policies.
+
+    Args:
+        networks: of the P policies.
+        log: on their device.
+        rows: of the members.
+        policies: P.
+        samples: K.
+        next_actions: `[P, R, A]`, at the state that follows each transition, of policies that have
+            no noise; None where they are drawn at every update.
+        initial: `[P, K', n, D]`, features of initial states under the policies' actions.
+        seed: of the actions' noise.
+    """
+
+    def __init__(
+        self,
+        networks: ValueNetworks,
+        log: DeviceLog,
+        rows: MemberRows,
+        policies: TargetPolicies,
+        *,
+        samples: int,
+        next_actions: Tensor | None,
+        initial: Tensor,
+        seed: int,
+    ) -> None:
+        self.networks, self.log, self.members = networks, log, rows
+        self.policies, self.samples = policies, samples
+        self.next_actions, self.initial, self.seed = next_actions, initial, seed
+        self.rows, self.batches = MANY_ROWS, len(rows.size)
+        self.updates = 0
+        count = policies.count, self.batches
+        zero = torch.zeros(count, dtype=torch.float64, device=log.rewards.device)
+        self.course = Course(zero, zero.clone())
+
+    def content(self) -> tuple[str, Sequence[Tensor]]:
+        return repr(self.networks.config), (*self.log, self.members.rows, self.initial)
+
+    def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        networks, scale = self.networks, self.networks.scale
+        chosen = self.members.pick(rows)
+        logged = self.log.at(chosen)
+        step = torch.randint(
+            scale.estimand.horizon, rows.shape, generator=generator, device=rows.device
+        )
+        left = scale.left(step)
+        following, beyond = self._next_value(logged.next_state, chosen, step + 1)
+        going_on = ~logged.terminated
+        discount = scale.estimand.discount
+        target = logged.reward + discount * torch.where(going_on, following, 0.0)
+        features = networks.features(logged.state, logged.action, step)
+        output = networks.outputs(networks.trained, features[None])
+        error = output - scale.output(target, left)
+        with torch.no_grad():
+            of_value = (error * left * scale.spread).square().mean(-1)
+            self.course.add(of_value, (beyond & going_on).double().mean(-1))
+        return error.square().mean(-1).flatten()
+
+    @torch.no_grad()
+    def _next_value(self, state: Tensor, chosen: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """V `[P, M, B]` at the next states `[M, B, S]`, bounded, and where it was far beyond."""
+        networks, scale = self.networks, self.networks.scale
+        members, batch = chosen.shape
+        if self.next_actions is None:
+            drawn = self.policies.samples(state.flatten(0, 1), self.samples, self._fresh_seed())
+            actions = drawn.view(len(drawn), self.samples, members, batch, -1).transpose(1, 2)
+        else:
+            stored = self.next_actions[:, chosen.flatten()]
+            actions = stored.view(len(stored), members, 1, batch, -1)
+        # [P, M, K, B, D]: the K draws at a state are further rows of its member's batch.
+        features = networks.features(state[:, None], actions, step[:, None])
+        output = networks.outputs(networks.following, features.flatten(2, 3))
+        output = output.view(*features.shape[:-1]).mean(2)
+        left = scale.left(step)
+        value = scale.value(output, left)
+        return scale.bounded(value, left), scale.beyond(value, left)
+
+    def _fresh_seed(self) -> int:
+        return self.seed + self.updates
+
+    def updated(self) -> None:
+        self.networks.follow()
+        self.updates += 1
+
+    def held_out_loss(self) -> None:
+        """Nothing is held out: its targets would be the networks' own. A look records values."""
+        self.course.look(initial_value(self.networks, self.initial))
+
+
+@torch.no_grad()
+def initial_value(networks: ValueNetworks, features: Tensor) -> Tensor:
+    """Mean over states and draws `[P, M]` of V_0, from features `[P, K, n, D]`, float64."""
+    scale = networks.scale
+    output = networks.outputs(networks.following, features.flatten(1, 2)[:, None])
+    left = scale.left(torch.zeros((), dtype=torch.int64, device=output.device))
+    return scale.value(output.double(), left.double()).mean(-1)

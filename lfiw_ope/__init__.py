@@ -31,6 +31,7 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
@@ -63,6 +64,7 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "DR",
     "FQE",
     "LFIW",
     "ActionSpec",

@@ -33,6 +33,7 @@ from lfiw_ope.errors import (
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.baselines import BehaviourMean
 from lfiw_ope.estimators.dice import DICE
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
@@ -73,6 +74,7 @@ from lfiw_ope.weighting import Weighting
 
 __all__ = [
     "DICE",
+    "DR",
     "FQE",
     "IS",
     "LFIW",

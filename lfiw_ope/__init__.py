@@ -4,6 +4,7 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
 from lfiw_ope.agreement import Agreement, compare_rules
+from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
@@ -68,6 +69,7 @@ from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
+from lfiw_ope.return_distribution import ReturnDistribution
 from lfiw_ope.rollout import Rollout, simulate
 from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
@@ -78,7 +80,9 @@ __all__ = [
     "FQE",
     "IS",
     "LFIW",
+    "MAGIC",
     "PDIS",
+    "WDR",
     "WIS",
     "WPDIS",
     "ActionSpec",
@@ -95,15 +99,18 @@ __all__ = [
     "DataWarning",
     "DensityRatio",
     "DivergedError",
+    "DoublyRobustConfig",
     "DynamicsConfig",
     "EnsembleDynamics",
     "EpsilonGreedy",
     "Estimand",
     "Estimate",
+    "Estimator",
     "Expectation",
     "FQEConfig",
     "Fallback",
     "FitConfig",
+    "Fitted",
     "FittedModel",
     "FittedQ",
     "ImportanceConfig",
@@ -111,6 +118,7 @@ __all__ = [
     "InducedModel",
     "InsufficientMemoryError",
     "LFIWConfig",
+    "MAGICConfig",
     "MLPPolicy",
     "MissingDependencyError",
     "Mixture",
@@ -124,6 +132,7 @@ __all__ = [
     "RatioConfig",
     "ReliabilityCurve",
     "Resampling",
+    "ReturnDistribution",
     "Rollout",
     "TabularPolicy",
     "Trajectories",

@@ -60,10 +60,46 @@ CASES = {
         spread=0.15,
     ),
 }
+QUICK = ope.FitConfig(
+    updates=250, evaluate_every=25, batch_size=64, learning_rate=5e-3, patience=None
+)
+FITTED_Q = ope.FQEConfig(hidden=(32,), members=2, tau=0.03, action_samples=2, fit=QUICK)
+FLOW = ope.DICEConfig(hidden=(32,), fit=QUICK)
+CLONES = ope.BehaviourConfig(source="cloned", folds=2, hidden=(16,), fit=NETS)
+CASES |= {
+    name: Case(getattr(ope, name), spread=0.0, takes_device=False)
+    for name in ("IS", "PDIS", "WIS", "WPDIS", "BehaviourMean")
+}
+CASES |= {
+    "PDIS, cloned": Case(
+        lambda estimand, **kwargs: ope.PDIS(
+            estimand, ope.ImportanceConfig(behaviour=CLONES), **kwargs
+        ),
+        spread=0.15,
+    ),
+    "FQE": Case(lambda estimand, **kwargs: ope.FQE(estimand, FITTED_Q, **kwargs), spread=0.15),
+    "DICE": Case(lambda estimand, **kwargs: ope.DICE(estimand, FLOW, **kwargs), spread=0.2),
+    "DR": Case(
+        lambda estimand, **kwargs: ope.DR(estimand, ope.DoublyRobustConfig(fqe=FITTED_Q), **kwargs),
+        spread=0.0,
+    ),
+    "WDR": Case(
+        lambda estimand, **kwargs: ope.WDR(
+            estimand, ope.DoublyRobustConfig(value="model", dynamics=DYNAMICS), **kwargs
+        ),
+        spread=0.0,
+    ),
+    "MAGIC": Case(
+        lambda estimand, **kwargs: ope.MAGIC(
+            estimand, ope.MAGICConfig(value="model", dynamics=DYNAMICS), **kwargs
+        ),
+        spread=0.15,
+    ),
+}
 SIMULATING = [name for name, case in CASES.items() if case.simulates]
-HORIZON = 8
-ESTIMANDS = {"finite": ope.Estimand(HORIZON), "discounted": ope.Estimand(HORIZON, 0.5)}
-"""At γ = 0.5 what comes after 8 steps weighs 0.4 %: the stationary equations are used."""
+HORIZON = 5
+ESTIMANDS = {"finite": ope.Estimand(HORIZON), "discounted": ope.Estimand(HORIZON, 0.3)}
+"""At γ = 0.3 what comes after 5 steps weighs 0.2 %: the stationary equations are used."""
 
 
 def log_for(name):
@@ -150,7 +186,9 @@ def test_on_policy_data_give_the_value(case, bed, estimand, found):
     assert noise < 0.5 * returns.std()
 
 
-def test_an_estimate_says_what_it_is(estimand, found):
+def test_an_estimate_says_what_it_is(case, estimand, fit, found):
+    assert isinstance(case.make(estimand), ope.Estimator)
+    assert isinstance(fit, ope.Fitted)
     assert found.estimand == estimand
     assert np.isfinite(found.value)
     assert found.estimator in str(found)

@@ -92,7 +92,7 @@ def test_what_is_no_distribution_is_refused(returns, weights, said):
 
 def test_levels_out_of_range_are_refused():
     found, _, _ = weighted()
-    with pytest.raises(ope.ConfigError, match="q is 1.5"):
+    with pytest.raises(ope.ConfigError, match=r"q is 1\.5"):
         found.quantile([0.5, 1.5])
     for alpha in (0.0, -1.0, 1.5):
         with pytest.raises(ope.ConfigError, match="α is"):

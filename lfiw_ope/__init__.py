@@ -32,6 +32,8 @@ from lfiw_ope.errors import (
 )
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.baselines import BehaviourMean
+from lfiw_ope.estimators.dice import DICE
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
@@ -43,6 +45,9 @@ from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.occupancy.config import DICEConfig
+from lfiw_ope.occupancy.fit import fit_dice
+from lfiw_ope.occupancy.ratio import OccupancyRatio
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
 from lfiw_ope.policies.load import load_policy
@@ -68,6 +73,8 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "DICE",
+    "DR",
     "FQE",
     "IS",
     "LFIW",
@@ -83,6 +90,7 @@ __all__ = [
     "CloneReport",
     "ClonedBehaviour",
     "ConfigError",
+    "DICEConfig",
     "DataError",
     "DataWarning",
     "DensityRatio",
@@ -110,6 +118,7 @@ __all__ = [
     "ModelBasedConfig",
     "OPEError",
     "ObservationNormaliser",
+    "OccupancyRatio",
     "PolicyError",
     "PolicyRatio",
     "RatioConfig",
@@ -128,6 +137,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_behaviour",
     "fit_density_ratio",
+    "fit_dice",
     "fit_dynamics",
     "fit_policy_ratio",
     "fit_q",

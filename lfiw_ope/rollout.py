@@ -1,5 +1,6 @@
 """Simulation of policies in a dynamics model: one batched loop over time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,16 @@ class Rollout:
         )
 
 
+STREAMS = (
+    *("starts", "actions", "transitions", "first transitions"),
+    *("draws", "candidates", "resampling"),
+)
+"""Of random numbers, each with one use."""
+
+Watch = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Told of every step: its number, states `[P, n, S]`, actions `[P, n, A]` and alive `[P, n]`."""
+
+
 @torch.inference_mode()
 def simulate(
     policy: Policy,
@@ -58,12 +69,14 @@ def simulate(
     initial_states: Tensor,
     *,
     horizon: int,
-    rollouts: int,
+    rollouts: int | None,
     seed: int,
     policies: int = 1,
+    first_action: Tensor | None = None,
     ratio: LogRatio | None = None,
     draws: int = 1,
     resampling: Resampling = NO_RESAMPLING,
+    watch: Watch | None = None,
     progress: Progress = silent,
 ) -> Rollout:
     """Roll `policy` out in `dynamics`, from initial states resampled with replacement.
@@ -72,44 +85,56 @@ def simulate(
     a random stream of their own, keyed by the seed and shared along the policy axis (common random
     numbers): a policy gives the same rollouts alone or among others, and, where nothing is
     resampled, with or without a ratio; differences between policies are less noisy than the
-    values. The loop copies nothing between host and device.
+    values. What follows a given first action draws the numbers of rollouts that were given none.
+    The loop copies nothing between host and device.
 
     Args:
         policy: acts on `[P, n, S]`.
         dynamics: what is simulated.
         initial_states: `[N, S]`, on the device that the simulation runs on.
         horizon: T.
-        rollouts: n, of each policy.
+        rollouts: n, of each policy; None for one from each initial state, in their order.
         seed: of every draw.
         policies: P, how many policies `policy` stacks.
+        first_action: `[n, A]`, taken at step 0 in place of the policy's.
         ratio: where given, evaluated at every step.
         draws: K; with 2 or more, ratios are also conditionally normalised, by the rollout's own
             draw and K − 1 further ones at the same (s, a).
         resampling: among candidates of a step, of which the rollout's own draw is the first, and
             across rollouts.
+        watch: told of every step before it is simulated.
         progress: told how far the simulation is.
 
     Raises:
         ConfigError: if n, T or K is below 1, or resampling does not go with the other settings.
     """
+    resampled = rollouts is not None
+    rollouts = len(initial_states) if rollouts is None else rollouts
     for name, count in (("rollouts", rollouts), ("horizon", horizon), ("draws", draws)):
         whole(name, count, least=1)
     resampling.check(rollouts=rollouts, draws=draws, weighted=ratio is not None)
     device = initial_states.device
-    starts, acting, moving, further, choosing, surviving = (
-        torch_generator(seed, "rollout", name, device=device)
-        for name in ("starts", "actions", "transitions", "draws", "candidates", "resampling")
+    starts, acting, moving, beginning, further, choosing, surviving = (
+        torch_generator(seed, "rollout", name, device=device) for name in STREAMS
     )
-    chosen = torch.randint(len(initial_states), (rollouts,), generator=starts, device=device)
-    state = initial_states[chosen].expand(policies, -1, -1)
+    state = initial_states
+    if resampled:
+        chosen = torch.randint(len(state), (rollouts,), generator=starts, device=device)
+        state = state[chosen]
+    state = state.expand(policies, -1, -1)
     alive = torch.ones((policies, rollouts), dtype=torch.bool, device=device)
     # Time leads in memory, so that each step writes one contiguous block.
     shape = (horizon, policies, rollouts)
     record = _Record(shape, device)
     weights = None if resampling.below is None else RunningWeights(resampling, shape, surviving)
     for t in range(horizon):
-        action = policy.act(state, acting)
-        step: Transition = dynamics.sample(state, action, moving)
+        if first_action is not None and t == 0:
+            action, drawing_by = first_action.expand(policies, -1, -1), beginning
+        else:
+            action, drawing_by = policy.act(state, acting), moving
+        if watch is not None:
+            watch(t, state, action, alive)
+        step: Transition = dynamics.sample(state, action, drawing_by)
         if ratio is not None:
             count = max(draws, resampling.candidates)
             drawn = drawing.draws(dynamics, state, action, count, further, own=step)

@@ -76,7 +76,7 @@ class ReturnDistribution:
         Raises:
             ConfigError: if a q is not in [0, 1].
         """
-        for one in np.ravel(q):
+        for one in np.ravel(q).tolist():
             real("The quantile's q", one, least=0.0, most=1.0)
         kept = np.flatnonzero(self.weights > 0)
         order = kept[np.argsort(self.returns[kept], kind="stable")]

@@ -154,6 +154,8 @@ def _conclude(
 def _table(result: Evaluation, policy: Path) -> Table:
     estimand, behaviour = result.estimate.estimand, result.behaviour
     cut = f"; {behaviour.cut_short} cut short of the horizon" if behaviour.cut_short else ""
+    if behaviour.steps < estimand.horizon:
+        cut += f", all by step {behaviour.steps}, where its mean stops"
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{policy.name}: value over {estimand.horizon} steps, discount {estimand.discount:g}",

@@ -17,7 +17,7 @@ from lfiw_ope.policies.density import (
     squash,
 )
 
-WITHOUT_DENSITY = "an estimator that needs no density (LFIW, ModelBased, FQE, DICE)"
+WITHOUT_DENSITY = "an estimator that needs none (LFIW, ModelBased, FQE, DICE)"
 
 NO_DENSITY = (
     f"A deterministic policy has no density; use {WITHOUT_DENSITY}. Where it has noise of its own, "

@@ -21,7 +21,8 @@ class BehaviourConfig:
         activation: "silu", "tanh" or "relu".
         squashed: continuous actions are drawn through a tanh, as SAC's are, and not clipped.
         device: where clones are trained, and likelihoods computed.
-        fit: the training of the clones, stopped on held-out episodes of the others.
+        fit: the training of the clones, stopped on held-out episodes of the others. Weight decay
+            matters: a σ that is too small at a rare state makes a weight that outweighs all others.
     """
 
     source: Literal["auto", "logged", "cloned"] = "auto"
@@ -32,7 +33,7 @@ class BehaviourConfig:
     device: str = "cpu"
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
-            updates=5000, learning_rate=3e-4, evaluate_every=100, patience=5
+            updates=5000, learning_rate=3e-4, weight_decay=1.0, evaluate_every=100, patience=5
         )
     )
 

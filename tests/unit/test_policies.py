@@ -106,7 +106,7 @@ def test_policies_are_grouped_by_architecture(pendulum):
 
 def test_a_deterministic_policy_has_no_density(pendulum):
     policy = ope.from_sb3(pendulum, deterministic=True)
-    with pytest.raises(ope.PolicyError, match=r"no density; use estimators.*LFIW"):
+    with pytest.raises(ope.PolicyError, match=r"no density; use an estimator.*LFIW"):
         policy.log_prob(states(3), torch.zeros(64, 1))
 
 

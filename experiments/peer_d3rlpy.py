@@ -36,12 +36,16 @@ def replay_buffer(log):
 def main(log, width, updates, seed, threads, discount):
     torch.set_num_threads(threads)
     d3rlpy.seed(seed)
-    held = np.load(log)
+    held = dict(np.load(log))
+    seen = held["states"][:, :-1].reshape(-1, held["states"].shape[-1])
+    mean, std = seen.mean(0), seen.std(0)
+    held["states"] = (held["states"] - mean) / std
+    mean, std = torch.from_numpy(mean), torch.from_numpy(std)
     layers = [torch.from_numpy(held[f"layer{i}"]) for i in range(2)]
 
     @torch.no_grad()
     def act(states):
-        hidden = torch.tanh(states @ layers[0])
+        hidden = torch.tanh((states * std + mean) @ layers[0])
         return (hidden @ layers[1]).clamp(-2.0, 2.0)
 
     buffer = replay_buffer(held)
@@ -51,7 +55,6 @@ def main(log, width, updates, seed, threads, discount):
         batch_size=BATCH,
         learning_rate=3e-4,
         gamma=discount,
-        observation_scaler=d3rlpy.preprocessing.StandardObservationScaler(),
         encoder_factory=VectorEncoderFactory([width, width]),
     )
     fqe = FQE(algo=algo, config=config, device="cpu:0")

@@ -12,8 +12,8 @@ states and rewards, the deterministic target policies, networks of 2 hidden ReLU
 the peer does not offer it: it copies its target networks at every 100 updates (ours follow by
 τ = 0.01), neither balances the constant nor bounds its targets, draws batches from a replay buffer
 of Python objects, computes the policy's actions at every update, and trains 20 policies one after
-the other, which takes 20 times as long as one. It standardises states by nothing of ours: its own
-`StandardObservationScaler` does.
+the other, which takes 20 times as long as one. Its own scaler of states would standardise what the
+policy sees, too, so that states are standardised beforehand, and undone in the policy.
 
 Every cell runs in a process of its own, a peer's next to ours; times are medians over blocks of 25
 updates. A cell is stored when it is finished; a stopped run goes on, and `--fresh` begins again.
@@ -43,7 +43,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peer_fqe.json"
 ESTIMAND = ope.Estimand(200, 0.9)
 EPISODES, SEEDS, WIDTHS, THREADS = 100, (0, 1, 2), (256, 64), (1, 2)
-VALUE_UPDATES, TIMED = 4000, 300
+VALUE_UPDATES, TIMED = 4000, 150
 Cell = dict[str, Any]
 
 

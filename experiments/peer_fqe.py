@@ -215,7 +215,7 @@ def draw(told: Cell, found: dict[str, Cell], path: Path) -> None:
     labels = [n.replace(" policies", "").replace(", 1 threads", "") for n in names]
     right.barh(labels, [found[name]["ms"] for name in names])
     right.invert_yaxis()
-    right.set(xlabel="ms for an update of one policy, 1 thread", xscale="log")
+    right.set(xlabel="ms for an update of one policy, 1 thread")
     figure.savefig(path, dpi=120)
 
 

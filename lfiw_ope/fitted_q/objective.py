@@ -133,8 +133,9 @@ class BellmanError:
         step = torch.randint(
             scale.estimand.horizon, rows.shape, generator=generator, device=rows.device
         )
-        left = scale.left(step)
-        following, beyond = self._next_value(logged.next_state, chosen, step + 1)
+        left, after = scale.left(step), scale.left(step + 1)
+        found = self._next_value(logged.next_state, chosen, step + 1)
+        following, beyond = scale.bounded(found, after), scale.beyond(found, after)
         going_on = ~logged.terminated
         discount = scale.estimand.discount
         target = logged.reward + discount * torch.where(going_on, following, 0.0)
@@ -147,8 +148,8 @@ class BellmanError:
         return error.square().mean(-1).flatten()
 
     @torch.no_grad()
-    def _next_value(self, state: Tensor, chosen: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """V `[P, M, B]` at the next states `[M, B, S]`, bounded, and where it was far beyond."""
+    def _next_value(self, state: Tensor, chosen: Tensor, step: Tensor) -> Tensor:
+        """V `[P, M, B]` at the next states `[M, B, S]` of the chosen transitions."""
         networks, scale = self.networks, self.networks.scale
         members, batch = chosen.shape
         if self.next_actions is None:
@@ -161,9 +162,7 @@ class BellmanError:
         features = networks.features(state[:, None], actions, step[:, None])
         output = networks.outputs(networks.following, features.flatten(2, 3))
         output = output.view(*features.shape[:-1]).mean(2)
-        left = scale.left(step)
-        value = scale.value(output, left)
-        return scale.bounded(value, left), scale.beyond(value, left)
+        return scale.value(output, scale.left(step))
 
     def _fresh_seed(self) -> int:
         return self.seed + self.updates
@@ -198,10 +197,13 @@ class BellmanError:
         features = networks.features(logged.state, logged.action, step)
         left, after = scale.left(step), scale.left(step + 1)
         value = scale.value(networks.outputs(networks.following, features[None]), left)
-        following, _ = self._next_value(logged.next_state, chosen, step + 1)
+        found = self._next_value(logged.next_state, chosen, step + 1)
+        following = scale.bounded(found, after)
         error = (logged.reward + going_on * following - value).double().mean(-1)
-        # A constant c for each step left changes Q by c · left, and TD errors by −c times this.
-        change = (left - going_on * after).double().mean(-1)
+        # A constant c for each step left changes Q by c · left and, where it is not bounded, V by
+        # c · after; so it changes the mean TD error by −c times this.
+        moving = going_on * (found == following)
+        change = (left - moving * after).double().mean(-1)
         config = networks.config.fit
         weight = 1.0 / max(1.0, (self.updates - 0.5 * config.updates) / config.evaluate_every)
         networks.shift(weight * error / change / scale.spread)

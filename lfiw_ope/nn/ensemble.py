@@ -171,7 +171,8 @@ class BatchedMLP(nn.Module):
 
     def _cast(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
         """Hidden layers in another type; frozen ones are converted once, until they change."""
-        pairs = list(zip(self.weights[:-1], self.biases[:-1], strict=True))
+        # A slice of a ParameterList is a new one, which costs as much as a small product.
+        pairs = list(zip(self.weights, self.biases, strict=True))[:-1]
         if not pairs or dtype == pairs[0][0].dtype:
             return pairs
         # A fused optimiser changes weights without a trace in their version: only weights that

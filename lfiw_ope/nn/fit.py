@@ -63,12 +63,12 @@ def fit(
         run.step()
         if run.update % config.evaluate_every == 0 or run.update == config.updates:
             run.evaluate()
-            progress(stage, run.update, config.updates, f"held-out loss {run.history[-1][2]:.4g}")
+            progress(stage, run.update, config.updates, f"{run.judge} {run.history[-1][2]:.4g}")
             if checkpoint is not None:
                 run.save(checkpoint)
         elif run.update % 25 == 0:
             progress(stage, run.update, config.updates)
-    progress(stage, config.updates, config.updates, f"held-out loss {run.best_loss.mean():.4g}")
+    progress(stage, config.updates, config.updates, f"{run.judge} {run.best_loss.mean():.4g}")
     return run.finish(time.perf_counter() - started)
 
 
@@ -98,6 +98,7 @@ class _Run:
         if isinstance(objective, SharedBatches):
             self.batches = objective.batches
         self.update = 0
+        self.judge = "held-out loss"
         self.looks_without_gain = 0
         self.train_loss = torch.zeros(self.members, device=self.device)
         self.best = [p.detach().clone() for p in self.parameters]
@@ -143,6 +144,7 @@ class _Run:
         with autocast(self.device, self.config.precision):
             told = self.objective.held_out_loss()
         held_out = trained if told is None else told.cpu()
+        self.judge = "training loss" if told is None else "held-out loss"
         broken = ~(held_out.isfinite() & trained.isfinite())
         if broken.any():
             member = int(broken.nonzero()[0])

@@ -10,11 +10,10 @@ from torch import Tensor
 class RectifiedLayers(torch.autograd.Function):
     """`[E, B, in] -> [E, B, out]` through affine layers with max(0, ·) between them.
 
-    A rectifier and its derivative need the layer's output alone, and both can be taken in place.
-    As one step, a pass allocates one buffer a layer where autograd's own steps allocate two, and
-    two in place of two a layer on the way back; large buffers are dear, because the system hands
-    them out page by page every time. Hidden products are of the type `dtype`, the last one is
-    float32. There is no second derivative.
+    A rectifier and its derivative need the layer's output alone, so that both can be taken in
+    place: half as many large buffers as autograd's own steps allocate, which are dear because the
+    system hands them out page by page every time. Hidden products are of the type `dtype`, the
+    last one is float32. There is no second derivative.
     """
 
     @staticmethod
@@ -33,7 +32,7 @@ class RectifiedLayers(torch.autograd.Function):
         return product.transpose(1, 2) + biases[-1]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved: Sequence[Tensor] = ctx.saved_tensors
         count = len(saved) // 2

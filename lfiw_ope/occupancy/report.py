@@ -2,27 +2,110 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SURE = 4.5
+"""Standard errors beyond which a violation is none of the log's noise: of a thousand test
+functions, one gets there by chance in 150 logs."""
+
+MUCH_LEFT = 0.5
+MUCH_MOVED = 0.05
+FEWEST_LOOKS = 8
+
 
 @dataclass(frozen=True)
 class RatioReport:
     """How the training for one policy went.
 
+    The flow equation (`lfiw_ope.occupancy.flow`) is tried on test functions: entries of state and
+    action and their squares, standardised, and with time as input these times the step. Its
+    violation is the root mean square over them, in standard deviations of a test function and
+    steps of its equation.
+
     Attributes:
         ess: effective sample size of ω over the logged transitions.
+        rows: how many these are.
+        mass: of ζ before it is normalised, mean over steps; 1 where it solves the equation.
+        violation: by ω.
+        behaviour_violation: by the behaviour's own occupancy, which an ω that learns nothing has.
+        behaviour_z: the largest of its entries, in their standard errors over episodes. Small
+            where the log cannot tell the policy from the behaviour.
+        drift: how far the value moved from the third quarter of the training to the last.
+        wobble: standard deviation of the values in these quarters about their two means.
         updates: how many were run.
+        values: `[looks]`, at some transitions.
+        scale: of values: the larger of this value and of the logged returns' standard deviation.
         seconds: of the training, which policies share.
     """
 
     ess: float
+    rows: int
+    mass: float
+    violation: float
+    behaviour_violation: float
+    behaviour_z: float
+    drift: float
+    wobble: float
     updates: int
+    values: NDArray[np.float64]
+    scale: float
     seconds: float
 
     @property
     def diagnostics(self) -> dict[str, float]:
         """The numbers, by name."""
-        return {"ess": self.ess, "updates": float(self.updates)}
+        names = ("ess", "mass", "violation", "behaviour_violation", "behaviour_z")
+        found = {name: float(getattr(self, name)) for name in names}
+        return found | {"drift": self.drift, "wobble": self.wobble, "updates": float(self.updates)}
+
+    @property
+    def stuck(self) -> bool:
+        """Whether ω leaves most of a violation that the behaviour surely has."""
+        left = self.violation > MUCH_LEFT * self.behaviour_violation
+        return left and self.behaviour_z > SURE
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong, and what to do."""
-        return ()
+        said = []
+        if self.stuck:
+            said.append(
+                f"DICE is stuck: its ratio leaves {self.violation / self.behaviour_violation:.0%} "
+                "of the violation of the flow equation that the behaviour's own occupancy has, so "
+                "its value may be little more than the behaviour's; raise updates or learning_rate."
+            )
+        if len(self.values) < FEWEST_LOOKS:
+            said.append(
+                f"{len(self.values)} looks in {self.updates} updates do not tell whether the "
+                "value has settled; lower evaluate_every."
+            )
+        elif abs(self.drift) > max(self._noise, MUCH_MOVED * self.scale):
+            said.append(
+                f"The value has not settled: it moved by {self.drift:+.3g} over the last quarter "
+                f"of {self.updates} updates, beyond its wobble of {self.wobble:.2g}; raise updates."
+            )
+        if self.ess < 0.01 * self.rows:
+            said.append(
+                f"{self.ess:.0f} of {self.rows} logged transitions carry the weight: the log "
+                "hardly goes where the policy does; use a log that covers the policy better."
+            )
+        return tuple(said)
+
+    @property
+    def _noise(self) -> float:
+        """What the wobble alone may move the mean of a quarter against another by."""
+        quarter = max(1, len(self.values) // 4)
+        return float(3.0 * self.wobble * np.sqrt(2.0 / quarter))
+
+
+def drift_of(looks: Tensor) -> tuple[Tensor, Tensor]:
+    """Drift and wobble `[P]` of the values `[looks, P]`."""
+    quarter = max(1, len(looks) // 4)
+    last, before = looks[-quarter:], looks[-2 * quarter : -quarter]
+    before = before if len(before) else last
+    about = torch.cat((last - last.mean(0), before - before.mean(0)))
+    wobble = (about.square().sum(0) / max(1, len(about) - 2)).sqrt()
+    return last.mean(0) - before.mean(0), wobble

@@ -113,6 +113,7 @@ class Lagrangian:
         )
         return nu, nu_next, nu_start
 
+    @torch.no_grad()
     def updated(self) -> None:
         """Keep the running mean of the weights over the second half of the training."""
         self.updates += 1

@@ -141,6 +141,7 @@ class _Fit:
                 violation=float(violated.ratio[place]),
                 behaviour_violation=float(violated.behaviour[place]),
                 behaviour_z=float(violated.behaviour_z[place]),
+                left=float(violated.left[place]),
                 drift=float(drift[place]),
                 wobble=float(wobble[place]),
                 updates=self.config.fit.updates,

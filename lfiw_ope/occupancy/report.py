@@ -33,6 +33,8 @@ class RatioReport:
         behaviour_violation: by the behaviour's own occupancy, which an ω that learns nothing has.
         behaviour_z: the largest of its entries, in their standard errors over episodes. Small
             where the log cannot tell the policy from the behaviour.
+        left: how much of the behaviour's violation ω has too, as a share: its component along it,
+            1 for the behaviour's own occupancy and 0 for a solution.
         drift: how far the value moved from the third quarter of the training to the last.
         wobble: standard deviation of the values in these quarters about their two means.
         updates: how many were run.
@@ -47,6 +49,7 @@ class RatioReport:
     violation: float
     behaviour_violation: float
     behaviour_z: float
+    left: float
     drift: float
     wobble: float
     updates: int
@@ -57,15 +60,14 @@ class RatioReport:
     @property
     def diagnostics(self) -> dict[str, float]:
         """The numbers, by name."""
-        names = ("ess", "mass", "violation", "behaviour_violation", "behaviour_z")
+        names = ("ess", "mass", "violation", "behaviour_violation", "behaviour_z", "left")
         found = {name: float(getattr(self, name)) for name in names}
         return found | {"drift": self.drift, "wobble": self.wobble, "updates": float(self.updates)}
 
     @property
     def stuck(self) -> bool:
         """Whether ω leaves most of a violation that the behaviour surely has."""
-        left = self.violation > MUCH_LEFT * self.behaviour_violation
-        return left and self.behaviour_z > SURE
+        return self.behaviour_z > SURE and self.left > MUCH_LEFT
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -73,9 +75,15 @@ class RatioReport:
         said = []
         if self.stuck:
             said.append(
-                f"DICE is stuck: its ratio leaves {self.violation / self.behaviour_violation:.0%} "
-                "of the violation of the flow equation that the behaviour's own occupancy has, so "
-                "its value may be little more than the behaviour's; raise updates or learning_rate."
+                f"DICE is stuck: its ratio leaves {self.left:.0%} of the violation of the flow "
+                "equation that the behaviour's own occupancy has, so its value may be little more "
+                "than the behaviour's; raise updates or learning_rate."
+            )
+        elif self.behaviour_z > SURE and self.violation > self.behaviour_violation:
+            said.append(
+                f"DICE's ratio violates the flow equation by {self.violation:.2g}, more than the "
+                f"behaviour's own occupancy ({self.behaviour_violation:.2g}): it is mostly noise; "
+                "raise updates, or use a log that covers the policy better."
             )
         if len(self.values) < FEWEST_LOOKS:
             said.append(

@@ -18,6 +18,7 @@ class Violation(NamedTuple):
     ratio: Tensor
     behaviour: Tensor
     behaviour_z: Tensor
+    left: Tensor
 
 
 def violation(
@@ -59,7 +60,8 @@ def violation(
     size, error = by_episode.mean(2), by_episode.std(2) / episodes**0.5
     found = size.square().mean(-1).sqrt() / flow.start
     z = (size[1].abs() / error[1].clamp_min(1e-12)).amax(-1)
-    return Violation(found[0].cpu(), found[1].cpu(), z.cpu())
+    along = (size[0] * size[1]).sum(-1) / size[1].square().sum(-1).clamp_min(1e-300)
+    return Violation(found[0].cpu(), found[1].cpu(), z.cpu(), along.cpu())
 
 
 @torch.no_grad()

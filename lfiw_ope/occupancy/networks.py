@@ -13,7 +13,7 @@ class SaddleNetworks(nn.Module):
     """ν and ζ of P policies, as networks of one batch: E = P.
 
     Every policy starts from the same weights, so that it learns the same alone and among others.
-    ζ starts near 1, which is the behaviour's own ratio.
+    ζ starts at 1, which is the log's own ratio.
 
     Args:
         config: widths, positivity.
@@ -44,6 +44,9 @@ class SaddleNetworks(nn.Module):
                 network.load_state_dict(
                     {k: v.repeat(policies, *(1 for _ in v.shape[1:])) for k, v in own.items()}
                 )
+            with torch.no_grad():
+                self.ratio.weights[-1].zero_()
+                self.ratio.biases[-1].zero_()
 
     def features(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
         """What the networks see, `[..., n, D]`, at states and steps of the last axes of actions."""

@@ -11,7 +11,12 @@ SURE = 4.5
 """Standard errors beyond which a violation is none of the log's noise: of a thousand test
 functions, one gets there by chance in 150 logs."""
 
+SMALL = 0.1
+"""A violation, in standard deviations of a test function, that is none to speak of: what a log's
+end leaves of a discounted occupancy, say."""
+
 MUCH_LEFT = 0.5
+FLAT = 0.95
 MUCH_MOVED = 0.05
 FEWEST_LOOKS = 8
 
@@ -66,8 +71,13 @@ class RatioReport:
 
     @property
     def stuck(self) -> bool:
-        """Whether ω leaves most of a violation that the behaviour surely has."""
-        return self.behaviour_z > SURE and self.left > MUCH_LEFT
+        """Whether ω is the log's own, or leaves most of what the behaviour surely violates."""
+        return self._differs and (self.left > MUCH_LEFT or self.ess > FLAT * self.rows)
+
+    @property
+    def _differs(self) -> bool:
+        """Whether the log tells the policy's occupancy from the behaviour's."""
+        return self.behaviour_z > SURE and self.behaviour_violation > SMALL
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -75,11 +85,12 @@ class RatioReport:
         said = []
         if self.stuck:
             said.append(
-                f"DICE is stuck: its ratio leaves {self.left:.0%} of the violation of the flow "
-                "equation that the behaviour's own occupancy has, so its value may be little more "
-                "than the behaviour's; raise updates or learning_rate."
+                f"DICE is stuck at the behaviour: its ratio leaves {self.left:.0%} of the "
+                "violation of the flow equation that the behaviour's own occupancy has, at an "
+                f"effective sample size of {self.ess / self.rows:.0%}; raise updates or "
+                "learning_rate."
             )
-        elif self.behaviour_z > SURE and self.violation > self.behaviour_violation:
+        elif self._differs and self.violation > self.behaviour_violation:
             said.append(
                 f"DICE's ratio violates the flow equation by {self.violation:.2g}, more than the "
                 f"behaviour's own occupancy ({self.behaviour_violation:.2g}): it is mostly noise; "

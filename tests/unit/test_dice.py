@@ -56,10 +56,8 @@ def test_ratios_start_at_the_behaviours(positivity):
         FAST, positivity=positivity, fit=replace(FAST.fit, updates=1, learning_rate=1e-9)
     )
     fitted = ope.fit_dice(data, [policy], ope.Estimand(4), config, seed=0)
-    # ω = 1 gives the mean return; untrained networks differ from it by their initial weights.
-    spread = data.returns().std()
-    assert float(fitted.values[0]) == pytest.approx(data.returns().mean(), abs=0.5 * spread)
-    assert fitted.reports[0].ess > 0.7 * fitted.reports[0].rows
+    assert float(fitted.values[0]) == pytest.approx(data.returns().mean(), rel=1e-5)
+    assert fitted.reports[0].ess == pytest.approx(fitted.reports[0].rows)
 
 
 def test_what_cannot_be_is_refused(bed):

@@ -131,8 +131,18 @@ def test_the_dual_regulariser_leaves_the_ratio_and_the_primal_one_draws_it_to_th
     rows = [torch.from_numpy(x) for x in (logged.state, logged.action, steps(data))]
 
     def error(**settings):
-        fitted = ope.fit_dice(data, [target], estimand, config(**settings), seed=0)
+        fitted = ope.fit_dice(data, [target], estimand, config(600, **settings), seed=0)
         return np.mean((fitted.ratio(*rows).numpy()[0] - exact) ** 2) / np.mean((exact - 1) ** 2)
 
     assert error(dual_regulariser=2.0) < 0.25
     assert error(primal_regulariser=10.0) > 0.4
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_value_too():
+    truth, _, target, data = log_for(1, 0.2)
+    estimand = ESTIMANDS["discounted"]
+    fitted = ope.fit_dice(data, [target], estimand, config(device="cuda"), seed=0)
+    spread = data.returns(estimand.horizon, estimand.discount).std()
+    value = truth.value(target, estimand.horizon, estimand.discount)
+    assert abs(float(fitted.values[0]) - value) < (0.05 + 6 / 1500**0.5) * spread

@@ -20,7 +20,8 @@ from lfiw_ope.occupancy.flow import LoggedFlow
 from lfiw_ope.occupancy.networks import SaddleNetworks
 from lfiw_ope.occupancy.objective import Lagrangian, ratios
 from lfiw_ope.occupancy.ratio import OccupancyRatio
-from lfiw_ope.occupancy.report import RatioReport
+from lfiw_ope.occupancy.report import RatioReport, drift_of
+from lfiw_ope.occupancy.violation import violation
 from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
@@ -91,6 +92,7 @@ class _Fit:
         self.device, self.horizon = device, estimand.horizon if with_time else None
         self.log = DeviceLog.of(data, device)
         self.flow = LoggedFlow.of(data, self.log, chosen.tolist(), estimand, has_time=with_time)
+        self.spread = float(data.returns(estimand.horizon, estimand.discount).std())
         self.inputs = Standardiser.of_chunks(self.log.inputs(self.flow.rows)).to(device)
         self.initial_states = torch.from_numpy(data.initial_states[chosen]).to(device)
         drawing = torch_generator(seed, "dice", "looks", device=device)
@@ -99,26 +101,57 @@ class _Fit:
 
     def run(self, progress: Progress) -> OccupancyRatio:
         started = time.perf_counter()
-        parts, order = [], []
+        parts, looks, order = [], [], []
         for chosen, settled in self._groups():
-            networks = self._train([self.policies[i] for i in chosen], settled, progress)
+            networks, values = self._train([self.policies[i] for i in chosen], settled, progress)
             parts.append(networks)
+            looks.append(values)
             order += chosen
+        back = torch.tensor(order).argsort()
         networks = self._networks(len(order))
-        networks.take(parts, torch.tensor(order).argsort())
+        networks.take(parts, back)
         networks.requires_grad_(False)
-        flow = self.flow
-        places = torch.arange(len(flow.rows), device=self.device)
-        ratio = ratios(networks, self.log, flow, places)
-        factors = flow.normalised(ratio)
-        ratio = ratio * factors[:, flow.step]
+        return self._solved(networks, torch.cat(looks, 1)[:, back], started)
+
+    def _solved(self, networks: SaddleNetworks, looks: Tensor, started: float) -> OccupancyRatio:
+        flow, places = self.flow, torch.arange(len(self.flow.rows), device=self.device)
+        zeta = ratios(networks, self.log, flow, places)
+        factors = flow.normalised(zeta)
+        ratio = zeta * factors[:, flow.step]
+        if not ratio.isfinite().all():
+            raise DivergedError(
+                "The ratio that DICE came to has no mass, or is not finite; lower learning_rate "
+                f"(now {self.config.fit.learning_rate:g}) or use positivity='softplus'."
+            )
         earned = flow.weight * flow.reward_weight * self.log.rewards[flow.rows].double()
-        seconds = time.perf_counter() - started
+        values = (ratio * earned).mean(-1).cpu()
         weighted = ratio * flow.weight
         ess = weighted.sum(-1).square() / weighted.square().sum(-1)
-        updates = self.config.fit.updates
-        told = tuple(RatioReport(float(one), updates, seconds) for one in ess)
-        return OccupancyRatio(networks, factors, (ratio * earned).mean(-1).cpu(), told)
+        acting = TargetPolicies(self.policies, self.device)
+        violated = violation(
+            networks, self.log, flow, self.initial_states, acting, ratio, self.seed
+        )
+        drift, wobble = drift_of(looks)
+        seconds = time.perf_counter() - started
+        reports = tuple(
+            RatioReport(
+                ess=float(ess[place]),
+                rows=len(places),
+                mass=float((1.0 / factors[place]).mean()),
+                violation=float(violated.ratio[place]),
+                behaviour_violation=float(violated.behaviour[place]),
+                behaviour_z=float(violated.behaviour_z[place]),
+                left=float(violated.left[place]),
+                drift=float(drift[place]),
+                wobble=float(wobble[place]),
+                updates=self.config.fit.updates,
+                values=looks[:, place].numpy(),
+                scale=max(self.spread, abs(float(values[place]))),
+                seconds=seconds,
+            )
+            for place in range(len(values))
+        )
+        return OccupancyRatio(networks, factors, values, reports)
 
     def _groups(self) -> list[tuple[list[int], bool]]:
         """Policies that are trained together, and whether they act without noise."""
@@ -137,7 +170,9 @@ class _Fit:
         made = SaddleNetworks(self.config, policies, self.inputs, self.horizon, generator)
         return made.to(self.device)
 
-    def _train(self, policies: list[Policy], settled: bool, progress: Progress) -> SaddleNetworks:
+    def _train(
+        self, policies: list[Policy], settled: bool, progress: Progress
+    ) -> tuple[SaddleNetworks, Tensor]:
         config, acting = self.config, TargetPolicies(policies, self.device)
         networks = self._networks(len(policies))
         objective = Lagrangian(
@@ -152,13 +187,12 @@ class _Fit:
         )
         generator = torch_generator(self.seed, "dice", "batches", device=self.device)
         fit(networks, objective, config.fit, generator, stage="DICE", progress=progress)
-        if not all(bool(values.isfinite().all()) for values in networks.parameters()):
+        if not all(bool(values.isfinite().all()) for values in objective.averaged.parameters()):
             raise DivergedError(
                 "Training of DICE diverged: a network's weights are not finite; lower "
                 f"learning_rate (now {config.fit.learning_rate:g})."
             )
-        self.objective = objective
-        return networks
+        return objective.averaged, torch.stack(objective.looks)
 
     def _stored(self, acting: TargetPolicies) -> Tensor | None:
         """`[P, R', A]`, or None where that would take too much memory."""

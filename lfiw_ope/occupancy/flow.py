@@ -17,7 +17,7 @@ sum to 1 only with it. The equation there can be solved by hand, so that no netw
 it: ν is set to 0 in it, which costs nothing because ν and ν + c say the same; and what it holds
 follows from the transitions that lead to it,
 
-    infinite horizon:  γ / (1 − γ) E_D[ω terminated],        T steps:  Σ_{u < t} E_{D_u}[ω_u terminated].
+    γ / (1 − γ) E_D[ω terminated],   or at step t of T   Σ_{u < t} E_{D_u}[ω_u terminated].
 
 ν = 1 everywhere else then says that all masses sum to 1. A log needs no rows for it, and ω of real
 transitions is relative to real transitions: E_D[ω x] is a mean of x under π's occupancy, with
@@ -48,6 +48,7 @@ class LoggedFlow:
         weight: `[R']` float64, of mean 1: mean(weight · x) is E_D[x], or (1/T) Σ_t E_{D_t}[x].
         episode: `[R']` int64, each one's place among the episodes.
         terminated: `[R']` bool.
+        own: `[R']` float64, the behaviour's own ω: its occupancy, over the log. 1 with time.
     """
 
     estimand: Estimand
@@ -57,6 +58,7 @@ class LoggedFlow:
     weight: Tensor
     episode: Tensor
     terminated: Tensor
+    own: Tensor
 
     @classmethod
     def of(
@@ -78,16 +80,22 @@ class LoggedFlow:
         lengths = log.lengths[chosen]
         episode = torch.repeat_interleave(torch.arange(len(chosen), device=rows.device), lengths)
         step = rows - log.first[chosen][episode]
+        ends = log.terminated[rows]
         if not has_time:
             weight = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
-            step = torch.zeros_like(step)
-            return cls(estimand, False, rows, step, weight, episode, log.terminated[rows])
+            own = len(rows) * _own_discounted(lengths, ends, episode, step, estimand.discount)
+            return cls(estimand, False, rows, 0 * step, weight, episode, ends, own)
         padded = PaddedEpisodes.of(data.select(list(episodes)), estimand.horizon)
         observed = padded.observed.sum(0).double().to(rows.device)
         within = step < estimand.horizon
-        rows, step, episode = rows[within], step[within], episode[within]
+        rows, step, episode, ends = rows[within], step[within], episode[within], ends[within]
         weight = len(rows) / estimand.horizon / observed[step]
-        return cls(estimand, True, rows, step, weight, episode, log.terminated[rows])
+        return cls(estimand, True, rows, step, weight, episode, ends, torch.ones_like(weight))
+
+    def at(self, places: Tensor) -> "LoggedFlow":
+        """Some of the rows."""
+        arrays = (self.rows, self.step, self.weight, self.episode, self.terminated, self.own)
+        return LoggedFlow(self.estimand, self.has_time, *(array[places] for array in arrays))
 
     @property
     def start(self) -> float:
@@ -131,3 +139,17 @@ class LoggedFlow:
             factors.append(factor)
             alive = (alive - factor * ends[:, t]).clamp_min(0.0)
         return torch.stack(factors, 1)
+
+
+def _own_discounted(
+    lengths: Tensor, ends: Tensor, episode: Tensor, step: Tensor, discount: float
+) -> Tensor:
+    """`[R']` float64, (1 − γ) γ^t over the number of episodes that are observed at t."""
+    longest = int(lengths.max())
+    terminated = torch.zeros_like(lengths, dtype=torch.bool)
+    terminated[episode[ends]] = True
+    until = torch.where(terminated, longest, lengths)  # a terminated episode stays observed
+    left = torch.bincount(until, minlength=longest + 1).flip(0).cumsum(0).flip(0)
+    observed = left[1:].double()
+    powers = torch.tensor(discount, dtype=torch.float64, device=step.device) ** step
+    return (1.0 - discount) * powers / observed[step]

@@ -13,7 +13,7 @@ class SaddleNetworks(nn.Module):
     """ν and ζ of P policies, as networks of one batch: E = P.
 
     Every policy starts from the same weights, so that it learns the same alone and among others.
-    ζ starts near 1, which is the behaviour's own ratio.
+    ζ starts at 1, which is the log's own ratio.
 
     Args:
         config: widths, positivity.
@@ -44,11 +44,14 @@ class SaddleNetworks(nn.Module):
                 network.load_state_dict(
                     {k: v.repeat(policies, *(1 for _ in v.shape[1:])) for k, v in own.items()}
                 )
+            with torch.no_grad():
+                self.ratio.weights[-1].zero_()
+                self.ratio.biases[-1].zero_()
 
     def features(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
         """What the networks see, `[..., n, D]`, at states and steps of the last axes of actions."""
         shape = action.shape[:-1]
-        seen = self.inputs(torch.cat((state.expand(*shape, -1), action), -1))
+        seen: Tensor = self.inputs(torch.cat((state.expand(*shape, -1), action), -1))
         if self.horizon is None:
             return seen
         clock = (step.to(seen.dtype) / self.horizon - 0.5) * 12**0.5
@@ -56,29 +59,31 @@ class SaddleNetworks(nn.Module):
 
     def nu(self, features: Tensor) -> Tensor:
         """ν `[P, n]`"""
-        return self.critic(features)[..., 0]
+        output: Tensor = self.critic(features)[..., 0]
+        return self.config.critic_rate * output
 
     def zeta(self, features: Tensor) -> Tensor:
         """ζ `[P, n]`"""
-        output = self.ratio(features)[..., 0]
+        output: Tensor = self.ratio(features)[..., 0]
         if self.config.positivity == "square":
             return (output + 1.0).square()
         if self.config.positivity == "softplus":
             return nn.functional.softplus(output + math.log(math.e - 1.0))
         return output + 1.0
 
-    def price(self, flow_step: Tensor, terminated: Tensor, ahead: float) -> Tensor:
+    def price(self, step: Tensor, terminated: Tensor, ahead: float) -> Tensor:
         """What one unit of ω costs in λ `[P, n]`: its own mass, and what it leaves absorbed.
 
         Args:
-            flow_step: `[n]`
+            step: `[n]`
             terminated: `[n]`
             ahead: γ / (1 − γ), of what is absorbed, without time.
         """
         if self.horizon is None:
-            return self.multiplier * (1.0 + ahead * terminated)
+            cost: Tensor = self.multiplier * (1.0 + ahead * terminated)
+            return cost
         later = self.multiplier.flip(1).cumsum(1).flip(1) - self.multiplier
-        return self.multiplier[:, flow_step] + later[:, flow_step] * terminated
+        return self.multiplier[:, step] + later[:, step] * terminated
 
     @torch.no_grad()
     def take(self, parts: "list[SaddleNetworks]", order: Tensor) -> None:

@@ -1,5 +1,6 @@
 """The regularised Lagrangian as one loss, and what is recorded as training goes."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -48,6 +49,7 @@ class Lagrangian:
         seed: int,
     ) -> None:
         self.networks, self.log, self.flow = networks, log, flow
+        self.averaged = copy.deepcopy(networks).requires_grad_(False)
         self.config, self.acting, self.seed = networks.config, acting, seed
         self.initial_states, self.next_actions = initial_states, next_actions
         self.rows = len(flow.rows)
@@ -98,7 +100,7 @@ class Lagrangian:
         networks, policies = self.networks, self.acting.count
         if self.next_actions is None:
             both = self.acting.act(torch.cat((next_state, start)), self.seed + self.updates)
-            after, first = both.split((len(next_state), len(start)), 1)
+            after, first = torch.split(both, [len(next_state), len(start)], 1)
         else:
             after = self.next_actions[:, chosen]
             first = self.acting.act(start, self.seed)
@@ -106,22 +108,26 @@ class Lagrangian:
         there = networks.features(next_state, after, step + 1)
         begun = networks.features(start, first, torch.zeros_like(step))
         rows = torch.cat((here.expand(policies, -1, -1), there, begun), 1)
-        nu, nu_next, nu_start = networks.nu(rows).split((len(step), len(step), len(start)), 1)
+        nu, nu_next, nu_start = torch.split(
+            networks.nu(rows), [len(step), len(step), len(start)], 1
+        )
         return nu, nu_next, nu_start
 
+    @torch.no_grad()
     def updated(self) -> None:
+        """Keep the running mean of the weights over the second half of the training."""
         self.updates += 1
+        since = self.updates - self.config.fit.updates // 2
+        if since > 0:
+            mean: list[Tensor] = list(self.averaged.parameters())
+            torch._foreach_lerp_(mean, list[Tensor](self.networks.parameters()), 1.0 / since)
 
     def held_out_loss(self) -> None:
         """Nothing is held out: a lower Lagrangian is no better one. A look records values."""
-        ratio = ratios(self.networks, self.log, self.flow, self._watched)
-        flow = self.flow
-        part = LoggedFlow(
-            flow.estimand,
-            flow.has_time,
-            *(x[self._watched] for x in (flow.rows, flow.step, flow.weight)),
-            *(x[self._watched] for x in (flow.episode, flow.terminated)),
-        )
+        halfway = self.updates > self.config.fit.updates // 2
+        networks = self.averaged if halfway else self.networks
+        ratio = ratios(networks, self.log, self.flow, self._watched)
+        part = self.flow.at(self._watched)
         scaled = ratio * part.normalised(ratio)[:, part.step]
         self.looks.append((scaled * self._earned).mean(-1).cpu())
 

@@ -44,7 +44,7 @@ ORDER = [
     *(f"fitted_q.{name}" for name in ("config", "scale", "acting", "networks", "objective")),
     *(f"fitted_q.{name}" for name in ("settling", "value", "fit")),
     *(f"occupancy.{name}" for name in ("config", "flow", "networks", "objective")),
-    *(f"occupancy.{name}" for name in ("report", "ratio", "fit")),
+    *(f"occupancy.{name}" for name in ("violation", "report", "ratio", "fit")),
     *("rollout", "populations", "diagnostics", "appraisal", "fitted", "policy_ratio.fitted"),
     *(f"doubly_robust.{name}" for name in ("terms", "magic", "saying", "model_value", "folds")),
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),

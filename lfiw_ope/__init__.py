@@ -17,6 +17,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
 from lfiw_ope.diagnostics import Fallback
+from lfiw_ope.doubly_robust.config import CorrectedModelConfig, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -31,7 +32,9 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR, DoublyRobustConfig, MAGICConfig
+from lfiw_ope.estimators.corrected_model import CorrectedModel
+from lfiw_ope.estimators.dice import DICE
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
@@ -42,6 +45,9 @@ from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.occupancy.config import DICEConfig
+from lfiw_ope.occupancy.fit import fit_dice
+from lfiw_ope.occupancy.ratio import OccupancyRatio
 from lfiw_ope.policies.actor_file import load_actor, save_actor
 from lfiw_ope.policies.function import from_function
 from lfiw_ope.policies.load import load_policy
@@ -64,18 +70,25 @@ from lfiw_ope.version import __version__
 from lfiw_ope.weighting import Weighting
 
 __all__ = [
+    "DICE",
     "DR",
     "FQE",
     "LFIW",
+    "MAGIC",
+    "WDR",
     "ActionSpec",
     "Agreement",
     "ClassifierConfig",
     "ClassifierReport",
     "ConfigError",
+    "CorrectedModel",
+    "CorrectedModelConfig",
+    "DICEConfig",
     "DataError",
     "DataWarning",
     "DensityRatio",
     "DivergedError",
+    "DoublyRobustConfig",
     "DynamicsConfig",
     "EnsembleDynamics",
     "EpsilonGreedy",
@@ -91,6 +104,7 @@ __all__ = [
     "InducedModel",
     "InsufficientMemoryError",
     "LFIWConfig",
+    "MAGICConfig",
     "MLPPolicy",
     "MissingDependencyError",
     "Mixture",
@@ -98,6 +112,7 @@ __all__ = [
     "ModelBasedConfig",
     "OPEError",
     "ObservationNormaliser",
+    "OccupancyRatio",
     "PolicyError",
     "RatioConfig",
     "ReliabilityCurve",
@@ -114,6 +129,7 @@ __all__ = [
     "compare_rules",
     "expected_calibration_error",
     "fit_density_ratio",
+    "fit_dice",
     "fit_dynamics",
     "fit_q",
     "fit_transition_ratio",

@@ -1,0 +1,169 @@
+"""Fitting the occupancy ratios of many policies to one log."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfiw_ope.data.tensors import DeviceLog, thin
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataError, DivergedError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.fitted_q.acting import ROWS_AT_ONCE, TargetPolicies
+from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.nn.fit import fit
+from lfiw_ope.occupancy.config import DICEConfig
+from lfiw_ope.occupancy.flow import LoggedFlow
+from lfiw_ope.occupancy.networks import SaddleNetworks
+from lfiw_ope.occupancy.objective import Lagrangian, ratios
+from lfiw_ope.occupancy.ratio import OccupancyRatio
+from lfiw_ope.occupancy.report import RatioReport
+from lfiw_ope.seeding import derive, torch_generator
+from lfiw_ope.types import Policy, Progress, silent
+
+NETWORKS_AT_ONCE = 256
+"""Policies trained in one call: with gradients and AdamW's moments, below 1 GB at the default
+widths. More are trained in several calls, with the same numbers."""
+
+STORED_BYTES = 1 << 30
+"""What the actions of policies without noise may take, at every logged next state: they are then
+computed once, and not at every update."""
+
+ROWS_AT_A_LOOK = 1 << 12
+
+
+def fit_dice(
+    data: Trajectories,
+    policies: Sequence[Policy],
+    estimand: Estimand,
+    config: DICEConfig,
+    seed: int,
+    *,
+    episodes: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> OccupancyRatio:
+    """The occupancy ratios of P policies at once, by the regularised Lagrangian.
+
+    Yang, Nachum, Dai, Li, Schuurmans (2020), "Off-policy evaluation via the regularized
+    Lagrangian"; the equation is in `lfiw_ope.occupancy.flow`, the saddle point in
+    `lfiw_ope.occupancy.objective`. Batches, initial weights and the noise of actions are shared by
+    the policies: each gets the ratio that it would get alone.
+
+    Args:
+        data: the log.
+        policies: P, one or more.
+        estimand: T and γ.
+        config: networks and training.
+        seed: of everything that is random.
+        episodes: those to learn from, and to normalise over; all where none are named.
+        progress: told how far training is.
+
+    Raises:
+        ConfigError: if time is "none" and nothing is discounted.
+        DataError: if there is no episode to learn from, or none is observed at some step.
+        PolicyError: if a policy cannot act at logged states.
+        DivergedError: if a network stops being finite.
+    """
+    return _Fit(data, policies, estimand, config, seed, episodes).run(progress)
+
+
+class _Fit:
+    """What the policies' trainings share."""
+
+    def __init__(
+        self,
+        data: Trajectories,
+        policies: Sequence[Policy],
+        estimand: Estimand,
+        config: DICEConfig,
+        seed: int,
+        episodes: Sequence[int] | None,
+    ) -> None:
+        self.policies, self.config, self.seed = list(policies), config, seed
+        chosen = np.arange(data.num_episodes) if episodes is None else np.asarray(episodes)
+        if not chosen.size:
+            raise DataError("There is no episode to learn from; at least one is needed.")
+        device = torch.device(config.device)
+        with_time = has_time(estimand, config.time)
+        self.device, self.horizon = device, estimand.horizon if with_time else None
+        self.log = DeviceLog.of(data, device)
+        self.flow = LoggedFlow.of(data, self.log, chosen.tolist(), estimand, has_time=with_time)
+        self.inputs = Standardiser.of_chunks(self.log.inputs(self.flow.rows)).to(device)
+        self.initial_states = torch.from_numpy(data.initial_states[chosen]).to(device)
+        drawing = torch_generator(seed, "dice", "looks", device=device)
+        places = torch.arange(len(self.flow.rows), device=device)
+        self.watched = thin(places, ROWS_AT_A_LOOK, drawing)
+
+    def run(self, progress: Progress) -> OccupancyRatio:
+        started = time.perf_counter()
+        parts, order = [], []
+        for chosen, settled in self._groups():
+            networks = self._train([self.policies[i] for i in chosen], settled, progress)
+            parts.append(networks)
+            order += chosen
+        networks = self._networks(len(order))
+        networks.take(parts, torch.tensor(order).argsort())
+        networks.requires_grad_(False)
+        flow = self.flow
+        places = torch.arange(len(flow.rows), device=self.device)
+        ratio = ratios(networks, self.log, flow, places)
+        factors = flow.normalised(ratio)
+        ratio = ratio * factors[:, flow.step]
+        earned = flow.weight * flow.reward_weight * self.log.rewards[flow.rows].double()
+        seconds = time.perf_counter() - started
+        weighted = ratio * flow.weight
+        ess = weighted.sum(-1).square() / weighted.square().sum(-1)
+        updates = self.config.fit.updates
+        told = tuple(RatioReport(float(one), updates, seconds) for one in ess)
+        return OccupancyRatio(networks, factors, (ratio * earned).mean(-1).cpu(), told)
+
+    def _groups(self) -> list[tuple[list[int], bool]]:
+        """Policies that are trained together, and whether they act without noise."""
+        everyone = TargetPolicies(self.policies, self.device)
+        everyone.probe(self.initial_states[:2])
+        settled = everyone.settled(self.log.states[: ROWS_AT_ONCE // 8])
+        groups = []
+        for kind in (True, False):
+            alike = [index for index, of_one in enumerate(settled) if of_one == kind]
+            starts = range(0, len(alike), NETWORKS_AT_ONCE)
+            groups += [(alike[start : start + NETWORKS_AT_ONCE], kind) for start in starts]
+        return groups
+
+    def _networks(self, policies: int) -> SaddleNetworks:
+        generator = torch_generator(self.seed, "dice", "weights")
+        made = SaddleNetworks(self.config, policies, self.inputs, self.horizon, generator)
+        return made.to(self.device)
+
+    def _train(self, policies: list[Policy], settled: bool, progress: Progress) -> SaddleNetworks:
+        config, acting = self.config, TargetPolicies(policies, self.device)
+        networks = self._networks(len(policies))
+        objective = Lagrangian(
+            networks,
+            self.log,
+            self.flow,
+            self.initial_states,
+            acting,
+            next_actions=self._stored(acting) if settled else None,
+            watched=self.watched,
+            seed=derive(self.seed, "dice", "actions"),
+        )
+        generator = torch_generator(self.seed, "dice", "batches", device=self.device)
+        fit(networks, objective, config.fit, generator, stage="DICE", progress=progress)
+        if not all(bool(values.isfinite().all()) for values in networks.parameters()):
+            raise DivergedError(
+                "Training of DICE diverged: a network's weights are not finite; lower "
+                f"learning_rate (now {config.fit.learning_rate:g})."
+            )
+        self.objective = objective
+        return networks
+
+    def _stored(self, acting: TargetPolicies) -> Tensor | None:
+        """`[P, R', A]`, or None where that would take too much memory."""
+        rows, size = self.flow.rows, self.log.actions.shape[1]
+        if acting.count * len(rows) * size * self.log.actions.element_size() > STORED_BYTES:
+            return None
+        next_rows = torch.split(self.log.state_row[rows] + 1, ROWS_AT_ONCE)
+        return torch.cat([acting.act(self.log.states[some], 0) for some in next_rows], 1)

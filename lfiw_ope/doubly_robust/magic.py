@@ -109,9 +109,10 @@ def least_on_simplex(error: NDArray[np.float64]) -> NDArray[np.float64]:
     # In units of the best single return: the two parts of the sum are then of one size.
     unit = max(diagonal.min(), 1e-9 * diagonal.max())
     if unit <= 0.0:  # every return is certain: all are the same
-        return np.eye(len(error))[-1]
+        last: NDArray[np.float64] = np.eye(len(error))[-1]
+        return last
     level, direction = np.linalg.eigh(error / unit)
-    root: NDArray[np.float64] = np.sqrt(np.clip(level, 0.0, None))[:, None] * direction.T
+    root = np.sqrt(np.clip(level, 0.0, None))[:, None] * direction.T
     matrix = np.concatenate((root, np.ones((1, len(error)))))
     found, _ = nnls(matrix, np.eye(len(matrix))[-1])
     weights: NDArray[np.float64] = found / found.sum()

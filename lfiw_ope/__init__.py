@@ -32,10 +32,12 @@ from lfiw_ope.errors import (
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.baselines import BehaviourMean
 from lfiw_ope.estimators.corrected_model import CorrectedModel
 from lfiw_ope.estimators.dice import DICE
 from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR
 from lfiw_ope.estimators.fqe import FQE
+from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.expectation import Expectation
@@ -60,6 +62,9 @@ from lfiw_ope.policies.sb3 import from_sb3, load_sb3
 from lfiw_ope.policies.tabular import TabularPolicy
 from lfiw_ope.policies.uniform import UniformPolicy
 from lfiw_ope.policies.vec_normalize import load_vec_normalize
+from lfiw_ope.policy_ratio.clone import ClonedBehaviour, fit_behaviour
+from lfiw_ope.policy_ratio.config import BehaviourConfig, CloneReport
+from lfiw_ope.policy_ratio.ratio import PolicyRatio, fit_policy_ratio
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
@@ -73,13 +78,21 @@ __all__ = [
     "DICE",
     "DR",
     "FQE",
+    "IS",
     "LFIW",
     "MAGIC",
+    "PDIS",
     "WDR",
+    "WIS",
+    "WPDIS",
     "ActionSpec",
     "Agreement",
+    "BehaviourConfig",
+    "BehaviourMean",
     "ClassifierConfig",
     "ClassifierReport",
+    "CloneReport",
+    "ClonedBehaviour",
     "ConfigError",
     "CorrectedModel",
     "CorrectedModelConfig",
@@ -100,6 +113,7 @@ __all__ = [
     "FitConfig",
     "FittedModel",
     "FittedQ",
+    "ImportanceConfig",
     "InducedDynamics",
     "InducedModel",
     "InsufficientMemoryError",
@@ -114,6 +128,7 @@ __all__ = [
     "ObservationNormaliser",
     "OccupancyRatio",
     "PolicyError",
+    "PolicyRatio",
     "RatioConfig",
     "ReliabilityCurve",
     "Resampling",
@@ -128,9 +143,11 @@ __all__ = [
     "collect",
     "compare_rules",
     "expected_calibration_error",
+    "fit_behaviour",
     "fit_density_ratio",
     "fit_dice",
     "fit_dynamics",
+    "fit_policy_ratio",
     "fit_q",
     "fit_transition_ratio",
     "from_arrays",

@@ -111,3 +111,40 @@ def populations_warning(label: str, populations: int) -> str:
         f"{LEAST_POPULATIONS_FOR_A_STANDARD_ERROR:.0f} carry the weights, so its value has no "
         "standard error: simulate more populations, or use the plain model."
     )
+
+
+def overlap_warning(label: str, ess: float, episodes: int) -> str:
+    """What to say of weights of logged episodes that have no standard error."""
+    rest = f"The weights of {label} rest on {ess:.1f} of {episodes} logged episodes"
+    if episodes < FEW_ROLLOUTS:
+        return f"{rest}, too few for a standard error: log more."
+    return (
+        f"{rest}, so its value means little: the policy acts too unlike the one that was logged; "
+        "use a shorter horizon, a stepwise and self-normalised form (WPDIS), or an estimator that "
+        "needs no such overlap (FQE, LFIW, ModelBased)."
+    )
+
+
+def cut_short_warning(cut: int, episodes: int, *, stepwise: bool) -> list[str]:
+    """What to say of logged episodes that end before the horizon without a terminal state."""
+    if not cut:
+        return []
+    left_out = "from there on" if stepwise else "as a whole"
+    return [
+        f"{cut} of {episodes} logged episodes were cut short of the horizon and are left out "
+        f"{left_out}: right if where they were cut does not depend on what happened in them."
+    ]
+
+
+SURPRISING = 4.0
+"""Standard errors from 1 at which the mean of the weights is told of."""
+
+
+def mean_weight_warning(mean: float, error: float) -> list[str]:
+    """What to say of weights whose mean, which is 1 in expectation, is far from it."""
+    if not abs(mean - 1.0) > SURPRISING * error:
+        return []
+    return [
+        f"The weights of whole episodes average {mean:.3g} ± {error:.2g}, and 1 is expected: the "
+        "log has too little of what the policy does, or the behaviour's likelihoods are wrong."
+    ]

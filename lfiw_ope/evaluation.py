@@ -3,54 +3,21 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lfiw_ope.checks import choice, whole
+from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.base import SimulationConfig
-from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
-from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
-from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.fitted import FittedModel
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
-from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
-from lfiw_ope.types import Policy, Progress, Reward, Termination, silent
+from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
-
-ESTIMATORS = ("lfiw", "model")
-
-
-@dataclass(frozen=True)
-class BehaviourReturn:
-    """What the log itself says: the mean return of the policy that made it.
-
-    Attributes:
-        mean: of the logged returns over the estimand's horizon, discounted.
-        standard_error: of the mean, over episodes; None for a single one.
-        episodes: N.
-        cut_short: episodes whose log ends before the horizon without a terminal state; their
-            returns lack what would have followed.
-    """
-
-    mean: float
-    standard_error: float | None
-    episodes: int
-    cut_short: int
-
-    @classmethod
-    def of(cls, data: Trajectories, estimand: Estimand) -> "BehaviourReturn":
-        returns = data.returns(estimand.horizon, estimand.discount)
-        n = len(returns)
-        error = float(returns.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-        cut = (data.lengths < estimand.horizon) & ~data.terminated
-        return cls(float(returns.mean()), error, n, int(cut.sum()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +28,14 @@ class Evaluation:
         estimates: the answer first; then, beside LFIW, the plain model from the same rollouts.
         behaviour: what the log itself says.
         data: the log, in words.
-        config: of the estimator.
+        config: of the estimator; None where it has none.
         logged_returns: `[N]`, over the horizon and discounted, as far as they were logged.
     """
 
     estimates: tuple[Estimate, ...]
     behaviour: BehaviourReturn
     data: str
-    config: SimulationConfig
+    config: Any
     logged_returns: NDArray[np.float64] = field(repr=False, compare=False)
 
     @property
@@ -82,7 +49,7 @@ class Evaluation:
             "estimates": [estimate.to_dict(arrays=arrays) for estimate in self.estimates],
             "behaviour": asdict(self.behaviour),
             "data": self.data,
-            "config": plain_settings(self.config),
+            "config": None if self.config is None else plain_settings(self.config),
             **provenance(),
         }
 
@@ -90,85 +57,45 @@ class Evaluation:
 def evaluate(
     data: Trajectories,
     policy: Policy,
-    estimand: Estimand,
+    estimator: Estimator,
     *,
     seed: int,
-    config: SimulationConfig,
-    reward: Reward | None = None,
-    termination: Termination | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Fit to the log and simulate the policy; what cannot work is refused before the fit.
+    """Fit to the log and estimate; what cannot work is refused before the fit.
 
     Args:
         data: the log.
         policy: the target policy.
-        estimand: what is estimated.
+        estimator: any; beside LFIW, the plain model of the same fit is told too.
         seed: of everything that is random.
-        config: an `LFIWConfig`, or a `ModelBasedConfig` for the plain model.
-        reward: the reward function, where it is known exactly; else it is learned.
-        termination: the termination rule, where it is known; else it is learned.
         progress: told how far the work is.
 
     Raises:
         PolicyError: if the policy is for other spaces, or fails at the data's states.
         ConfigError: if a setting is out of its range.
-        DataError: if there are too few episodes.
+        DataError: if there are too few episodes, or the log cannot tell the value.
         DivergedError: if a training or the simulation diverges.
     """
     sizes = {"state_size": data.state_size, "action_size": data.action_size}
     check_policy(policy, **sizes, action_kind=data.action_spec.kind)
     probe(policy, torch.from_numpy(data.initial_states[:2]))
-    known: dict[str, Any] = {"reward": reward, "termination": termination}
-    weightings = [Weighting(form="uniform")]
-    if isinstance(config, LFIWConfig):
-        fitted = LFIW(estimand, config, **known).fit(data, seed, progress=progress)
-        if config.weighting != weightings[0]:
-            weightings.insert(0, config.weighting)
-    else:
-        plain = ModelBasedConfig(dynamics=config.dynamics, rollouts=config.rollouts)
-        fitted = ModelBased(estimand, plain, **known).fit(data, seed, progress=progress)
-    estimates = fitted.estimate_forms([policy], weightings, progress=progress)[0]
-    estimates[0] = fitted.answer(estimates[0], estimates[-1])
+    fitted = estimator.fit(data, seed, progress=progress)
     return Evaluation(
-        estimates=tuple(estimates),
-        behaviour=BehaviourReturn.of(data, estimand),
+        estimates=_estimates(fitted, policy, progress),
+        behaviour=BehaviourReturn.of(data, estimator.estimand),
         data=repr(data),
-        config=config,
-        logged_returns=data.returns(estimand.horizon, estimand.discount),
+        config=getattr(estimator, "config", None),
+        logged_returns=data.returns(estimator.estimand.horizon, estimator.estimand.discount),
     )
 
 
-def configuration(
-    estimator: str,
-    *,
-    rollouts: int,
-    updates: int,
-    precision: Literal["float32", "bfloat16"] = "float32",
-    device: str = "cpu",
-) -> SimulationConfig:
-    """The settings that the command line offers, the defaults for everything else.
-
-    Args:
-        estimator: "lfiw" or "model".
-        rollouts: n.
-        updates: of the dynamics; the classifiers take half as many.
-        precision: of training and rollouts.
-        device: where everything runs.
-
-    Raises:
-        ConfigError: if there is no estimator of the name, or a setting is out of its range.
-    """
-    choice("estimator", estimator, ESTIMATORS)
-    whole("updates", updates, least=2)
-    fit, other = (
-        FitConfig(updates=count, evaluate_every=min(every, count), precision=precision)
-        for count, every in ((updates, 200), (updates // 2, 100))
-    )
-    dynamics = DynamicsConfig(device=device, fit=fit)
-    if estimator == "model":
-        return ModelBasedConfig(dynamics=dynamics, rollouts=rollouts)
-    return LFIWConfig(dynamics=dynamics, rollouts=rollouts, ratio=RatioConfig(fit=other))
+def _estimates(fitted: Fitted, policy: Policy, progress: Progress) -> tuple[Estimate, ...]:
+    if not isinstance(fitted, FittedModel) or fitted.weighting.form == "uniform":
+        return (fitted.estimate(policy, progress=progress),)
+    forms = [fitted.weighting, Weighting(form="uniform")]
+    weighted, plain = fitted.estimate_forms([policy], forms, progress=progress)[0]
+    return fitted.answer(weighted, plain), plain
 
 
 def save_evaluation(
@@ -188,10 +115,12 @@ def save_evaluation(
     )
     first = result.estimate
     weighted = len(result.estimates) > 1
-    figure = new_figure(13 if weighted else 9, 4)
-    axes = figure.subplots(1, 2 + weighted)
+    distributed = result.estimates[-1].returns is not None
+    figure = new_figure(5 + 4 * (distributed + weighted), 4)
+    axes = figure.subplots(1, 1 + distributed + weighted, squeeze=False)[0]
     plot_estimates(axes[0], result.estimates, behaviour=result.behaviour.mean)
-    plot_returns(axes[1], result.estimates[-1], result.logged_returns)
+    if distributed:
+        plot_returns(axes[1], result.estimates[-1], result.logged_returns)
     if weighted:
         plot_weights(axes[2], first)
     figure.suptitle(f"{name}: value over {first.estimand.horizon} steps")

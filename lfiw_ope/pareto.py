@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.errors import ConfigError, MissingDependencyError
-from lfiw_ope.weights import require_finite
+from lfiw_ope.weights import require_weights
 
 LEAST_WEIGHTS = 25
 """Fewer have a tail of less than five, which nothing can be fitted to."""
@@ -49,18 +49,23 @@ def pareto_smooth(log_weight: Tensor) -> Smoothed:
     paper calls estimates with k̂ above 0.7 unreliable.
 
     Weights whose tail no generalised Pareto could be fitted to stay as they are, without a k̂: those
-    of the tail are all the same or mostly so, or one is beyond all proportion to the others.
+    of the tail are all the same or mostly so, or one is beyond all proportion to the others. A
+    weight of 0 is none: it stays, and fewer than `LEAST_WEIGHTS` others are left as they are.
 
     Args:
         log_weight: `[n]`; their sum is kept, so that unnormalised weights stay unnormalised.
 
     Raises:
         ConfigError: if there are fewer than `LEAST_WEIGHTS` of them.
-        DivergedError: if one is not finite.
+        DivergedError: if one is NaN or ∞.
         MissingDependencyError: if arviz-stats is not installed.
     """
     array_stats = check_smoothing(len(log_weight))
-    values = require_finite(log_weight, "log-weights").double().cpu().numpy()
+    every = require_weights(log_weight, "log-weights").double().cpu().numpy()
+    carried = every > -np.inf
+    values = every[carried]
+    if len(values) < LEAST_WEIGHTS:
+        return Smoothed(log_weight, None)
     total = np.logaddexp.reduce(values)
     try:
         # It takes log-likelihoods of left-out points, whose negatives are the log-weights.
@@ -73,5 +78,7 @@ def pareto_smooth(log_weight: Tensor) -> Smoothed:
     # The fit breaks down where a few weights are all there is, or many of the tail are tied.
     if not (np.isfinite(smoothed).all() and np.isfinite(shape)):
         return Smoothed(log_weight, None)
-    kept = torch.from_numpy(smoothed + total).to(log_weight)
+    found = every.copy()  # the log-weights' own memory, where they are float64
+    found[carried] = smoothed + total
+    kept = torch.from_numpy(found).to(log_weight)
     return Smoothed(kept, float(shape))

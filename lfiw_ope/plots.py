@@ -45,12 +45,13 @@ def plot_histogram(ax: Any, values: NDArray[Any], label: str) -> Any:
 
 
 def plot_returns(ax: Any, estimate: Estimate, logged: NDArray[np.float64]) -> Any:
-    """Simulated returns of the target, as weighted, beside the logged returns of the behaviour."""
+    """Weighted returns of the target beside the logged returns of the behaviour."""
     found = estimate.distribution
+    whose = "logged, weighted" if estimate.rollouts is None else "simulated"
     edges = np.histogram_bin_edges(np.concatenate((found.returns, logged)), bins=40)
     for returns, share, colour, label in (
         (logged, np.full(len(logged), 1 / len(logged)), "#888888", "logged, behaviour"),
-        (found.returns, found.weights, WEIGHTED, f"simulated, {estimate.estimator}"),
+        (found.returns, found.weights, WEIGHTED, f"{whose}, {estimate.estimator}"),
     ):
         ax.hist(returns, edges, weights=share, color=colour, alpha=0.6, label=label)
     ax.set_xlabel("return over the horizon")
@@ -86,7 +87,7 @@ def plot_estimates(
     truth: tuple[float, float] | None = None,
     behaviour: float | None = None,
 ) -> Any:
-    """Estimates beside the truth, one a row, with twice their simulation noise.
+    """Estimates beside the truth, one a row, with twice the standard error that they know.
 
     Args:
         ax: matplotlib axes.
@@ -98,12 +99,12 @@ def plot_estimates(
     for row, estimate in zip(rows, estimates, strict=True):
         plain = estimate.estimator == "model" or estimate.fell_back
         colour = PLAIN if plain else WEIGHTED
-        # A weighted value that rests on a handful of rollouts is drawn hollow.
-        hollow = estimate.mc_standard_error is None
+        # A weighted value that rests on a handful of returns is drawn hollow.
+        hollow = estimate.noise is None
         ax.errorbar(
             estimate.value,
             row,
-            xerr=2 * (estimate.mc_standard_error or 0.0),
+            xerr=2 * (estimate.noise or 0.0),
             fmt="o",
             color=colour,
             markerfacecolor="white" if hollow else colour,
@@ -116,7 +117,7 @@ def plot_estimates(
         ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
     ax.set_yticks(rows, [estimate.label for estimate in estimates])
     ax.set_ylim(-0.7, len(estimates) - 0.3)
-    ax.set_xlabel("value (± 2 s.e. of simulation; hollow: unknown, ESS < 10)")
+    ax.set_xlabel("value (± 2 s.e. of what is sampled; hollow: unknown)")
     if truth is not None or behaviour is not None:
         ax.legend(frameon=False, fontsize=8, loc="best")
     return ax
@@ -142,7 +143,7 @@ def plot_weights(ax: Any, estimate: Estimate) -> Any:
     relative = found.log_weights + np.log(len(found.returns))
     ax.scatter(found.returns, relative, s=6, color=WEIGHTED, alpha=0.5, lw=0)
     ax.axhline(0.0, color="#888888", lw=1, ls="--")
-    ax.set_xlabel("simulated return")
+    ax.set_xlabel("return")
     ax.set_ylabel(f"log(weight × n), {estimate.estimator}")
     return ax
 

@@ -1,4 +1,4 @@
-"""The weighted value of one policy's rollouts."""
+"""The weighted value of one policy's rollouts, or of logged episodes."""
 
 import math
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from lfiw_ope.weights import (
     flatten,
     longest_first,
     require_finite,
+    require_weights,
     self_normalise,
     temper,
 )
@@ -27,14 +28,16 @@ LEAST_ESS_FOR_A_STANDARD_ERROR = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedValue:
-    """A weighted mean of simulated returns, for one policy.
+    """A weighted mean of simulated or logged returns, for one policy.
 
     Attributes:
         value: the estimate.
-        mc_standard_error: its standard error from simulation noise only (delta method where
-            self-normalised; H and α taken as given); None where fewer than
-            `LEAST_ESS_FOR_A_STANDARD_ERROR` effective rollouts carry the weights.
-        log_weights: `[n]`, normalised to sum to 1, at the last step.
+        mc_standard_error: its standard error over rollouts, or logged episodes (delta method where
+            self-normalised; H and α taken as given): of rollouts that is simulation noise only.
+            None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective ones carry weights that
+            differ.
+        log_weights: `[n]`, normalised to sum to 1, at the last step; −∞ for a weight of 0, and for
+            an episode that was cut short.
         ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
         raw_ess: the smallest of them before H was chosen by it, tempering and smoothing.
         influence: `[n]`, what each rollout adds to the estimate's deviation; the standard error is
@@ -60,8 +63,15 @@ class WeightedValue:
     resampled: int | None = None
 
 
-def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedValue:
-    """The weighted value of n rollouts.
+def weigh(
+    rewards: Tensor,
+    log_ratio: Tensor,
+    weighting: Weighting,
+    *,
+    observed: Tensor | None = None,
+    zeros: bool = False,
+) -> WeightedValue:
+    """The weighted value of n rollouts, or of N logged episodes.
 
     trajectory: v = Σ_i W_iT G_i / Σ_i W_iT          (G_i the return)
     stepwise:   v = Σ_t (Σ_i W_it ρ_it / Σ_i W_it)    (ρ_it the discounted reward)
@@ -72,10 +82,15 @@ def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedV
         rewards: `[n, T]`, discounted, 0 after the end.
         log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
         weighting: the form. What it says of resampling has happened in the rollouts.
+        observed: `[n, T]` bool, False from where a log was cut short on: the sums at t, and n, are
+            then over those observed at t, and those of whole returns over those observed at every
+            step (`lfiw_ope.padding`). None where nothing was cut.
+        zeros: whether a log-ratio may be −∞, a ratio of 0, as that of a policy which never takes a
+            logged action. A learned ratio that says so has diverged.
 
     Raises:
         DivergedError: if a log-ratio or a reward is not finite, or weights overflow.
-        DataError: if the shapes differ.
+        DataError: if the shapes differ, or self-normalised weights are all 0.
         ConfigError: if there are too few rollouts for the form.
         MissingDependencyError: if Pareto smoothing is asked for without arviz-stats.
     """
@@ -85,34 +100,37 @@ def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedV
             f"Rewards have the shape {list(rewards.shape)} and log-ratios {list(log_ratio.shape)}; "
             "both must be [n, T], of the same rollouts."
         )
-    rewards = rewards.double()
-    n, steps = rewards.shape
-    shaped = _shape(log_ratio, weighting, n, rewards.new_zeros((n, 1)))
-    log_weight = shaped.log_weight
-    normalised = self_normalise(log_weight, dim=0)
-    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / n
     stepwise = weighting.form == "stepwise"
+    rewards = rewards.double()
+    if observed is None:
+        observed = torch.ones_like(rewards, dtype=torch.bool)
+    seen = observed if stepwise else observed[:, -1:]
+    shaped = _shape(log_ratio, weighting, seen, zeros=zeros)
+    log_weight, count = shaped.log_weight, seen.sum(0).double()
+    normalised = _normalised(log_weight, needed=weighting.self_normalised)
+    equal = seen / count
+    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / count
     term = rewards if stepwise else rewards.sum(1, keepdim=True)
     centre = (share * term).sum(0, keepdim=True)
     value = float(centre.sum())
-    if weighting.self_normalised:
-        influence = (share * (term - centre)).sum(1)
-    else:
-        influence = (share * term).sum(1) - value / n
+    influence = (share * term - (share if weighting.self_normalised else equal) * centre).sum(1)
+    n = int(seen.any(1).sum())
     influence = influence * math.sqrt(n / max(n - 1, 1))
     error = float(influence.square().sum().sqrt())
     if not (math.isfinite(value) and math.isfinite(error)):
         raise DivergedError(
-            f"The weights of {weighting.label} overflow: the largest has a logarithm of "
-            f"{float(log_weight.max()):.0f}; use a self-normalised form."
+            f"The weights overflow: the largest has a logarithm of {float(log_weight.max()):.0f}; "
+            "use a self-normalised form."
         )
-    ess = effective_sample_size(log_weight, dim=0).expand(steps)
-    known = weighting.form == "uniform" or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
+    ess = effective_sample_size(log_weight, dim=0)
+    # Equal weights need no such number: a plain mean has a standard error at any n above 1.
+    alike = bool((ess > count * (1.0 - 1e-9)).all())
+    known = alike or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return WeightedValue(
         value=value,
-        mc_standard_error=error if known else None,
+        mc_standard_error=error if known and int(count.min()) > 1 else None,
         log_weights=normalised[:, -1],
-        ess_by_step=ess,
+        ess_by_step=ess.expand(rewards.shape[1]),
         raw_ess=shaped.raw_ess,
         influence=influence,
         exponent=shaped.exponent,
@@ -120,6 +138,23 @@ def weigh(rewards: Tensor, log_ratio: Tensor, weighting: Weighting) -> WeightedV
         pareto_k=shaped.pareto_k,
         clipped_share=shaped.clipped_share,
     )
+
+
+def _normalised(log_weight: Tensor, *, needed: bool) -> Tensor:
+    """Weights that sum to 1 at each step, −∞ where there are none that could.
+
+    Raises:
+        DataError: if they are needed.
+    """
+    none = (log_weight == -torch.inf).all(0)
+    if needed and none.any():
+        step = f" by step {int(none.nonzero()[0]) + 1}" if log_weight.shape[1] > 1 else ""
+        raise DataError(
+            f"All weights are 0{step}: the policy never does what was logged, so the log says "
+            "nothing of its value; use a shorter horizon, or an estimator that needs no such "
+            "overlap (FQE, LFIW, ModelBased)."
+        )
+    return torch.where(none, -torch.inf, self_normalise(log_weight, dim=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +169,16 @@ class _Shaped:
     clipped_share: float | None = None
 
 
-def _shape(log_ratio: Tensor, weighting: Weighting, n: int, equal: Tensor) -> _Shaped:
+def _shape(log_ratio: Tensor, weighting: Weighting, seen: Tensor, *, zeros: bool) -> _Shaped:
+    """Weights where they are seen, `[n, T]` or `[n, 1]`, and −∞ elsewhere."""
+    n = len(seen)
     if weighting.form == "uniform":
-        return _Shaped(log_weight=equal, raw_ess=float(n))
-    log_ratio = require_finite(log_ratio, "log-ratios").double()
+        return _Shaped(
+            log_weight=_only(seen, torch.zeros_like(seen, dtype=torch.float64)),
+            raw_ess=float(seen.sum()),
+        )
+    check = require_weights if zeros else require_finite
+    log_ratio = check(log_ratio, "log-ratios").double()
     clipped_share = exponent = pareto_k = None
     if weighting.clip is not None:
         within = clip(log_ratio, *weighting.clip)
@@ -148,12 +189,13 @@ def _shape(log_ratio: Tensor, weighting: Weighting, n: int, equal: Tensor) -> _S
     if weighting.first_ess is not None:
         first = int(longest_first(log_ratio, max(1.0, weighting.first_ess * n)))
     kept = slice(-1, None) if weighting.form == "trajectory" else slice(None)
-    raw = cumulate(log_ratio, weighting.first)[:, kept]
+    raw = _only(seen, cumulate(log_ratio, weighting.first)[:, kept])
     raw_ess = float(effective_sample_size(raw, dim=0).min())
-    log_weight = raw if first == weighting.first else cumulate(log_ratio, first)[:, kept]
+    log_weight = raw
+    if first != weighting.first:
+        log_weight = _only(seen, cumulate(log_ratio, first)[:, kept])
     if weighting.temper is not None:
-        tempered = temper(log_weight, max(1.0, weighting.temper * n), dim=0)
-        log_weight, exponent = tempered.log_weight, float(tempered.exponent.min())
+        log_weight, exponent = _tempered(log_weight, seen.sum(0), weighting.temper)
     if weighting.pareto:
         smoothed = [pareto_smooth(column) for column in log_weight.T]
         log_weight = torch.stack([one.log_weight for one in smoothed], 1)
@@ -166,6 +208,21 @@ def _shape(log_ratio: Tensor, weighting: Weighting, n: int, equal: Tensor) -> _S
         pareto_k=pareto_k,
         clipped_share=clipped_share,
     )
+
+
+def _only(seen: Tensor, log_weight: Tensor) -> Tensor:
+    return torch.where(seen, log_weight, -torch.inf)
+
+
+def _tempered(log_weight: Tensor, count: Tensor, share: float) -> tuple[Tensor, float]:
+    """Weights that keep this share of those that are seen at each step, and the least exponent."""
+    found, least = log_weight.clone(), 1.0
+    for number in set(count.tolist()):
+        alike = count == number
+        tempered = temper(log_weight[:, alike], max(1.0, share * number), dim=0)
+        found[:, alike] = tempered.log_weight
+        least = min(least, float(tempered.exponent.min()))
+    return found, least
 
 
 def average(values: Sequence[WeightedValue]) -> WeightedValue:

@@ -39,6 +39,16 @@ def require_finite(
     return log_weight
 
 
+def require_weights(log_weight: Tensor, what: str) -> Tensor:
+    """The argument, or an error: −∞ is a weight of 0, NaN and ∞ are none.
+
+    Raises:
+        DivergedError: if an entry is NaN or ∞; it says how many.
+    """
+    require_finite(log_weight.clamp_min(torch.finfo(log_weight.dtype).min), what)
+    return log_weight
+
+
 def cumulate(log_ratio: Tensor, first: int | None = None) -> Tensor:
     """log W_it = Σ_{u ≤ t, u < H} ℓ_iu, `[..., n, T] -> [..., n, T]`.
 
@@ -61,10 +71,12 @@ def self_normalise(log_weight: Tensor, dim: int = -1) -> Tensor:
 def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
     """(Σ W)² / Σ W² along `dim`: 1 when one rollout has all the weight, n when all are equal.
 
-    Kong (1992). It does not say that weights are right, only how many rollouts carry them.
+    Kong (1992). It does not say that weights are right, only how many rollouts carry them: none, 0,
+    where all weights are 0.
     """
     total = torch.logsumexp(log_weight, dim)
-    return torch.exp(2.0 * total - torch.logsumexp(2.0 * log_weight, dim))
+    size = torch.exp(2.0 * total - torch.logsumexp(2.0 * log_weight, dim))
+    return torch.where(total == -torch.inf, 0.0, size)
 
 
 def conditional_normalise(log_ratios: Tensor) -> Tensor:
@@ -85,12 +97,18 @@ def conditional_normalise(log_ratios: Tensor) -> Tensor:
 def flatten(log_weight: Tensor, exponent: float) -> Tensor:
     """log of w^α: 1 leaves weights as they are, 0 makes them equal (Grover et al. 2019).
 
+    A weight of 0 stays one at any α.
+
     Raises:
         ConfigError: if α is below 0.
-        DivergedError: if a log-weight is not finite.
+        DivergedError: if a log-weight is NaN or ∞.
     """
     exponent = real("The exponent", exponent, least=0.0)
-    return exponent * require_finite(log_weight, "log-weights")
+    return _power(require_weights(log_weight, "log-weights"), exponent)
+
+
+def _power(log_weight: Tensor, exponent: Tensor | float) -> Tensor:
+    return torch.where(log_weight == -torch.inf, log_weight, exponent * log_weight)
 
 
 def clip(log_weight: Tensor, lowest: float, highest: float) -> Tensor:
@@ -98,10 +116,10 @@ def clip(log_weight: Tensor, lowest: float, highest: float) -> Tensor:
 
     Raises:
         ConfigError: if the bounds are not in order, or the higher is no positive number.
-        DivergedError: if a log-weight is not finite: clipping must not hide that.
+        DivergedError: if a log-weight is NaN or ∞: clipping must not hide that.
     """
     check_clip(lowest, highest)
-    require_finite(log_weight, "log-weights")
+    require_weights(log_weight, "log-weights")
     low = math.log(lowest) if lowest > 0 else -math.inf
     return log_weight.clamp(low, math.log(highest) if math.isfinite(highest) else math.inf)
 
@@ -141,23 +159,25 @@ def temper(log_weight: Tensor, ess: float, dim: int = -1) -> Tempered:
     estimate is biased towards the plain model, as with any flattening (Owen 2013, chapter 9).
 
     Args:
-        log_weight: of any shape.
+        log_weight: of any shape; weights of 0 stay 0, and where all others are equal and still too
+            few, α is 0.
         ess: wanted, between 1 and the number of weights.
         dim: the axis of the rollouts.
 
     Raises:
         ConfigError: if `ess` is not in that range.
-        DivergedError: if a log-weight is not finite.
+        DivergedError: if a log-weight is NaN or ∞.
     """
-    require_finite(log_weight, "log-weights")
+    require_weights(log_weight, "log-weights")
     count = log_weight.shape[dim]
     real("The wanted effective sample size", ess, least=1.0, most=float(count))
-    centred = (log_weight - log_weight.amax(dim, keepdim=True)).double()
+    largest = log_weight.amax(dim, keepdim=True)
+    centred = (log_weight - torch.where(largest == -torch.inf, 0.0, largest)).double()
     low = torch.zeros_like(centred.select(dim, 0)).unsqueeze(dim)
     high = torch.ones_like(low)
 
     def enough(exponent: Tensor) -> Tensor:
-        return effective_sample_size(exponent * centred, dim).unsqueeze(dim) >= ess
+        return effective_sample_size(_power(centred, exponent), dim).unsqueeze(dim) >= ess
 
     untouched = enough(high)
     # Where all of them are wanted, rounding would leave an α just above 0.
@@ -166,7 +186,7 @@ def temper(log_weight: Tensor, ess: float, dim: int = -1) -> Tempered:
         keeps = enough(middle)
         low, high = torch.where(keeps, middle, low), torch.where(keeps, high, middle)
     exponent = torch.where(untouched, 1.0, low)
-    return Tempered(exponent * log_weight, exponent.squeeze(dim))
+    return Tempered(_power(log_weight, exponent), exponent.squeeze(dim))
 
 
 def longest_first(log_ratio: Tensor, ess: float) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lfiw_ope.catalogue import CATALOGUE, SIMULATING, Options, estimator_named
 from lfiw_ope.checks import whole
 from lfiw_ope.commands.reading import (
     SOURCES,
@@ -25,7 +27,7 @@ from lfiw_ope.commands.rules import Rules, find_rules
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.evaluation import Evaluation, configuration, evaluate, save_evaluation
+from lfiw_ope.evaluation import Evaluation, evaluate, save_evaluation
 
 
 def evaluate_command(
@@ -41,9 +43,14 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
-    estimator: Annotated[str, typer.Option(help="lfiw, or model for the plain model")] = "lfiw",
-    rollouts: Annotated[int, typer.Option(help="simulated rollouts of the policy")] = 1000,
-    updates: Annotated[int, typer.Option(help="training steps; fewer for a quick look")] = 4000,
+    estimator: Annotated[str, typer.Option(help=f"one of {', '.join(CATALOGUE)}")] = "lfiw",
+    rollouts: Annotated[
+        int | None, typer.Option(help="simulated rollouts of the policy; 1000 by default")
+    ] = None,
+    updates: Annotated[
+        int | None,
+        typer.Option(help="training steps, in place of the estimator's own number"),
+    ] = None,
     precision: Annotated[
         Literal["float32", "bfloat16"], typer.Option(help="of training and rollouts")
     ] = "float32",
@@ -68,9 +75,10 @@ def evaluate_command(
 
     estimand = Estimand(horizon, discount)
     whole("The seed", seed, least=0)
-    config = configuration(
-        estimator, rollouts=rollouts, updates=updates, precision=precision, device=device
-    )
+    options = Options(rollouts=rollouts, updates=updates, precision=precision, device=device)
+    estimator_named(
+        estimator, estimand, options
+    )  # what cannot be is refused before the log is read
     if output is not None:
         check_folder(output)
         require("plots", "matplotlib")
@@ -95,9 +103,12 @@ def evaluate_command(
         state_size=log.state_size,
         action_spec=log.action_spec,
     )
-    rules = Rules() if learn_rules else find_rules(env, log)
-    terminal.print(f"{log!r}\n{rules}", soft_wrap=True)
-    if rules.termination is None and not log.terminated.any():
+    simulating = estimator in SIMULATING
+    rules = find_rules(env, log) if simulating and not learn_rules else Rules()
+    terminal.print(repr(log), soft_wrap=True)
+    if simulating:
+        terminal.print(str(rules), soft_wrap=True)
+    if simulating and rules.termination is None and not log.terminated.any():
         # Nothing to learn from: the model never ends an episode.
         if drop_terminal:
             raise ConfigError(
@@ -106,12 +117,11 @@ def evaluate_command(
                 "or a record of your own."
             )
         terminal.print("No logged episode terminated: simulated ones never do.", soft_wrap=True)
-    known = {"reward": rules.reward, "termination": rules.termination}
+    options = replace(options, reward=rules.reward, termination=rules.termination)
+    chosen = estimator_named(estimator, estimand, options)
     started = time.perf_counter()
     with LiveProgress(terminal) as progress:
-        result = evaluate(
-            log, target, estimand, seed=seed, config=config, progress=progress, **known
-        )
+        result = evaluate(log, target, chosen, seed=seed, progress=progress)
     seconds = time.perf_counter() - started
     command = shlex.join(["lfiw-ope", *sys.argv[1:]])
     about = {"command": command, "policy": str(policy), "source": data, "rules": str(rules)}
@@ -148,14 +158,15 @@ def _table(result: Evaluation, policy: Path) -> Table:
         box=box.SIMPLE_HEAD,
         title=f"{policy.name}: value over {estimand.horizon} steps, discount {estimand.discount:g}",
         title_justify="left",
-        caption=f"± of the simulation's noise alone, or of the {behaviour.episodes} logged "
-        f"returns{cut}. It does not cover the model's error.",
+        caption="± is the standard error of what was sampled, simulated rollouts or the "
+        f"{behaviour.episodes} logged episodes{cut}. It does not cover the error of what was "
+        "learned.",
         caption_justify="left",
     )
     for name in ("", "value", "±", "ESS"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for estimate in result.estimates:
-        noise = estimate.mc_standard_error
+        noise = estimate.noise
         table.add_row(
             estimate.label,
             f"{estimate.value:.4g}",

@@ -37,7 +37,7 @@ class FQEConfig:
     activation: str = "relu"
     members: int = 3
     action_samples: int = 4
-    tau: float = 0.005
+    tau: float = 0.01
     time: Literal["auto", "input", "none"] = "auto"
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(

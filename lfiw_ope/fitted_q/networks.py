@@ -47,6 +47,7 @@ class ValueNetworks(nn.Module):
             self.trained.load_state_dict(every)
             self.following.load_state_dict(every)
         self.following.requires_grad_(False)
+        self.trained.biases[-1].requires_grad_(False)  # `shift` alone moves it
 
     def features(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
         """What the networks see, `[..., D]`, of states, actions and steps of these leading axes."""
@@ -67,6 +68,12 @@ class ValueNetworks(nn.Module):
         """Move the following networks by τ towards the trained ones."""
         following: list[Tensor] = list(self.following.parameters())
         torch._foreach_lerp_(following, list[Tensor](self.trained.parameters()), self.config.tau)
+
+    @torch.no_grad()
+    def shift(self, output: Tensor) -> None:
+        """Add a constant `[P, M]` to the outputs of trained and following networks."""
+        for network in (self.trained, self.following):
+            network.biases[-1].add_(output.float().view(-1, 1, 1))
 
     @torch.no_grad()
     def take(self, parts: list["ValueNetworks"], order: Tensor) -> None:

@@ -16,6 +16,10 @@ MANY_ROWS = 1 << 48
 goes by its remainder: over a range so large, every row is as likely as any other."""
 
 
+ROWS_AT_A_LOOK = 1 << 12
+"""Transitions of each member that the mean TD error is taken over, drawn anew every time."""
+
+
 class MemberRows(NamedTuple):
     """The transitions that each of M members learns from, one member's after the other's.
 
@@ -114,6 +118,7 @@ class BellmanError:
         self.next_actions, self.initial, self.seed = next_actions, initial, seed
         self.rows, self.batches = MANY_ROWS, len(rows.size)
         self.updates = 0
+        self.looking = torch.Generator(log.rewards.device).manual_seed(seed)
         count = policies.count, self.batches
         zero = torch.zeros(count, dtype=torch.float64, device=log.rewards.device)
         self.course = Course(zero, zero.clone())
@@ -166,10 +171,40 @@ class BellmanError:
     def updated(self) -> None:
         self.networks.follow()
         self.updates += 1
+        if self.updates % self.networks.config.fit.evaluate_every == 0:
+            self._balance()
 
     def held_out_loss(self) -> None:
-        """Nothing is held out: its targets would be the networks' own. A look records values."""
+        """Nothing is held out, as the targets are the networks' own; a look records the values."""
         self.course.look(initial_value(self.networks, self.initial))
+
+    @torch.no_grad()
+    def _balance(self) -> None:
+        """Add to each Q the constant reward for every step left that makes its mean TD error 0.
+
+        A constant is what bootstrapping learns slowest: it shrinks by γ each time that the targets
+        have moved to what was learned, 1 / τ updates or more, and one sum solves for it. Q is a
+        fixed point of both. In the second half of the training the steps are averaged, so that
+        the noise of these rows is, too.
+        """
+        networks, scale, log = self.networks, self.networks.scale, self.log
+        count = len(self.members.size), ROWS_AT_A_LOOK
+        device = log.rewards.device
+        rows = torch.randint(MANY_ROWS, count, generator=self.looking, device=device)
+        step = torch.randint(scale.estimand.horizon, count, generator=self.looking, device=device)
+        chosen = self.members.pick(rows)
+        logged = log.at(chosen)
+        going_on = scale.estimand.discount * (~logged.terminated).float()
+        features = networks.features(logged.state, logged.action, step)
+        left, after = scale.left(step), scale.left(step + 1)
+        value = scale.value(networks.outputs(networks.following, features[None]), left)
+        following, _ = self._next_value(logged.next_state, chosen, step + 1)
+        error = (logged.reward + going_on * following - value).double().mean(-1)
+        # A constant c for each step left changes Q by c · left, and TD errors by −c times this.
+        change = (left - going_on * after).double().mean(-1)
+        config = networks.config.fit
+        weight = 1.0 / max(1.0, (self.updates - 0.5 * config.updates) / config.evaluate_every)
+        networks.shift(weight * error / change / scale.spread)
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ def _log_mass(reach: Tensor, log_std: Tensor) -> Tensor:
 
     A reach of 0 where there is none to speak of: an infinite one would make the gradient NaN.
     """
-    return log_ndtr(reach.double() * torch.exp(-log_std).double()).to(reach.dtype)
+    mass: Tensor = log_ndtr(reach.double() * torch.exp(-log_std).double())
+    return mass.to(reach.dtype)
 
 
 def squash(value: Tensor, bounds: Bounds) -> Tensor:

@@ -26,12 +26,14 @@ class BehaviourConfig:
 
     source: Literal["auto", "logged", "cloned"] = "auto"
     folds: int = 5
-    hidden: tuple[int, ...] = (128, 128)
-    activation: str = "silu"
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
     squashed: bool = False
     device: str = "cpu"
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(updates=3000, evaluate_every=100, patience=5)
+        default_factory=lambda: FitConfig(
+            updates=5000, learning_rate=3e-4, evaluate_every=100, patience=5
+        )
     )
 
     def __post_init__(self) -> None:

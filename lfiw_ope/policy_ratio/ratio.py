@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,9 +21,6 @@ from lfiw_ope.types import Policy, Progress, ProposingPolicy, has_density, silen
 NOTICEABLE_ON_BOUNDS = 0.001
 """Share of logged actions on a bound above which an unsaid kind of likelihood there matters."""
 
-MOST_NUMBERS = 1 << 24
-"""Of likelihoods, P · R, that are held at once."""
-
 
 @dataclass(frozen=True, eq=False)
 class PolicyRatio:
@@ -38,6 +36,7 @@ class PolicyRatio:
         proposed: `[R, A]`, drawn; None where the log does not say, or nothing is clipped.
         log_prob: `[R]` float64, log μ of the draws.
         log_prob_of_actions: `[R]` float64, of the executed actions; None where it is not known.
+        action_kind: "continuous" or "discrete".
         report: of the clones; None where likelihoods were logged.
         on_bounds: share of the transitions whose executed action lies on a bound.
         warnings: in words, what may be wrong with the behaviour's likelihoods.
@@ -48,9 +47,15 @@ class PolicyRatio:
     proposed: Tensor | None
     log_prob: Tensor
     log_prob_of_actions: Tensor | None
+    action_kind: Literal["continuous", "discrete"]
     report: CloneReport | None
     on_bounds: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+        """S, A and the kind of actions."""
+        return self.states.shape[1], self.actions.shape[1], self.action_kind
 
     def require(self, policies: Sequence[Policy]) -> None:
         """That the ratio of each of these can be told.
@@ -155,7 +160,8 @@ def fit_policy_ratio(
     report = None
     if config.source == "cloned" or logged is None:
         cloned = fit_behaviour(data, config, seed, progress=progress)
-        of_draws, of_actions, report = cloned.log_prob, cloned.log_prob_of_actions, cloned.report
+        of_draws, report = cloned.log_prob, cloned.report
+        of_actions: Tensor | None = cloned.log_prob_of_actions
         warnings += _clone_warnings(report)
     else:
         of_draws = torch.from_numpy(logged.astype(np.float64)).to(config.device)
@@ -175,6 +181,7 @@ def fit_policy_ratio(
         proposed=None if proposed is None else _on(proposed, device),
         log_prob=of_draws,
         log_prob_of_actions=of_actions,
+        action_kind=data.action_spec.kind,
         report=report,
         on_bounds=on_bounds,
         warnings=tuple(warnings),

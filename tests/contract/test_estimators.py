@@ -15,6 +15,7 @@ from testbeds import linear_gaussian, log_of, tabular
 import lfiw_ope as ope
 
 NETS = ope.FitConfig(updates=400, evaluate_every=100, batch_size=128)
+BOOTSTRAPPED = ope.FitConfig(updates=400, learning_rate=2e-3, evaluate_every=20, batch_size=128)
 DYNAMICS = ope.DynamicsConfig(members=3, hidden=(32, 32), fit=NETS)
 CLASSIFIERS = ope.RatioConfig(members=3, hidden=(32,), fit=NETS)
 
@@ -49,6 +50,14 @@ CASES = {
         ),
         spread=0.15,
         simulates=True,
+    ),
+    "FQE": Case(
+        lambda estimand, **kwargs: ope.FQE(
+            estimand,
+            ope.FQEConfig(hidden=(32, 32), action_samples=2, tau=0.05, fit=BOOTSTRAPPED),
+            **kwargs,
+        ),
+        spread=0.15,
     ),
 }
 SIMULATING = [name for name, case in CASES.items() if case.simulates]

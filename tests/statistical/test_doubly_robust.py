@@ -170,7 +170,6 @@ def test_a_simulated_q_is_the_models_own(bed):
 def test_a_models_residuals_have_little_noise_of_their_own(bed):
     """V at s' and Q at (s, a) share what is random after the first transition."""
     truth, target, _, data, _ = bed
-    truth = truth.perturbed(seed=2, amount=0.0)  # the log's own dynamics
     some = data.first(500)
     padded = PaddedEpisodes.of(some, HORIZON)
     log, rows = DeviceLog.of(some, "cpu"), padded.row[padded.taken]
@@ -181,7 +180,6 @@ def test_a_models_residuals_have_little_noise_of_their_own(bed):
             ModelValue.of([target], truth, ope.Estimand(HORIZON, GAMMA), seed=seed)
             for seed in (0, other)
         )
-        # From the state that the log reached: both follow one and the same path but for the first.
         following = after.state_value(logged.next_state, steps + 1)[0]
         residual = logged.reward + GAMMA * torch.where(logged.terminated, 0.0, following)
         spreads.append(

@@ -83,6 +83,19 @@ def test_batched_networks_are_separate_networks(activation):
     torch.testing.assert_close(shared, network(x[0].expand(3, -1, -1)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(4, 16, 16, 2), (4, 16, 1), (4, 3)])
+def test_rectified_networks_have_autograds_own_gradients(sizes):
+    network = batched(sizes=sizes, activation="relu")
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn((3, 50, 4), generator=generator, requires_grad=True)
+    wanted = torch.randn((3, 50, sizes[-1]), generator=generator)
+    sources = [x, *network.parameters()]
+    found = torch.autograd.grad((network(x) * wanted).sum(), sources)
+    step_by_step = (network.last(network.hidden(x)) * wanted).sum()
+    for mine, theirs in zip(found, torch.autograd.grad(step_by_step, sources), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_networks_without_hidden_layers_are_affine():
     network = batched(sizes=(4, 2))
     x = torch.randn((7, 4), generator=torch.Generator().manual_seed(1))

@@ -131,7 +131,7 @@ def test_values_that_are_not_finite_raise(value):
 
 
 def test_weights_that_overflow_raise():
-    with pytest.raises(DivergedError, match=r"LFIW unnormalised overflow.*800; use a self-norm"):
+    with pytest.raises(DivergedError, match=r"The weights overflow.*800; use a self-norm"):
         weigh(torch.ones(20, 100), torch.full((20, 100), 8.0), Weighting(self_normalised=False))
     same = weigh(torch.ones(20, 100), torch.full((20, 100), 8.0), Weighting())
     assert same.value == pytest.approx(100)

@@ -1,0 +1,119 @@
+"""Estimators by the names that the command line calls them by."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lfiw_ope.answering import Estimator
+from lfiw_ope.checks import choice, whole
+from lfiw_ope.dynamics import DynamicsConfig
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.fqe import FQE
+from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
+from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
+from lfiw_ope.fitted_q.config import FQEConfig
+from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.ratio import RatioConfig
+from lfiw_ope.types import Reward, Termination
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line offers; the estimators' own defaults for everything else.
+
+    Attributes:
+        rollouts: n, of each policy; None is the estimator's default.
+        updates: of training; classifiers take half as many as the dynamics. None is the
+            estimator's default.
+        precision: of training, and of rollouts.
+        device: where everything runs.
+        reward: the reward function, where it is known exactly.
+        termination: the termination rule, where it is known.
+
+    Raises:
+        ConfigError: if a number is out of its range.
+    """
+
+    rollouts: int | None = None
+    updates: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+    reward: Reward | None = None
+    termination: Termination | None = None
+
+    def __post_init__(self) -> None:
+        if self.rollouts is not None:
+            whole("rollouts", self.rollouts, least=2)
+        if self.updates is not None:
+            whole("updates", self.updates, least=2)
+
+    @property
+    def simulating(self) -> dict[str, Any]:
+        """Settings of a configuration that simulates."""
+        dynamics = DynamicsConfig(device=self.device, fit=self.training(FitConfig()))
+        rollouts = {} if self.rollouts is None else {"rollouts": self.rollouts}
+        return {"dynamics": dynamics, **rollouts}
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What is known of the environment, as estimators that simulate take it."""
+        return {"reward": self.reward, "termination": self.termination}
+
+    def training(self, default: FitConfig, share: int = 1) -> FitConfig:
+        """A training of an estimator, `share` times shorter than asked for."""
+        updates = default.updates if self.updates is None else max(1, self.updates // share)
+        return replace(
+            default,
+            updates=updates,
+            evaluate_every=min(default.evaluate_every, updates),
+            precision=self.precision,
+        )
+
+
+def _lfiw(estimand: Estimand, options: Options) -> Estimator:
+    ratio = RatioConfig(fit=options.training(RatioConfig().fit, share=2))
+    return LFIW(estimand, LFIWConfig(ratio=ratio, **options.simulating), **options.known)
+
+
+def _model(estimand: Estimand, options: Options) -> Estimator:
+    return ModelBased(estimand, ModelBasedConfig(**options.simulating), **options.known)
+
+
+def _fqe(estimand: Estimand, options: Options) -> Estimator:
+    default = FQEConfig()
+    return FQE(estimand, replace(default, fit=options.training(default.fit), device=options.device))
+
+
+CATALOGUE: dict[str, Callable[[Estimand, Options], Estimator]] = {
+    "lfiw": _lfiw,
+    "model": _model,
+    "fqe": _fqe,
+}
+"""Every estimator of the package, with its default settings but for the options."""
+
+SIMULATING = ("lfiw", "model")
+"""Those that simulate, and so take `rollouts` and known rules."""
+
+UNTRAINED: tuple[str, ...] = ()
+"""Those that may train nothing, and so take no `updates`."""
+
+
+def estimator_named(name: str, estimand: Estimand, options: Options) -> Estimator:
+    """An estimator by its name.
+
+    Raises:
+        ConfigError: if there is none of the name, or an option is given that it has no use for.
+    """
+    choice("estimator", name, tuple(CATALOGUE))
+    if options.rollouts is not None and name not in SIMULATING:
+        raise ConfigError(
+            f"rollouts is {options.rollouts}, and the estimator {name!r} simulates nothing; leave "
+            f"it out, or use {' or '.join(SIMULATING)}."
+        )
+    if options.updates is not None and name in UNTRAINED:
+        raise ConfigError(
+            f"updates is {options.updates}, and the estimator {name!r} trains nothing; leave it "
+            "out."
+        )
+    return CATALOGUE[name](estimand, options)

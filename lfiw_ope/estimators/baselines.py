@@ -1,0 +1,95 @@
+"""Constants, which every estimator has to beat."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lfiw_ope.answering import Answering
+from lfiw_ope.behaviour_return import mean_return
+from lfiw_ope.checks import device_there
+from lfiw_ope.data.split import require_episodes
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics import cut_short_warning
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.padding import PaddedEpisodes
+from lfiw_ope.results import Estimate
+from lfiw_ope.seeding import derive
+from lfiw_ope.types import Policy, Progress, silent
+
+
+class BehaviourMean:
+    """The behaviour's mean return, whatever the policy: no truth is used, and no policy either.
+
+    v̂ = Σ_{t<T} γ^t · the mean reward at t of the logged episodes that are observed there
+
+    It is right for policies as good as the one that was logged, and a table without it does not
+    show what was gained by estimating.
+
+    Args:
+        estimand: what is estimated.
+        device: accepted as of every estimator; nothing here takes one.
+
+    Raises:
+        ConfigError: if the device is not there.
+    """
+
+    def __init__(self, estimand: Estimand, *, device: str | None = None) -> None:
+        if device is not None:
+            device_there(device)
+        self.estimand = estimand
+
+    def fit(
+        self, data: Trajectories, seed: int, *, progress: Progress = silent
+    ) -> "FittedBehaviourMean":
+        """The log's mean return.
+
+        Raises:
+            DataError: if there are fewer than 2 episodes, or one stands there twice, or all are cut
+                short of the horizon.
+        """
+        derive(seed, "behaviour mean")  # nothing is random, and a bad seed is one all the same
+        require_episodes(data, 2, "a single one has no standard error")
+        started = time.perf_counter()
+        padded = PaddedEpisodes.of(data, self.estimand.horizon)
+        found = mean_return(padded, self.estimand.discount)
+        whole = padded.observed[:, -1]
+        progress("behaviour mean", 1, 1)
+        return FittedBehaviourMean(
+            Estimate(
+                estimator="behaviour mean",
+                estimand=self.estimand,
+                value=found.value,
+                standard_error=found.mc_standard_error,
+                seed=int(seed),
+                episodes=data.num_episodes,
+                diagnostics={"cut_short": float(padded.cut_short)},
+                seconds={"behaviour mean": time.perf_counter() - started},
+                warnings=tuple(
+                    cut_short_warning(padded.cut_short, data.num_episodes, stepwise=True)
+                ),
+                returns=padded.discounted(self.estimand.discount).sum(1)[whole].numpy(),
+                log_weights=found.log_weights[whole].numpy(),
+            ),
+            (data.state_size, data.action_size, data.action_spec.kind),
+        )
+
+
+@dataclass(frozen=True)
+class FittedBehaviourMean(Answering):
+    """One number for any policy.
+
+    Attributes:
+        constant: the answer.
+        data_spaces: S, A and the kind of actions, of the data.
+    """
+
+    constant: Estimate
+    data_spaces: tuple[int, int, Literal["continuous", "discrete"]]
+
+    @property
+    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+        return self.data_spaces
+
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:  # noqa: ARG002
+        return [replace(self.constant) for _ in policies]

@@ -1,0 +1,125 @@
+"""Logged episodes weighted by a ratio of policies: what importance sampling answers from."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.answering import Answering
+from lfiw_ope.diagnostics import cut_short_warning, mean_weight_warning, overlap_warning
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.padding import PaddedEpisodes
+from lfiw_ope.policy_ratio.ratio import PolicyRatio
+from lfiw_ope.results import Estimate
+from lfiw_ope.types import Policy, Progress
+from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR, WeightedValue, weigh
+from lfiw_ope.weighting import Weighting
+
+MOST_NUMBERS = 1 << 24
+"""Log-ratios of policies times transitions that are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedImportance(Answering):
+    """The behaviour's likelihoods of a log, and how to weigh with them.
+
+    Attributes:
+        label: of the estimator.
+        estimand: what is estimated.
+        weighting: the form of the weights.
+        ratio: target over behaviour, of each logged transition.
+        padded: the logged episodes side by side.
+        seed: of the fit.
+        seconds: wall-clock by stage.
+    """
+
+    label: str
+    estimand: Estimand
+    weighting: Weighting
+    ratio: PolicyRatio
+    padded: PaddedEpisodes
+    seed: int
+    seconds: dict[str, float]
+
+    @property
+    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+        return self.ratio.spaces
+
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
+        self.ratio.require(policies)
+        at_once = max(1, MOST_NUMBERS // len(self.ratio.actions))
+        estimates: list[Estimate] = []
+        for start in range(0, len(policies), at_once):
+            started = time.perf_counter()
+            log_ratios = self.ratio.log_ratios(policies[start : start + at_once])
+            seconds = {**self.seconds, "ratio": time.perf_counter() - started}
+            for log_ratio in log_ratios:
+                estimates.append(self._estimate(self.padded.spread(log_ratio), seconds))
+                progress(self.label, len(estimates), len(policies))
+        return estimates
+
+    def _estimate(self, log_ratio: Tensor, seconds: dict[str, float]) -> Estimate:
+        """From log-ratios `[N, T]`, 0 after the end."""
+        padded, weighting = self.padded, self.weighting
+        rewards = padded.discounted(self.estimand.discount)
+        found = weigh(rewards, log_ratio, weighting, observed=padded.observed, zeros=True)
+        whole = padded.observed[:, -1]
+        stepwise = weighting.form == "stepwise"
+        episodes = len(whole) if stepwise else int(whole.sum())
+        log_weights = found.log_weights[whole]
+        has_returns = bool((log_weights > -torch.inf).any())
+        weights = log_ratio[whole].sum(1).exp()
+        return Estimate(
+            estimator=self.label,
+            estimand=self.estimand,
+            value=found.value,
+            standard_error=found.mc_standard_error,
+            seed=self.seed,
+            episodes=episodes,
+            ess=float(found.ess_by_step.min()),
+            raw_ess=found.raw_ess,
+            exponent=found.exponent,
+            pareto_k=found.pareto_k,
+            clipped_share=found.clipped_share,
+            diagnostics=self._diagnostics(weights),
+            seconds=seconds,
+            warnings=self._warnings(found, weights, episodes),
+            returns=rewards.sum(1)[whole].numpy() if has_returns else None,
+            log_weights=log_weights.numpy() if has_returns else None,
+            ess_by_step=found.ess_by_step.numpy(),
+        )
+
+    def _diagnostics(self, weights: Tensor) -> dict[str, float]:
+        """Of the unshaped weights `[·]` of whole episodes."""
+        told = {
+            "zero_weights": float((weights == 0).double().mean()),
+            "cut_short": float(self.padded.cut_short),
+            "actions_on_bounds": self.ratio.on_bounds,
+        }
+        mean = weights.mean()
+        if mean.isfinite():
+            told["mean_weight"] = float(mean)
+        if self.ratio.report is not None:
+            told["behaviour_log_likelihood"] = self.ratio.report.log_likelihood
+            plain = self.ratio.report.state_independent_log_likelihood
+            told["state_independent_log_likelihood"] = plain
+        return told
+
+    def _warnings(self, found: WeightedValue, weights: Tensor, episodes: int) -> tuple[str, ...]:
+        stepwise = self.weighting.form == "stepwise"
+        cut, logged = self.padded.cut_short, len(self.padded.observed)
+        warnings = [*self.ratio.warnings, *cut_short_warning(cut, logged, stepwise=stepwise)]
+        if found.mc_standard_error is None:
+            ess = float(found.ess_by_step.min())
+            warnings.append(overlap_warning(self.label, ess, episodes))
+            return tuple(warnings)
+        if found.exponent is not None and found.raw_ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
+            untempered = f"{self.label} before tempering"
+            warnings.append(overlap_warning(untempered, found.raw_ess, episodes))
+        elif len(weights) > 1:
+            error = float(weights.std() / len(weights) ** 0.5)
+            warnings += mean_weight_warning(float(weights.mean()), error)
+        return tuple(warnings)

@@ -23,7 +23,7 @@ from lfiw_ope.types import Progress, Reward, Termination, silent
 Config = TypeVar("Config", bound=DoublyRobustConfig)
 
 
-class _DoublyRobust(ABC, Generic[Config]):
+class DoublyRobustEstimator(ABC, Generic[Config]):
     """What the three share: ratios of the policies, and a value function that they correct.
 
     Args:
@@ -120,7 +120,7 @@ class _DoublyRobust(ABC, Generic[Config]):
         )
 
 
-class DR(_DoublyRobust[DoublyRobustConfig]):
+class DR(DoublyRobustEstimator[DoublyRobustConfig]):
     """v̂ = mean_i V̂_0(s_i0) + Σ_t γ^t mean_i ρ_it (r_it + γ V̂_{t+1}(s_it+1) − Q̂_t(s_it, a_it)).
 
     Jiang and Li (2016), with ρ_it the product of the policy ratios up to and including step t.
@@ -131,7 +131,7 @@ class DR(_DoublyRobust[DoublyRobustConfig]):
     `cut_short`, episodes that the log leaves before the horizon; `unweighted_steps`, at which no
     episode has a weight; and the held-out log-likelihood of a cloned behaviour.
 
-    The arguments are `_DoublyRobust`'s.
+    The arguments are `DoublyRobustEstimator`'s.
     """
 
     label = "DR"
@@ -141,7 +141,7 @@ class DR(_DoublyRobust[DoublyRobustConfig]):
         return doubly_robust
 
 
-class WDR(_DoublyRobust[DoublyRobustConfig]):
+class WDR(DoublyRobustEstimator[DoublyRobustConfig]):
     """DR with each step's weights divided by their sum (Thomas and Brunskill 2016).
 
     Biased, consistent, and of far less variance than DR where weights differ much. Diagnostics are
@@ -155,7 +155,7 @@ class WDR(_DoublyRobust[DoublyRobustConfig]):
         return weighted_doubly_robust
 
 
-class MAGIC(_DoublyRobust[MAGICConfig]):
+class MAGIC(DoublyRobustEstimator[MAGICConfig]):
     """WDR's correction for as many steps as pay: a blend of values corrected for j = 0 … T steps.
 
     Thomas and Brunskill (2016): see `lfiw_ope.doubly_robust.magic.magic`. It leans to the value

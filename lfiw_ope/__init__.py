@@ -18,6 +18,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
 from lfiw_ope.diagnostics import Fallback
+from lfiw_ope.doubly_robust.config import CorrectedModelConfig, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
 from lfiw_ope.errors import (
@@ -33,8 +34,9 @@ from lfiw_ope.errors import (
 )
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.baselines import BehaviourMean
+from lfiw_ope.estimators.corrected_model import CorrectedModel
 from lfiw_ope.estimators.dice import DICE
-from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR, DoublyRobustConfig, MAGICConfig
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR
 from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
@@ -94,6 +96,8 @@ __all__ = [
     "CloneReport",
     "ClonedBehaviour",
     "ConfigError",
+    "CorrectedModel",
+    "CorrectedModelConfig",
     "DICEConfig",
     "DataError",
     "DataWarning",

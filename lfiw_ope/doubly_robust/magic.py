@@ -16,6 +16,7 @@ from torch import Tensor
 from lfiw_ope.doubly_robust.terms import (
     CorrectedValue,
     Terms,
+    corrected,
     normalised,
     weighted_doubly_robust,
 )
@@ -39,7 +40,7 @@ class Blend(CorrectedValue):
 def lengths_of(horizon: int, most: int) -> Tensor:
     """At most `most` lengths from 0 to T, evenly spread, both ends among them."""
     spread = torch.linspace(0, horizon, min(most, horizon + 1), dtype=torch.float64)
-    return spread.round().long().unique()
+    return torch.tensor(sorted(set(spread.round().long().tolist())))
 
 
 def resample_counts(episodes: int, resamples: int, generator: torch.Generator) -> Tensor:
@@ -78,26 +79,9 @@ def magic(terms: Terms, lengths: Tensor, counts: Tensor, confidence: float = 0.9
     error = (covariance + bias[:, None] * bias).numpy()
     weights = torch.from_numpy(least_on_simplex(error))
     blend = weights @ blended  # [T], how much of each step's correction is in
-    influence = _influence(terms, share, term, blend)
-    known = weighted_doubly_robust(terms).standard_error is not None
-    return Blend(
-        value=float(weights @ returns),
-        direct=terms.direct,
-        standard_error=float(influence.square().sum().sqrt()) if known else None,
-        influence=influence,
-        lengths=lengths,
-        weights=weights,
-        returns=returns,
-    )
-
-
-def _influence(terms: Terms, share: Tensor, term: Tensor, blend: Tensor) -> Tensor:
-    """`[N]`, of Σ_t blend_t · (WDR's correction at t) and the direct method's mean."""
-    n = len(share)
-    of_direct = (terms.initial - terms.initial.mean()) / n
-    influence = of_direct + (term - share * term.sum(0)) @ blend
-    scaled: Tensor = influence * (n / max(n - 1, 1)) ** 0.5
-    return scaled
+    influence = (term - share * term.sum(0)) @ blend
+    found = corrected(terms.initial, float(term.sum(0) @ blend), influence, terms.ess_by_step)
+    return Blend(**vars(found), lengths=lengths, weights=weights, returns=returns)
 
 
 def _interval(terms: Terms, counts: Tensor, confidence: float) -> tuple[float, float]:
@@ -125,7 +109,8 @@ def least_on_simplex(error: NDArray[np.float64]) -> NDArray[np.float64]:
     # In units of the best single return: the two parts of the sum are then of one size.
     unit = max(diagonal.min(), 1e-9 * diagonal.max())
     if unit <= 0.0:  # every return is certain: all are the same
-        return np.eye(len(error))[-1]
+        last: NDArray[np.float64] = np.eye(len(error))[-1]
+        return last
     level, direction = np.linalg.eigh(error / unit)
     root = np.sqrt(np.clip(level, 0.0, None))[:, None] * direction.T
     matrix = np.concatenate((root, np.ones((1, len(error)))))

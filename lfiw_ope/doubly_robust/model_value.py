@@ -80,7 +80,7 @@ class ModelValue:
         count = sum(len(group.indices) for group in self.groups)
         found = torch.zeros((count, len(state)), dtype=torch.float64, device=state.device)
         size = max(1, STATES_AT_ONCE // self.rollouts)
-        for part, rows in enumerate(order.split(size)):
+        for part, rows in enumerate(torch.split(order, size)):
             longest = int(left[rows[0]])
             if longest == 0:
                 break  # and so for all that follow

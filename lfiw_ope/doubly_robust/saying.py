@@ -2,64 +2,66 @@
 
 from collections.abc import Iterable, Sequence
 
-from lfiw_ope.doubly_robust.terms import CorrectedValue, Terms
+from lfiw_ope.doubly_robust.terms import CorrectedValue
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.results import Estimate
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
+
+BY_PRODUCTS = (
+    "use MAGIC, which corrects as many steps as pay, an occupancy ratio (DICE, CorrectedModel), or "
+    "more episodes"
+)
+"""What to do about weights that are products of policy ratios and rest on few episodes."""
+
+BY_OCCUPANCY = "use a log that goes where the policy goes"
 
 
 def said_of(
     label: str,
     estimand: Estimand,
     seed: int,
-    terms: Terms,
     found: CorrectedValue,
     *,
+    advice: str,
     diagnostics: dict[str, float],
     seconds: dict[str, float],
     warnings: Sequence[str],
 ) -> Estimate:
     """The estimate of one policy; `diagnostics` and `warnings` are those of what it rests on."""
-    ess_by_step = terms.ess_by_step
-    some = ess_by_step > 0
-    ess = float(ess_by_step[some].min()) if some.any() else None
+    some = found.ess_by_step > 0
+    unweighted, episodes = int((~some).sum()), len(found.influence)
+    ess = float(found.ess_by_step[some].min()) if some.any() else None
+    said = list(warnings)
+    if unweighted:
+        said.append(
+            f"At {unweighted} of {len(some)} steps no logged episode could be the policy's: there "
+            f"{label} is the value function's word alone. Use a log that covers the policy's "
+            "actions."
+        )
+    if ess is not None and ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
+        said.append(
+            f"The weights of {label} rest on {ess:.1f} of {episodes} episodes at some step, so "
+            f"what it corrects there means little and has no standard error: {advice}."
+        )
     return Estimate(
         estimator=label,
         estimand=estimand,
         value=found.value,
         seed=seed,
         standard_error=found.standard_error,
-        episodes=len(terms.initial),
+        episodes=episodes,
         ess=ess,
         raw_ess=ess,
-        ess_by_step=ess_by_step.numpy(),
+        ess_by_step=found.ess_by_step.numpy(),
         diagnostics={
             "direct": found.direct,
             "correction": found.value - found.direct,
-            "unweighted_steps": float(terms.unweighted_steps),
+            "unweighted_steps": float(unweighted),
             **diagnostics,
         },
         seconds=seconds,
-        warnings=(*warnings, *_of_weights(label, terms, ess)),
+        warnings=tuple(said),
     )
-
-
-def _of_weights(label: str, terms: Terms, ess: float | None) -> list[str]:
-    said = []
-    if terms.unweighted_steps:
-        said.append(
-            f"At {terms.unweighted_steps} of {terms.residual.shape[1]} steps no logged episode "
-            f"could be the policy's: there {label} is the value function's word alone. Use a log "
-            "that covers the policy's actions."
-        )
-    if ess is not None and ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
-        said.append(
-            f"The weights of {label} rest on {ess:.1f} of {len(terms.initial)} episodes at some "
-            "step, so what it corrects there means little and has no standard error: use MAGIC, "
-            "which corrects as many steps as pay, an occupancy ratio (DICE, CorrectedModel), or "
-            "more episodes."
-        )
-    return said
 
 
 def value_warnings(folds: Iterable[Sequence[str]]) -> tuple[str, ...]:

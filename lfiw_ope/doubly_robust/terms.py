@@ -73,11 +73,6 @@ class Terms:
         return torch.where(self.observed, self.log_weight.double(), -math.inf)
 
     @property
-    def unweighted_steps(self) -> int:
-        """How many steps no observed episode has a weight above 0 at."""
-        return int((self.seen_log_weight == -math.inf).all(0).sum())
-
-    @property
     def ess_by_step(self) -> Tensor:
         """`[T]`, of the weights over the observed episodes; 0 where none has any."""
         some = ~(self.seen_log_weight == -math.inf).all(0)
@@ -96,12 +91,15 @@ class CorrectedValue:
             the weights at some step.
         influence: `[N]`, what each episode adds to the estimate's deviation; the standard error is
             the root of the sum of their squares.
+        ess_by_step: `[T]`, effective sample size of the weights over episodes; 0 at steps where
+            none has any, at which nothing was corrected.
     """
 
     value: float
     direct: float
     standard_error: float | None
     influence: Tensor
+    ess_by_step: Tensor
 
 
 def doubly_robust(terms: Terms) -> CorrectedValue:
@@ -122,7 +120,7 @@ def doubly_robust(terms: Terms) -> CorrectedValue:
     term = share * terms.residual
     # Within an observed step, every episode counts 1 / (their number).
     centre = torch.where(terms.observed, term.sum(0) / terms.observed.sum(0), 0.0)
-    return _corrected(terms, float(term.sum()), (term - centre).sum(1))
+    return corrected(terms.initial, float(term.sum()), (term - centre).sum(1), terms.ess_by_step)
 
 
 def weighted_doubly_robust(terms: Terms) -> CorrectedValue:
@@ -130,12 +128,13 @@ def weighted_doubly_robust(terms: Terms) -> CorrectedValue:
 
     Thomas and Brunskill (2016), with weights normalised at each step over the episodes
     that are observed there. Biased, and consistent. At a step where no episode has a weight above 0
-    nothing is known of δ_t and nothing is added: see `Terms.unweighted_steps`. The standard error
-    is the delta method's.
+    nothing is known of δ_t and nothing is added: see `CorrectedValue.ess_by_step`. The standard
+    error is the delta method's.
     """
     share = normalised(terms)
     term = share * terms.residual
-    return _corrected(terms, float(term.sum()), (term - share * term.sum(0)).sum(1))
+    influence = (term - share * term.sum(0)).sum(1)
+    return corrected(terms.initial, float(term.sum()), influence, terms.ess_by_step)
 
 
 def normalised(terms: Terms) -> Tensor:
@@ -145,15 +144,25 @@ def normalised(terms: Terms) -> Tensor:
     return torch.where(total > -math.inf, (log_weight - total).exp(), 0.0)
 
 
-def _corrected(terms: Terms, correction: float, influence: Tensor) -> CorrectedValue:
-    """`influence` is the correction's; that of the direct method's mean is added."""
-    n = len(terms.initial)
-    influence = influence + (terms.initial - terms.initial.mean()) / n
+def corrected(
+    initial: Tensor, correction: float, influence: Tensor, ess_by_step: Tensor
+) -> CorrectedValue:
+    """The direct method and a correction, with the standard error of both together.
+
+    Args:
+        initial: `[N]`, V̂_0(s_0).
+        correction: what is added to their mean.
+        influence: `[N]`, what each episode adds to the correction's deviation.
+        ess_by_step: `[T]`, of the correction's weights.
+    """
+    n, direct = len(initial), float(initial.mean())
+    influence = influence + (initial - direct) / n
     influence = influence * math.sqrt(n / max(n - 1, 1))
-    known = float(terms.ess_by_step.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
+    known = float(ess_by_step.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return CorrectedValue(
-        value=terms.direct + correction,
-        direct=terms.direct,
+        value=direct + correction,
+        direct=direct,
         standard_error=float(influence.square().sum().sqrt()) if known else None,
         influence=influence,
+        ess_by_step=ess_by_step,
     )

@@ -2,95 +2,28 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Generic, Literal, TypeVar
+from dataclasses import replace
+from typing import ClassVar, Generic, TypeVar
 
-import torch
-from torch import Tensor
-
-from lfiw_ope.answering import Answering
-from lfiw_ope.checks import choice, real, whole
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.doubly_robust.folds import Fold, Judged, draw_folds, fit_fold_dynamics, judge
+from lfiw_ope.doubly_robust.config import DoublyRobustConfig, MAGICConfig
+from lfiw_ope.doubly_robust.fitted import Combine, FittedDoublyRobust
+from lfiw_ope.doubly_robust.folds import draw_folds, fit_fold_dynamics
 from lfiw_ope.doubly_robust.magic import Blend, lengths_of, magic, resample_counts
-from lfiw_ope.doubly_robust.model_value import ModelValue
-from lfiw_ope.doubly_robust.saying import said_of, value_warnings
-from lfiw_ope.doubly_robust.terms import (
-    CorrectedValue,
-    Terms,
-    doubly_robust,
-    weighted_doubly_robust,
-)
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
+from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
+from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import FQEConfig, has_time
-from lfiw_ope.fitted_q.fit import fit_q
+from lfiw_ope.fitted_q.config import has_time
 from lfiw_ope.padding import PaddedEpisodes
-from lfiw_ope.policy_ratio.config import BehaviourConfig
-from lfiw_ope.policy_ratio.ratio import PolicyRatio, fit_policy_ratio
-from lfiw_ope.results import Estimate
-from lfiw_ope.seeding import derive, torch_generator
-from lfiw_ope.types import ActionValue, Policy, Progress, Reward, Termination, silent
-from lfiw_ope.weights import cumulate
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoublyRobustConfig:
-    """Settings of `DR` and `WDR`.
-
-    Attributes:
-        value: where Q̂ and V̂ come from: "fqe" trains them for every policy, "model" simulates any
-            policy in a dynamics model that is fitted once.
-        folds: parts that the episodes are dealt to; Q̂ at an episode comes from a fit to the other
-            parts, which unbiasedness asks for. 1 fits it to all of them and judges the same.
-        behaviour: where the behaviour's likelihoods come from.
-        fqe: the fitted Q, where it is that.
-        dynamics: the model, where it is that.
-        rollouts: simulated from each logged state, where it is a model.
-    """
-
-    value: Literal["fqe", "model"] = "fqe"
-    folds: int = 2
-    behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
-    fqe: FQEConfig = field(default_factory=FQEConfig)
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    rollouts: int = 1
-
-    def __post_init__(self) -> None:
-        choice("value", self.value, ("fqe", "model"))
-        whole("folds", self.folds, least=1)
-        whole("rollouts", self.rollouts, least=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MAGICConfig(DoublyRobustConfig):
-    """Settings of `MAGIC`: those of `DR`, and how returns are blended.
-
-    Attributes:
-        lengths: at most so many lengths of partially corrected returns are blended, evenly spread
-            from 0 to T.
-        resamples: bootstrap samples of the episodes, for the interval that biases are taken from.
-        confidence: of that interval.
-    """
-
-    lengths: int = 50
-    resamples: int = 200
-    confidence: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("lengths", self.lengths, least=2)
-        whole("resamples", self.resamples, least=2)
-        real("confidence", self.confidence, least=0.0, most=1.0)
-
+from lfiw_ope.policy_ratio.ratio import fit_policy_ratio
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Progress, Reward, Termination, silent
 
 Config = TypeVar("Config", bound=DoublyRobustConfig)
-Combine = Callable[[Terms], CorrectedValue]
 
 
-class _DoublyRobust(ABC, Generic[Config]):
+class DoublyRobustEstimator(ABC, Generic[Config]):
     """What the three share: ratios of the policies, and a value function that they correct.
 
     Args:
@@ -187,7 +120,7 @@ class _DoublyRobust(ABC, Generic[Config]):
         )
 
 
-class DR(_DoublyRobust[DoublyRobustConfig]):
+class DR(DoublyRobustEstimator[DoublyRobustConfig]):
     """v̂ = mean_i V̂_0(s_i0) + Σ_t γ^t mean_i ρ_it (r_it + γ V̂_{t+1}(s_it+1) − Q̂_t(s_it, a_it)).
 
     Jiang and Li (2016), with ρ_it the product of the policy ratios up to and including step t.
@@ -198,7 +131,7 @@ class DR(_DoublyRobust[DoublyRobustConfig]):
     `cut_short`, episodes that the log leaves before the horizon; `unweighted_steps`, at which no
     episode has a weight; and the held-out log-likelihood of a cloned behaviour.
 
-    The arguments are `_DoublyRobust`'s.
+    The arguments are `DoublyRobustEstimator`'s.
     """
 
     label = "DR"
@@ -208,7 +141,7 @@ class DR(_DoublyRobust[DoublyRobustConfig]):
         return doubly_robust
 
 
-class WDR(_DoublyRobust[DoublyRobustConfig]):
+class WDR(DoublyRobustEstimator[DoublyRobustConfig]):
     """DR with each step's weights divided by their sum (Thomas and Brunskill 2016).
 
     Biased, consistent, and of far less variance than DR where weights differ much. Diagnostics are
@@ -222,7 +155,7 @@ class WDR(_DoublyRobust[DoublyRobustConfig]):
         return weighted_doubly_robust
 
 
-class MAGIC(_DoublyRobust[MAGICConfig]):
+class MAGIC(DoublyRobustEstimator[MAGICConfig]):
     """WDR's correction for as many steps as pay: a blend of values corrected for j = 0 … T steps.
 
     Thomas and Brunskill (2016): see `lfiw_ope.doubly_robust.magic.magic`. It leans to the value
@@ -243,125 +176,3 @@ class MAGIC(_DoublyRobust[MAGICConfig]):
             return magic(terms, lengths, counts, config.confidence)
 
         return combine
-
-
-@dataclass(frozen=True, eq=False)
-class FittedDoublyRobust(Answering):
-    """A log with the behaviour's side of the ratios, and what Q̂ is to be had from.
-
-    Attributes:
-        label: of the estimator.
-        estimand: what is estimated.
-        config: settings.
-        data: the log.
-        padded: its steps within the horizon.
-        folds: which episodes Q̂ is fitted to, and which it judges.
-        ratio: of any policy to the behaviour.
-        models: a dynamics ensemble of each fold; none where Q̂ is fitted.
-        combine: how terms become a value.
-        seed: of everything that is random.
-        seconds: wall-clock of each stage of the fit.
-    """
-
-    label: str
-    estimand: Estimand
-    config: DoublyRobustConfig
-    data: Trajectories
-    padded: PaddedEpisodes
-    folds: tuple[Fold, ...]
-    ratio: PolicyRatio
-    models: tuple[EnsembleDynamics, ...]
-    combine: Combine
-    seed: int
-    seconds: dict[str, float]
-
-    @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
-        return self.data.state_size, self.data.action_size, self.data.action_spec.kind
-
-    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
-        if not policies:
-            return []
-        started = time.perf_counter()
-        ratios = self.ratio.log_ratios(policies)  # first: it refuses what has no density
-        seconds = {**self.seconds, "ratio": time.perf_counter() - started}
-        started = time.perf_counter()
-        judged, warnings = self._judge(policies, progress)
-        seconds["value"] = time.perf_counter() - started
-        return [
-            self._estimate(judged, place, ratios[place], warnings[place], seconds)
-            for place in range(len(policies))
-        ]
-
-    def _judge(
-        self, policies: Sequence[Policy], progress: Progress
-    ) -> tuple[Judged, list[tuple[str, ...]]]:
-        """What Q̂ says of the log, and what is to be said of Q̂, by policy."""
-        told: list[list[tuple[str, ...]]] = [[] for _ in policies]
-
-        def value_of(fold: int) -> ActionValue:
-            seed = derive(self.seed, "fold", str(fold))
-            if self.models:
-                return ModelValue.of(
-                    policies,
-                    self.models[fold],
-                    self.estimand,
-                    rollouts=self.config.rollouts,
-                    seed=seed,
-                    device=self.config.dynamics.device,
-                )
-            episodes = self.folds[fold].train.tolist()
-            fitted = fit_q(
-                *(self.data, policies, self.estimand, self.config.fqe, seed),
-                episodes=episodes,
-                progress=progress,
-            )
-            for of_policy, report in zip(told, fitted.reports, strict=True):
-                of_policy.append(report.warnings(self.config.fqe))
-            return fitted
-
-        judged = judge(
-            self.data,
-            self.padded,
-            self.folds,
-            value_of,
-            policies=len(policies),
-            discount=self.estimand.discount,
-            device=(self.config.dynamics if self.models else self.config.fqe).device,
-        )
-        return judged, [value_warnings(of_policy) for of_policy in told]
-
-    def _estimate(
-        self,
-        judged: Judged,
-        place: int,
-        log_ratio: Tensor,
-        warnings: tuple[str, ...],
-        seconds: dict[str, float],
-    ) -> Estimate:
-        step = torch.arange(self.estimand.horizon, dtype=torch.float64)
-        residual = self.padded.spread(judged.residual[place])
-        terms = Terms(
-            judged.initial[place],
-            residual * torch.tensor(self.estimand.discount, dtype=torch.float64) ** step,
-            cumulate(self.padded.spread(log_ratio)),
-            self.padded.observed,
-        )
-        found = self.combine(terms)
-        diagnostics = {"cut_short": float(self.padded.cut_short)}
-        if self.ratio.report is not None:
-            diagnostics["behaviour_log_likelihood"] = self.ratio.report.log_likelihood
-        if isinstance(found, Blend):
-            diagnostics["corrected_steps"] = float(found.weights @ found.lengths.double())
-            diagnostics["weight_direct"] = float(found.weights[0])
-            diagnostics["weight_wdr"] = float(found.weights[-1])
-        return said_of(
-            self.label,
-            self.estimand,
-            self.seed,
-            terms,
-            found,
-            diagnostics=diagnostics,
-            seconds=seconds,
-            warnings=(*self.ratio.warnings, *warnings),
-        )

@@ -118,7 +118,6 @@ def test_a_step_without_any_weight_is_corrected_by_nothing():
     )
     for estimate in (doubly_robust, weighted_doubly_robust):
         assert estimate(terms).value == pytest.approx(estimate(first).value, abs=1e-12)
-    assert terms.unweighted_steps == 2
     assert terms.ess_by_step[2:].tolist() == [0.0, 0.0]
 
 

@@ -249,3 +249,34 @@ def test_the_loop_synchronises_nothing_on_a_gpu(small_fit, settings):
 def test_counts_below_one_are_refused(name):
     with pytest.raises(ope.ConfigError, match=f"{name} is 0; it must be a whole number, 1 or more"):
         simulate_bed(**{name: 0})
+
+
+def test_rollouts_start_where_they_are_told():
+    limits = torch.tensor([[0.0, 2.0], [0.0, 9.0], [3.0, 9.0]])
+    shared = {"horizon": 3, "seed": 0}
+    found = simulate(Still(), Counter(), limits, rollouts=None, **shared)
+    assert found.rewards[0].tolist() == [[1, 2, 0], [1, 2, 3], [4, 5, 6]]
+    with pytest.raises(ope.ConfigError, match="rollouts is 0"):
+        simulate(Still(), Counter(), limits, rollouts=0, **shared)
+
+
+def test_a_first_action_is_taken_once_and_what_follows_draws_the_same_numbers():
+    truth, _, policy = linear_gaussian()
+    generator = torch.Generator().manual_seed(0)
+    start = truth.initial_states(50, generator)
+    shared = {"rollouts": None, "seed": 3, "policies": 2}
+    seen = []
+
+    def watch(t, state, action, alive):
+        seen.append((t, state.clone(), action.clone(), alive.clone()))
+
+    first = torch.full((50, 2), 0.7)
+    found = simulate(policy, truth, start, horizon=4, first_action=first, watch=watch, **shared)
+    assert [t for t, *_ in seen] == [0, 1, 2, 3]
+    assert all(alive.all() and state.shape == (2, 50, 3) for _, state, _, alive in seen)
+    torch.testing.assert_close(seen[0][1][1], start)
+    torch.testing.assert_close(seen[0][2], first.expand(2, -1, -1))
+    assert not torch.equal(seen[1][2][0], first)
+    # From the states that the first action led to, a rollout without one goes the same way.
+    after = simulate(policy, truth, seen[1][1][0], horizon=3, **shared)
+    torch.testing.assert_close(after.rewards, found.rewards[..., 1:])

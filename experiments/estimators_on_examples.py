@@ -1,4 +1,4 @@
-"""Every estimator where the true value is known: the field's tabular examples, and a continuous one.
+"""Every estimator where the true value is known: tabular examples, and a continuous task.
 
     OMP_NUM_THREADS=1 python experiments/estimators_on_examples.py [--jobs 2]
 

@@ -6,16 +6,30 @@ from typing import Any, Literal
 
 from lfiw_ope.answering import Estimator
 from lfiw_ope.checks import choice, whole
+from lfiw_ope.doubly_robust.config import (
+    CorrectedModelConfig,
+    DoublyRobustConfig,
+    MAGICConfig,
+)
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.baselines import BehaviourMean
+from lfiw_ope.estimators.corrected_model import CorrectedModel
+from lfiw_ope.estimators.dice import DICE
+from lfiw_ope.estimators.doubly_robust import DR, MAGIC, WDR
 from lfiw_ope.estimators.fqe import FQE
+from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.occupancy.config import DICEConfig
+from lfiw_ope.policy_ratio.config import BehaviourConfig
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.types import Reward, Termination
+
+Build = Callable[[Estimand, "Options"], Estimator]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +95,70 @@ def _model(estimand: Estimand, options: Options) -> Estimator:
 
 
 def _fqe(estimand: Estimand, options: Options) -> Estimator:
+    return FQE(estimand, _fqe_config(options))
+
+
+def _dice(estimand: Estimand, options: Options) -> Estimator:
+    return DICE(estimand, _dice_config(options))
+
+
+def _corrected(estimand: Estimand, options: Options) -> Estimator:
+    config = CorrectedModelConfig(dice=_dice_config(options), **options.simulating)
+    return CorrectedModel(estimand, config, **options.known)
+
+
+def _fqe_config(options: Options) -> FQEConfig:
     default = FQEConfig()
-    return FQE(estimand, replace(default, fit=options.training(default.fit), device=options.device))
+    return replace(default, fit=options.training(default.fit), device=options.device)
 
 
-CATALOGUE: dict[str, Callable[[Estimand, Options], Estimator]] = {
+def _dice_config(options: Options) -> DICEConfig:
+    default = DICEConfig()
+    return replace(default, fit=options.training(default.fit), device=options.device)
+
+
+def _weighted(kind: type[IS] | type[PDIS] | type[WIS] | type[WPDIS]) -> Build:
+    """Importance sampling: nothing is trained but clones, where the log has no densities."""
+
+    def build(estimand: Estimand, options: Options) -> Estimator:
+        default = BehaviourConfig()
+        clones = replace(default, fit=options.training(default.fit))
+        return kind(estimand, ImportanceConfig(behaviour=clones), device=options.device)
+
+    return build
+
+
+def _doubly_robust(kind: type[DR] | type[WDR]) -> Build:
+    def build(estimand: Estimand, options: Options) -> Estimator:
+        config = DoublyRobustConfig(fqe=_fqe_config(options))
+        return kind(estimand, config, device=options.device)
+
+    return build
+
+
+def _magic(estimand: Estimand, options: Options) -> Estimator:
+    return MAGIC(estimand, MAGICConfig(fqe=_fqe_config(options)), device=options.device)
+
+
+CATALOGUE: dict[str, Build] = {
     "lfiw": _lfiw,
     "model": _model,
+    "is": _weighted(IS),
+    "pdis": _weighted(PDIS),
+    "wis": _weighted(WIS),
+    "wpdis": _weighted(WPDIS),
     "fqe": _fqe,
+    "dice": _dice,
+    "dr": _doubly_robust(DR),
+    "wdr": _doubly_robust(WDR),
+    "magic": _magic,
+    "corrected-model": _corrected,
+    "behaviour": lambda estimand, options: BehaviourMean(estimand, device=options.device),
 }
 """Every estimator of the package, with its default settings but for the options."""
 
-SIMULATING = ("lfiw", "model")
+SIMULATING = ("lfiw", "model", "corrected-model")
 """Those that simulate, and so take `rollouts` and known rules."""
-
-UNTRAINED: tuple[str, ...] = ()
-"""Those that may train nothing, and so take no `updates`."""
 
 
 def estimator_named(name: str, estimand: Estimand, options: Options) -> Estimator:
@@ -111,9 +173,9 @@ def estimator_named(name: str, estimand: Estimand, options: Options) -> Estimato
             f"rollouts is {options.rollouts}, and the estimator {name!r} simulates nothing; leave "
             f"it out, or use {' or '.join(SIMULATING)}."
         )
-    if options.updates is not None and name in UNTRAINED:
+    if options.updates is not None and name == "behaviour":
         raise ConfigError(
-            f"updates is {options.updates}, and the estimator {name!r} trains nothing; leave it "
-            "out."
+            f"updates is {options.updates}, and the behaviour's mean return is not trained; leave "
+            "it out."
         )
     return CATALOGUE[name](estimand, options)

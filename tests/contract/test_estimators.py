@@ -17,7 +17,7 @@ import lfiw_ope as ope
 NETS = ope.FitConfig(updates=400, evaluate_every=100, batch_size=128)
 BOOTSTRAPPED = ope.FitConfig(updates=400, learning_rate=2e-3, evaluate_every=20, batch_size=128)
 DYNAMICS = ope.DynamicsConfig(members=3, hidden=(32, 32), fit=NETS)
-CLASSIFIERS = ope.RatioConfig(members=3, hidden=(32,), fit=NETS)
+CLASSIFIERS = ope.ClassifierConfig(members=3, hidden=(32,), fit=NETS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ CASES = {
     "LFIW": Case(
         lambda estimand, **kwargs: ope.LFIW(
             estimand,
-            ope.LFIWConfig(dynamics=DYNAMICS, ratio=CLASSIFIERS, rollouts=400, draws=8),
+            ope.LFIWConfig(
+                dynamics=DYNAMICS, ratio=ope.RatioConfig(**vars(CLASSIFIERS)), rollouts=400, draws=8
+            ),
             **kwargs,
         ),
         spread=0.15,
@@ -92,6 +94,23 @@ CASES |= {
     "MAGIC": Case(
         lambda estimand, **kwargs: ope.MAGIC(
             estimand, ope.MAGICConfig(value="model", dynamics=DYNAMICS), **kwargs
+        ),
+        spread=0.15,
+    ),
+}
+CORRECTED = {"dynamics": DYNAMICS, "rollouts": 300, "transitions": 1000}
+CASES |= {
+    "model + residual (DICE)": Case(
+        lambda estimand, **kwargs: ope.CorrectedModel(
+            estimand, ope.CorrectedModelConfig(dice=FLOW, **CORRECTED), **kwargs
+        ),
+        spread=0.15,
+    ),
+    "model + residual (classifier)": Case(
+        lambda estimand, **kwargs: ope.CorrectedModel(
+            estimand,
+            ope.CorrectedModelConfig(ratio="classifier", classifier=CLASSIFIERS, **CORRECTED),
+            **kwargs,
         ),
         spread=0.15,
     ),

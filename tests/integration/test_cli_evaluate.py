@@ -148,7 +148,7 @@ def test_known_rules_are_used_unless_told_not_to(place, command_line):
         ({"words": ("--discount", "1.5")}, "The discount is 1.5; it must be a number, in [0, 1]"),
         ({"words": ("--discount", "nan")}, "The discount is nan"),
         ({"words": ("--seed", "-1")}, "The seed is -1"),
-        ({"words": ("--estimator", "magic")}, "estimator is 'magic'; it must be one of lfiw"),
+        ({"words": ("--estimator", "voodoo")}, "estimator is 'voodoo'; it must be one of lfiw"),
         ({"words": ("--device", "warp")}, "The device 'warp' cannot be used"),
         ({"words": ("--precision", "float8")}, "Invalid value for '--precision'"),
         ({"words": ("--rollouts", "1")}, "rollouts is 1; it must be a whole number, 2 or more"),

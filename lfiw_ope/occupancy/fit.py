@@ -116,7 +116,7 @@ class _Fit:
     def _solved(self, networks: SaddleNetworks, looks: Tensor, started: float) -> OccupancyRatio:
         flow, places = self.flow, torch.arange(len(self.flow.rows), device=self.device)
         zeta = ratios(networks, self.log, flow, places)
-        factors = flow.normalised(zeta)
+        factors = flow.normalisers(zeta)
         ratio = zeta * factors[:, flow.step]
         if not ratio.isfinite().all():
             raise DivergedError(

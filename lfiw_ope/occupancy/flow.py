@@ -118,7 +118,7 @@ class LoggedFlow:
         discount = torch.tensor(self.estimand.discount, dtype=torch.float64)
         return self.estimand.horizon * discount.to(self.step.device) ** self.step
 
-    def normalised(self, ratio: Tensor) -> Tensor:
+    def normalisers(self, ratio: Tensor) -> Tensor:
         """What ω `[P, R']` is to be multiplied by, `[P, T]`, or `[P, 1]` without time.
 
         So that all masses, with the absorbing state's, sum to 1: step by step where time counts.

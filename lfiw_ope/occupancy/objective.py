@@ -128,7 +128,7 @@ class Lagrangian:
         networks = self.averaged if halfway else self.networks
         ratio = ratios(networks, self.log, self.flow, self._watched)
         part = self.flow.at(self._watched)
-        scaled = ratio * part.normalised(ratio)[:, part.step]
+        scaled = ratio * part.normalisers(ratio)[:, part.step]
         self.looks.append((scaled * self._earned).mean(-1).cpu())
 
 

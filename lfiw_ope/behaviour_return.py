@@ -6,7 +6,7 @@ import torch
 
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.padding import PaddedEpisodes
+from lfiw_ope.padding import PaddedEpisodes, known_steps
 from lfiw_ope.weighted import WeightedValue, weigh
 from lfiw_ope.weighting import Weighting
 
@@ -15,14 +15,14 @@ from lfiw_ope.weighting import Weighting
 class BehaviourReturn:
     """The mean return of the policy that made the log; `lfiw_ope.padding` has the convention.
 
-    v(μ) = Σ_{t<T} γ^t · the mean reward at t of the episodes that are observed there
+    v(μ) = Σ_{t<T} γ^t · the mean reward at t of the episodes that are observed there, by standing
 
     Attributes:
         mean: over the estimand's horizon, discounted, as far as the log goes.
         standard_error: of the mean, over episodes; None where a step is observed in only one.
         episodes: N.
         cut_short: episodes whose log ends before the horizon without a terminal state.
-        steps: of the horizon that some episode is observed at; after them nothing is known.
+        steps: of the horizon that the log knows; after them its longest episodes were cut.
     """
 
     mean: float
@@ -33,8 +33,7 @@ class BehaviourReturn:
 
     @classmethod
     def of(cls, data: Trajectories, estimand: Estimand) -> "BehaviourReturn":
-        longest = estimand.horizon if data.terminated.any() else int(data.lengths.max())
-        steps = min(estimand.horizon, longest)
+        steps = known_steps(data, estimand.horizon)
         found = mean_return(PaddedEpisodes.of(data, steps), estimand.discount)
         cut = (data.lengths < estimand.horizon) & ~data.terminated
         return cls(found.value, found.mc_standard_error, data.num_episodes, int(cut.sum()), steps)
@@ -44,5 +43,5 @@ def mean_return(padded: PaddedEpisodes, discount: float) -> WeightedValue:
     """The behaviour's own return: each step's mean reward over the episodes observed there."""
     equal = torch.zeros_like(padded.rewards)
     return weigh(
-        padded.discounted(discount), equal, Weighting(form="stepwise"), observed=padded.observed
+        padded.discounted(discount), equal, Weighting(form="stepwise"), standing=padded.standing
     )

@@ -8,15 +8,23 @@ Of step t < T of an episode the log says one of three things:
 - the log was *cut short* (a time limit, a crash, a shorter recording): what would have followed is
   not known. Such a step is unobserved, and no number stands in for it.
 
-A mean over episodes at step t is over those that are observed at t: taken or terminated. A mean of
-whole returns is over those that are observed at every step. Both are right if where a log was cut
-does not depend on what happened in it; the estimates count such episodes and say so.
+A mean over episodes at step t is over those that are observed at t: taken or terminated. They do
+not all count the same. An episode that terminated early is observed for good, while one that lives
+on can still be cut, so that the plain mean over the observed would have too many that terminated.
+The *standing* of an episode at step t is its inverse probability of not having been cut before,
+by the Kaplan-Meier estimate: when k of the m episodes that go on are cut, the standing of the other
+m − k is multiplied by m / (m − k) (Efron 1967's redistribution to the right; Robins and Rotnitzky
+1992). Standings sum to N at every step, and are 1 where nothing is cut.
+
+So a mean over steps or over whole returns is right if, among the episodes that have come as far,
+which ones are cut does not depend on what happened in them; the estimates count the cut ones.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lfiw_ope.data.trajectories import Trajectories
@@ -30,13 +38,13 @@ class PaddedEpisodes:
     Attributes:
         rewards: `[N, T]` float64, undiscounted; 0 where none was taken.
         taken: `[N, T]` bool, the log has this step.
-        observed: `[N, T]` bool, it has it, or the episode had terminated before.
+        standing: `[N, T]` float64, what each episode counts at each step; 0 where it is unobserved.
         row: `[N, T]` int64, the transition's row in the log; 0 where none was taken.
     """
 
     rewards: Tensor
     taken: Tensor
-    observed: Tensor
+    standing: Tensor
     row: Tensor
 
     @classmethod
@@ -44,26 +52,35 @@ class PaddedEpisodes:
         """The first `horizon` steps of every episode.
 
         Raises:
-            DataError: if no episode is observed at some step before the horizon.
+            DataError: if what follows some step is known of no episode.
         """
-        step = np.arange(horizon)
-        taken = step < data.lengths[:, None]
-        observed = taken | data.terminated[:, None]
-        if not observed.any(0).all():
-            longest = int(observed.any(0).sum())
+        known = known_steps(data, horizon)
+        if known < horizon:
             raise DataError(
-                f"Every logged episode was cut short by step {longest}, and the horizon is "
-                f"{horizon}: the log does not say what follows. Estimate over a horizon of "
-                f"{longest} or less, or use an estimator that extrapolates (LFIW, ModelBased, FQE)."
+                f"The longest logged episodes were cut short after step {known}, and the horizon "
+                f"is {horizon}: the log does not say what follows. Estimate over a horizon of "
+                f"{known} or less, or use an estimator that extrapolates (LFIW, ModelBased, FQE)."
             )
-        row = np.where(taken, data.offsets[:-1, None] + step, 0)
+        taken = np.arange(horizon) < data.lengths[:, None]
+        row = np.where(taken, data.offsets[:-1, None] + np.arange(horizon), 0)
         rewards = np.where(taken, data.rewards[row].astype(np.float64), 0.0)
-        return cls(*(torch.from_numpy(array) for array in (rewards, taken, observed, row)))
+        standing = _standing(taken, data.terminated)
+        return cls(*(torch.from_numpy(array) for array in (rewards, taken, standing, row)))
+
+    @property
+    def observed(self) -> Tensor:
+        """`[N, T]` bool, the log has this step, or the episode had terminated before."""
+        return self.standing > 0
 
     @property
     def cut_short(self) -> int:
         """How many episodes end before the horizon without a terminal state."""
         return int((~self.observed[:, -1]).sum())
+
+    @property
+    def living(self) -> Tensor:
+        """`[T]` float64, the standing of every episode that takes step t; 0 where none does."""
+        return torch.where(self.taken, self.standing, 0.0).amax(0)
 
     def discounted(self, discount: float) -> Tensor:
         """`[N, T]`, γ^t r_t"""
@@ -74,6 +91,21 @@ class PaddedEpisodes:
         """What the log's rows have, `[..., R] -> [..., N, T]`; `fill` where no step was taken."""
         return torch.where(self.taken, values[..., self.row], fill)
 
-    def mean(self, values: Tensor) -> Tensor:
-        """`[..., N, T] -> [..., T]`, over the episodes that are observed at each step."""
-        return torch.where(self.observed, values, 0.0).sum(-2) / self.observed.sum(0)
+
+def known_steps(data: Trajectories, horizon: int) -> int:
+    """How far the log tells what happens: the horizon, or where its longest episodes were cut."""
+    longest = int(data.lengths.max())
+    cut = (data.lengths == longest) & ~data.terminated
+    return min(horizon, longest) if cut.any() else horizon
+
+
+def _standing(taken: NDArray[np.bool_], terminated: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`[N, T]`, from `[N, T]` and `[N]`."""
+    last = taken.sum(1) - 1
+    living = np.ones(taken.shape[1])
+    for t in range(1, taken.shape[1]):
+        going_on = taken[:, t].sum()
+        were_to = going_on + (~terminated & (last == t - 1)).sum()
+        living[t] = living[t - 1] * (were_to / going_on if going_on else 1.0)
+    kept = np.where(terminated, living[last], 0.0)[:, None]
+    return np.where(taken, living, kept)

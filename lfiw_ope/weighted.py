@@ -68,7 +68,7 @@ def weigh(
     log_ratio: Tensor,
     weighting: Weighting,
     *,
-    observed: Tensor | None = None,
+    standing: Tensor | None = None,
     zeros: bool = False,
 ) -> WeightedValue:
     """The weighted value of n rollouts, or of N logged episodes.
@@ -82,9 +82,9 @@ def weigh(
         rewards: `[n, T]`, discounted, 0 after the end.
         log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
         weighting: the form. What it says of resampling has happened in the rollouts.
-        observed: `[n, T]` bool, False from where a log was cut short on: the sums at t, and n, are
-            then over those observed at t, and those of whole returns over those observed at every
-            step (`lfiw_ope.padding`). None where nothing was cut.
+        standing: `[n, T]`, what each episode counts at each step, of sum n, where logs were cut
+            short: 0 from there on (`lfiw_ope.padding`). Every sum over i, and n, is of terms
+            multiplied by it; that of whole returns by the last step's. None where nothing was cut.
         zeros: whether a log-ratio may be −∞, a ratio of 0, as that of a policy which never takes a
             logged action. A learned ratio that says so has diverged.
 
@@ -102,14 +102,14 @@ def weigh(
         )
     stepwise = weighting.form == "stepwise"
     rewards = rewards.double()
-    if observed is None:
-        observed = torch.ones_like(rewards, dtype=torch.bool)
-    seen = observed if stepwise else observed[:, -1:]
+    standing = torch.ones_like(rewards) if standing is None else standing
+    standing = standing if stepwise else standing[:, -1:]
+    seen = standing > 0
     shaped = _shape(log_ratio, weighting, seen, zeros=zeros)
-    log_weight, count = shaped.log_weight, seen.sum(0).double()
+    log_weight = shaped.log_weight + standing.log()
     normalised = _normalised(log_weight, needed=weighting.self_normalised)
-    equal = seen / count
-    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / count
+    equal = standing / len(rewards)
+    share = normalised.exp() if weighting.self_normalised else log_weight.exp() / len(rewards)
     term = rewards if stepwise else rewards.sum(1, keepdim=True)
     centre = (share * term).sum(0, keepdim=True)
     value = float(centre.sum())
@@ -124,11 +124,11 @@ def weigh(
         )
     ess = effective_sample_size(log_weight, dim=0)
     # Equal weights need no such number: a plain mean has a standard error at any n above 1.
-    alike = bool((ess > count * (1.0 - 1e-9)).all())
+    alike = bool((ess > effective_sample_size(standing.log(), dim=0) * (1.0 - 1e-9)).all())
     known = alike or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return WeightedValue(
         value=value,
-        mc_standard_error=error if known and int(count.min()) > 1 else None,
+        mc_standard_error=error if known and int(seen.sum(0).min()) > 1 else None,
         log_weights=normalised[:, -1],
         ess_by_step=ess.expand(rewards.shape[1]),
         raw_ess=shaped.raw_ess,

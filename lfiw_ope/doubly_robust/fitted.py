@@ -130,7 +130,7 @@ class FittedDoublyRobust(Answering):
             judged.initial[place],
             residual * torch.tensor(self.estimand.discount, dtype=torch.float64) ** step,
             cumulate(self.padded.spread(log_ratio)),
-            self.padded.observed,
+            self.padded.standing,
         )
         found = self.combine(terms)
         diagnostics = {"cut_short": float(self.padded.cut_short)}

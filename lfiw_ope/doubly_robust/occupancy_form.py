@@ -165,7 +165,7 @@ def corrected_value(
     dense, log_weight = torch.zeros((2, *padded.taken.shape), dtype=torch.float64)
     dense[padded.taken], log_weight[padded.taken] = residual, ratio.log()
     dense *= torch.tensor(estimand.discount, dtype=torch.float64) ** step
-    return doubly_robust(Terms(initial, dense, log_weight, padded.observed))
+    return doubly_robust(Terms(initial, dense, log_weight, padded.standing))
 
 
 def _stationary(

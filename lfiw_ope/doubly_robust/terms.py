@@ -35,7 +35,8 @@ class Terms:
         residual: `[N, T]` float64, γ^t δ_t; 0 where no step was taken.
         log_weight: `[N, T]` float64, log of what meets the residual of step t, such as the product
             of ratios up to and including t; −∞ is a weight of 0. After a terminal state frozen.
-        observed: `[N, T]` bool, the step was taken, or the episode had terminated before.
+        standing: `[N, T]` float64, what each episode counts at each step, of sum N; 0 where it is
+            unobserved (`lfiw_ope.padding`).
 
     Raises:
         DataError: if shapes disagree.
@@ -45,21 +46,22 @@ class Terms:
     initial: Tensor
     residual: Tensor
     log_weight: Tensor
-    observed: Tensor
+    standing: Tensor
 
     def __post_init__(self) -> None:
-        shapes = [list(x.shape) for x in (self.residual, self.log_weight, self.observed)]
+        shapes = [list(x.shape) for x in (self.residual, self.log_weight, self.standing)]
         if len({tuple(shape) for shape in shapes}) > 1 or self.residual.shape[:1] != (
             *self.initial.shape,
         ):
             raise DataError(
                 f"Initial values have the shape {list(self.initial.shape)} and residuals, weights "
-                f"and observed {shapes}; expected [N] and three times [N, T]."
+                f"and standings {shapes}; expected [N] and three times [N, T]."
             )
         advice = "the value function or the policy left the finite numbers at logged states"
         require_finite(self.initial, "initial values", advice)
         require_finite(self.residual, "temporal-difference errors", advice)
-        weights = torch.where(self.observed & (self.log_weight > -math.inf), self.log_weight, 0.0)
+        met = (self.standing > 0) & (self.log_weight > -math.inf)
+        weights = torch.where(met, self.log_weight, 0.0)
         require_finite(weights, "log-weights", advice)
 
     @property
@@ -69,8 +71,9 @@ class Terms:
 
     @property
     def seen_log_weight(self) -> Tensor:
-        """`[N, T]`, log-weights, −∞ where a step is unobserved."""
-        return torch.where(self.observed, self.log_weight.double(), -math.inf)
+        """`[N, T]`, log-weights times standings, −∞ where a step is unobserved."""
+        log_weight = torch.where(self.standing > 0, self.log_weight.double(), -math.inf)
+        return log_weight + self.standing.log()
 
     @property
     def ess_by_step(self) -> Tensor:
@@ -106,20 +109,19 @@ def doubly_robust(terms: Terms) -> CorrectedValue:
     """DR: mean_i V̂_0(s_i0) + Σ_t mean_i ρ_it γ^t δ_it (Jiang and Li 2016).
 
     With known ratios ρ it is unbiased for any Q̂ that does not see the episodes it is used on. The
-    mean at step t is over the episodes that are observed at t.
+    mean at step t is over the episodes that are observed at t, each by its standing.
 
     Raises:
         DivergedError: if weights overflow.
     """
-    share = terms.seen_log_weight.exp() / terms.observed.sum(0)
+    share = terms.seen_log_weight.exp() / len(terms.initial)
     largest = float(terms.seen_log_weight.max())
     if not math.isfinite(float(share.max())):
         raise DivergedError(
             f"The weights of DR overflow: the largest has a logarithm of {largest:.0f}; use WDR."
         )
     term = share * terms.residual
-    # Within an observed step, every episode counts 1 / (their number).
-    centre = torch.where(terms.observed, term.sum(0) / terms.observed.sum(0), 0.0)
+    centre = terms.standing / len(terms.initial) * term.sum(0)
     return corrected(terms.initial, float(term.sum()), (term - centre).sum(1), terms.ess_by_step)
 
 

@@ -29,9 +29,10 @@ class ClassifiedOccupancy:
     Attributes:
         ratios: P density ratios of visits, whose samples are (s, a), or (s, a, t / T).
         log_mass: `[P, T]` float64, what takes the ratio of two normalised sets of visits to that
-            of occupancies at each step: over T steps, log of A_π n_t / Σ_u n_u, with A_π the mean
-            number of steps that a rollout lives, and n_u the episodes that are observed (n_t) or
-            alive (n_u) there; without time, `[P, 1]`, log of (1 − γ) E[Σ_t γ^t alive_t].
+            of occupancies at each step: over T steps, log of A_π N / (c_t Σ_u n_u), with A_π the
+            mean number of steps that a rollout lives, n_u the episodes that take step u, and c_t
+            the standing of those that take step t (`lfiw_ope.padding`); without time, `[P, 1]`,
+            log of (1 − γ) E[Σ_t γ^t alive_t].
     """
 
     ratios: tuple[DensityRatio, ...]
@@ -158,8 +159,9 @@ def _simulated(
 
 
 def _logged_mass(logged: LoggedSteps, learned: Tensor) -> Tensor:
-    """`[T]`, log of n_t / Σ_u n_u of the episodes learned from; `[1]`, 0, without time."""
+    """`[T]`, log of N / (c_t Σ_u n_u) of the episodes learned from; `[1]`, 0, without time."""
     if logged.padded is None:
         return torch.zeros(1, dtype=torch.float64)
-    observed = logged.padded.observed[learned].sum(0).double()
-    return (observed / logged.padded.taken[learned].sum()).log()
+    taken, living = logged.padded.taken[learned], logged.padded.living
+    living = torch.where(living > 0, living, 1.0)  # at steps that no episode takes
+    return math.log(len(taken)) - (living * taken.sum()).log()

@@ -9,8 +9,8 @@ where D is the logged transitions, all alike. Over T steps, with d_t of every st
 
     E[ν_0(s_0, a_0)] + Σ_t E_{D_t}[ω_t ((1 − terminated) ν'_{t+1} − ν_t)] = 0,   ω_t = d_t / d_t^D,
 
-where D_t is step t of the episodes that are observed there (`lfiw_ope.padding`): taken, or
-terminated before.
+where D_t is step t of the episodes that are observed there, each by its standing
+(`lfiw_ope.padding`): taken, or terminated before.
 
 **Where terminated mass goes.** It goes to an absorbing state that pays nothing, and occupancies
 sum to 1 only with it. The equation there can be solved by hand, so that no network has to learn
@@ -80,16 +80,21 @@ class LoggedFlow:
         lengths = log.lengths[chosen]
         episode = torch.repeat_interleave(torch.arange(len(chosen), device=rows.device), lengths)
         step = rows - log.first[chosen][episode]
-        ends = log.terminated[rows]
+        ends, chosen_data = log.terminated[rows], data.select(list(episodes))
         if not has_time:
             weight = torch.ones(len(rows), dtype=torch.float64, device=rows.device)
-            own = len(rows) * _own_discounted(lengths, ends, episode, step, estimand.discount)
+            padded = PaddedEpisodes.of(chosen_data, int(lengths.max()))
+            powers = (
+                torch.tensor(estimand.discount, dtype=torch.float64, device=rows.device) ** step
+            )
+            standing = padded.standing.to(rows.device)[episode, step] / len(chosen)
+            own = len(rows) * (1.0 - estimand.discount) * powers * standing
             return cls(estimand, False, rows, 0 * step, weight, episode, ends, own)
-        padded = PaddedEpisodes.of(data.select(list(episodes)), estimand.horizon)
-        observed = padded.observed.sum(0).double().to(rows.device)
+        padded = PaddedEpisodes.of(chosen_data, estimand.horizon)
         within = step < estimand.horizon
         rows, step, episode, ends = rows[within], step[within], episode[within], ends[within]
-        weight = len(rows) / estimand.horizon / observed[step]
+        standing = padded.standing.to(rows.device)[episode, step] / len(chosen)
+        weight = len(rows) / estimand.horizon * standing
         return cls(estimand, True, rows, step, weight, episode, ends, torch.ones_like(weight))
 
     def at(self, places: Tensor) -> "LoggedFlow":
@@ -139,17 +144,3 @@ class LoggedFlow:
             factors.append(factor)
             alive = (alive - factor * ends[:, t]).clamp_min(0.0)
         return torch.stack(factors, 1)
-
-
-def _own_discounted(
-    lengths: Tensor, ends: Tensor, episode: Tensor, step: Tensor, discount: float
-) -> Tensor:
-    """`[R']` float64, (1 − γ) γ^t over the number of episodes that are observed at t."""
-    longest = int(lengths.max())
-    terminated = torch.zeros_like(lengths, dtype=torch.bool)
-    terminated[episode[ends]] = True
-    until = torch.where(terminated, longest, lengths)  # a terminated episode stays observed
-    left = torch.bincount(until, minlength=longest + 1).flip(0).cumsum(0).flip(0)
-    observed = left[1:].double()
-    powers = torch.tensor(discount, dtype=torch.float64, device=step.device) ** step
-    return (1.0 - discount) * powers / observed[step]

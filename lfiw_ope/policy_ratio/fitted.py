@@ -65,7 +65,7 @@ class FittedImportance(Answering):
         """From log-ratios `[N, T]`, 0 after the end."""
         padded, weighting = self.padded, self.weighting
         rewards = padded.discounted(self.estimand.discount)
-        found = weigh(rewards, log_ratio, weighting, observed=padded.observed, zeros=True)
+        found = weigh(rewards, log_ratio, weighting, standing=padded.standing, zeros=True)
         whole = padded.observed[:, -1]
         stepwise = weighting.form == "stepwise"
         episodes = len(whole) if stepwise else int(whole.sum())

@@ -46,9 +46,9 @@ class Weighed:
         self.terms = self._terms(data, fitted.padded)
 
     def _terms(self, data, padded):
-        """Of a Q that is fixed and wrong: exact, and noise as large as what it tells apart."""
+        """Of a Q that is fixed and wrong: too high, and with noise as large as its own spread."""
         exact = self.mdp.action_values(self.target, HORIZON)
-        q = exact + np.random.default_rng(1).normal(0, exact.std(), exact.shape)
+        q = exact + np.random.default_rng(1).normal(0.3, 1.0, exact.shape) * exact.std()
         v = np.concatenate(((q * self.target.table).sum(-1), np.zeros((1, q.shape[1]))))
         rows = data.transitions()
         state, action, after = (x.argmax(1) for x in (rows.state, rows.action, rows.next_state))

@@ -12,11 +12,11 @@ HORIZON = 6
 ESTIMANDS = {"finite": ope.Estimand(HORIZON), "discounted": ope.Estimand(HORIZON, 0.4)}
 
 
-def config(updates=1200, **settings):
+def config(updates=800, **settings):
     fit = ope.FitConfig(
-        updates=updates, batch_size=256, learning_rate=3e-3, clip_gradient=1.0, evaluate_every=100
+        updates=updates, batch_size=256, learning_rate=6e-3, clip_gradient=1.0, evaluate_every=100
     )
-    return ope.DICEConfig(fit=fit, **settings)
+    return ope.DICEConfig(hidden=(64,), fit=fit, **settings)
 
 
 def log_for(terminal, cut):
@@ -119,7 +119,7 @@ def test_stuck_at_the_behaviour_is_said_and_only_then(bed, solved):
     estimand, fitted = solved
     assert not any(report.stuck for report in fitted.reports)
     assert fitted.reports[0].left < 0.4
-    early = ope.fit_dice(data, [target, behaviour], estimand, config(updates=8), seed=0)
+    early = ope.fit_dice(data, [target, behaviour], estimand, config(updates=4), seed=0)
     assert any("stuck" in said for said in early.reports[0].warnings)
     # The behaviour's own occupancy violates nothing, so that nothing is to be learned.
     assert not early.reports[1].stuck
@@ -134,7 +134,7 @@ def test_the_dual_regulariser_leaves_the_ratio_and_the_primal_one_draws_it_to_th
     rows = [torch.from_numpy(x) for x in (logged.state, logged.action, steps(data))]
 
     def error(**settings):
-        fitted = ope.fit_dice(data, [target], estimand, config(600, **settings), seed=0)
+        fitted = ope.fit_dice(data, [target], estimand, config(400, **settings), seed=0)
         return np.mean((fitted.ratio(*rows).numpy()[0] - exact) ** 2) / np.mean((exact - 1) ** 2)
 
     assert error(dual_regulariser=2.0) < 0.25

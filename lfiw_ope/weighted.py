@@ -125,7 +125,7 @@ def weigh(
         )
     ess = effective_sample_size(log_weight, dim=0)
     # Equal weights need no such number: a plain mean has a standard error at any n above 1.
-    alike = bool((ess > seen.sum(0) * (1.0 - 1e-9)).all())
+    alike = bool((ess > seen.sum(0).double() * (1.0 - 1e-9)).all())
     known = alike or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return WeightedValue(
         value=value,

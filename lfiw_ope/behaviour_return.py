@@ -15,11 +15,12 @@ from lfiw_ope.weighting import Weighting
 class BehaviourReturn:
     """The mean return of the policy that made the log; `lfiw_ope.padding` has the convention.
 
-    v(μ) = Σ_{t<T} γ^t · the mean reward at t of the episodes that are observed there, by standing
+    v(μ) = Σ_{t<T} γ^t · the mean reward at t, over episodes by their standing
 
     Attributes:
         mean: over the estimand's horizon, discounted, as far as the log goes.
-        standard_error: of the mean, over episodes; None where a step is observed in only one.
+        standard_error: of the mean, over episodes; None where a step is observed in only one, or
+            fewer than ten effective ones stand for the others.
         episodes: N.
         cut_short: episodes whose log ends before the horizon without a terminal state.
         steps: of the horizon that the log knows; after them its longest episodes were cut.
@@ -40,7 +41,7 @@ class BehaviourReturn:
 
 
 def mean_return(padded: PaddedEpisodes, discount: float) -> WeightedValue:
-    """The behaviour's own return: each step's mean reward over the episodes observed there."""
+    """The behaviour's own return: each step's mean reward over episodes, by their standing."""
     equal = torch.zeros_like(padded.rewards)
     return weigh(
         padded.discounted(discount), equal, Weighting(form="stepwise"), standing=padded.standing

@@ -132,7 +132,8 @@ def cut_short_warning(cut: int, episodes: int, *, stepwise: bool) -> list[str]:
     left_out = "from there on" if stepwise else "as a whole"
     return [
         f"{cut} of {episodes} logged episodes were cut short of the horizon and are left out "
-        f"{left_out}: right if where they were cut does not depend on what happened in them."
+        f"{left_out}, where those that went on stand for them: right if where they were cut does "
+        "not depend on what happened in them."
     ]
 
 

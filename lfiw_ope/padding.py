@@ -52,7 +52,7 @@ class PaddedEpisodes:
         """The first `horizon` steps of every episode.
 
         Raises:
-            DataError: if what follows some step is known of no episode.
+            DataError: if the longest episodes were cut short of the horizon.
         """
         known = known_steps(data, horizon)
         if known < horizon:
@@ -102,10 +102,10 @@ def known_steps(data: Trajectories, horizon: int) -> int:
 def _standing(taken: NDArray[np.bool_], terminated: NDArray[np.bool_]) -> NDArray[np.float64]:
     """`[N, T]`, from `[N, T]` and `[N]`."""
     last = taken.sum(1) - 1
-    living = np.ones(taken.shape[1])
-    for t in range(1, taken.shape[1]):
-        going_on = taken[:, t].sum()
-        were_to = going_on + (~terminated & (last == t - 1)).sum()
-        living[t] = living[t - 1] * (were_to / going_on if going_on else 1.0)
+    going_on = taken[:, 1:].sum(0)
+    were_to = going_on + np.bincount(last[~terminated], minlength=taken.shape[1])[:-1]
+    # Where none goes on all have terminated: a log that was cut there is refused.
+    factor = np.divide(were_to, going_on, out=np.ones(len(going_on)), where=going_on > 0)
+    living = np.concatenate(([1.0], factor.cumprod()))
     kept = np.where(terminated, living[last], 0.0)[:, None]
     return np.where(taken, living, kept)

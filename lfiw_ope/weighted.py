@@ -33,9 +33,9 @@ class WeightedValue:
     Attributes:
         value: the estimate.
         mc_standard_error: its standard error over rollouts, or logged episodes (delta method where
-            self-normalised; H and α taken as given): of rollouts that is simulation noise only.
-            None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective ones carry weights that
-            differ.
+            self-normalised; H, α and standings taken as given): of rollouts that is simulation
+            noise only. None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective ones carry
+            weights that differ.
         log_weights: `[n]`, normalised to sum to 1, at the last step; −∞ for a weight of 0, and for
             an episode that was cut short.
         ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
@@ -83,8 +83,9 @@ def weigh(
         log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
         weighting: the form. What it says of resampling has happened in the rollouts.
         standing: `[n, T]`, what each episode counts at each step, of sum n, where logs were cut
-            short: 0 from there on (`lfiw_ope.padding`). Every sum over i, and n, is of terms
-            multiplied by it; that of whole returns by the last step's. None where nothing was cut.
+            short: 0 from there on (`lfiw_ope.padding`). It multiplies every weight, after all that
+            the form does to weights; that of whole returns by the last step's. None where nothing
+            was cut.
         zeros: whether a log-ratio may be −∞, a ratio of 0, as that of a policy which never takes a
             logged action. A learned ratio that says so has diverged.
 
@@ -105,7 +106,7 @@ def weigh(
     standing = torch.ones_like(rewards) if standing is None else standing
     standing = standing if stepwise else standing[:, -1:]
     seen = standing > 0
-    shaped = _shape(log_ratio, weighting, seen, zeros=zeros)
+    shaped = _shape(log_ratio, weighting, standing, zeros=zeros)
     log_weight = shaped.log_weight + standing.log()
     normalised = _normalised(log_weight, needed=weighting.self_normalised)
     equal = standing / len(rewards)
@@ -124,7 +125,7 @@ def weigh(
         )
     ess = effective_sample_size(log_weight, dim=0)
     # Equal weights need no such number: a plain mean has a standard error at any n above 1.
-    alike = bool((ess > effective_sample_size(standing.log(), dim=0) * (1.0 - 1e-9)).all())
+    alike = bool((ess > seen.sum(0).double() * (1.0 - 1e-9)).all())
     known = alike or float(ess.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return WeightedValue(
         value=value,
@@ -169,13 +170,13 @@ class _Shaped:
     clipped_share: float | None = None
 
 
-def _shape(log_ratio: Tensor, weighting: Weighting, seen: Tensor, *, zeros: bool) -> _Shaped:
-    """Weights where they are seen, `[n, T]` or `[n, 1]`, and −∞ elsewhere."""
-    n = len(seen)
+def _shape(log_ratio: Tensor, weighting: Weighting, standing: Tensor, *, zeros: bool) -> _Shaped:
+    """Weights by ratio alone where they are seen, `[n, T]` or `[n, 1]`, and −∞ elsewhere."""
+    n, seen = len(standing), standing > 0
     if weighting.form == "uniform":
         return _Shaped(
-            log_weight=_only(seen, torch.zeros_like(seen, dtype=torch.float64)),
-            raw_ess=float(seen.sum()),
+            log_weight=_only(seen, torch.zeros_like(standing)),
+            raw_ess=float(effective_sample_size(standing.log(), dim=0)),
         )
     check = require_weights if zeros else require_finite
     log_ratio = check(log_ratio, "log-ratios").double()
@@ -190,7 +191,7 @@ def _shape(log_ratio: Tensor, weighting: Weighting, seen: Tensor, *, zeros: bool
         first = int(longest_first(log_ratio, max(1.0, weighting.first_ess * n)))
     kept = slice(-1, None) if weighting.form == "trajectory" else slice(None)
     raw = _only(seen, cumulate(log_ratio, weighting.first)[:, kept])
-    raw_ess = float(effective_sample_size(raw, dim=0).min())
+    raw_ess = float(effective_sample_size(raw + standing.log(), dim=0).min())
     log_weight = raw
     if first != weighting.first:
         log_weight = _only(seen, cumulate(log_ratio, first)[:, kept])

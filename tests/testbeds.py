@@ -63,6 +63,24 @@ def tabular(terminal=1):
     return truth, model, TabularPolicy(table)
 
 
+def standings(lengths, terminated, horizon):
+    """`[N, T]`, what episodes count at each step, by Efron's redistribution to the right.
+
+    Every episode begins with a mass of 1. That of one which is cut short is dealt out evenly among
+    those which go on.
+    """
+    mass, found = np.ones(len(lengths)), np.zeros((len(lengths), horizon))
+    for t in range(horizon):
+        heirs = [i for i, length in enumerate(lengths) if length > t]
+        for i, length in enumerate(lengths):
+            if length == t and not terminated[i]:
+                for heir in heirs:
+                    mass[heir] += mass[i] / len(heirs)
+                mass[i] = 0.0
+        found[:, t] = mass
+    return found
+
+
 def log_of(mdp, policy, episodes, horizon, seed, cut=None):
     """Episodes of `policy` in a test-bed, as a user would have logged them.
 

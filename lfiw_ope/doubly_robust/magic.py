@@ -54,9 +54,9 @@ def magic(terms: Terms, lengths: Tensor, counts: Tensor, confidence: float = 0.9
     """v = Σ_j x_j g_j, x on the simplex, the minimiser of x' (Ω + b b') x.
 
     g_j = mean_i V̂_0(s_i0) + Σ_{t<j} Σ_i w_it γ^t δ_it. Ω is the sample covariance of the episodes'
-    shares in the g_j, weights taken as given; b_j, the bias, is how far g_j lies from a percentile
-    bootstrap interval of WDR, which is widened to hold WDR itself. The standard error takes x as
-    given and is the delta method's for the weights.
+    shares in the g_j, weights and standings taken as given; b_j, the bias, is how far g_j lies from
+    a percentile bootstrap interval of WDR, which is widened to hold WDR itself. The standard error
+    takes x as given and is the delta method's for the weights.
 
     Args:
         terms: of one policy.

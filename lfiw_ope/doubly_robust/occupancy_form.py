@@ -60,7 +60,7 @@ class LoggedSteps:
         """Of the first T steps of every episode, or of all where the horizon is None.
 
         Raises:
-            DataError: if no episode is observed at some step before the horizon.
+            DataError: if the longest episodes were cut short of the horizon.
         """
         lengths = torch.from_numpy(data.lengths)
         episode = torch.repeat_interleave(torch.arange(data.num_episodes), lengths)
@@ -152,8 +152,8 @@ def corrected_value(
 ) -> CorrectedValue:
     """Of one policy, from `[N]`, `[R']` and `[R']`; see the equations above.
 
-    Over T steps the mean at step t is over the episodes observed there. The standard error is from
-    the sampling of episodes, with Q̂ and ω taken as given.
+    Over T steps the mean at step t is over the episodes by their standing there. The standard error
+    is from the sampling of episodes, with Q̂, ω and standings taken as given.
 
     Raises:
         DivergedError: if a value, a residual or a ratio is not finite.
@@ -172,13 +172,13 @@ def _stationary(
     logged: LoggedSteps, initial: Tensor, residual: Tensor, ratio: Tensor, estimand: Estimand
 ) -> CorrectedValue:
     # Checked as those over T steps are: each row as a step of its own.
-    whole = torch.ones((len(initial), 1), dtype=torch.bool)
+    standing = torch.ones((len(initial), 1), dtype=torch.float64)
     by_row = residual * ratio / ((1.0 - estimand.discount) * len(ratio))
     of_episode, weight = (
         initial.new_zeros(len(initial)).index_add_(0, logged.episode, values)
         for values in (by_row, ratio)
     )
-    terms = Terms(initial, of_episode[:, None], weight[:, None].log(), whole)
+    terms = Terms(initial, of_episode[:, None], weight[:, None].log(), standing)
     correction = float(of_episode.sum())
     lengths = torch.bincount(logged.episode, minlength=len(initial))
     # A long episode has a larger share in a mean over rows, whatever its residuals are.

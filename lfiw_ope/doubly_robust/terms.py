@@ -71,13 +71,13 @@ class Terms:
 
     @property
     def seen_log_weight(self) -> Tensor:
-        """`[N, T]`, log-weights times standings, −∞ where a step is unobserved."""
+        """`[N, T]`, log of weights times standings, −∞ where a step is unobserved."""
         log_weight = torch.where(self.standing > 0, self.log_weight.double(), -math.inf)
         return log_weight + self.standing.log()
 
     @property
     def ess_by_step(self) -> Tensor:
-        """`[T]`, of the weights over the observed episodes; 0 where none has any."""
+        """`[T]`, of the weights times standings; 0 where none has any."""
         some = ~(self.seen_log_weight == -math.inf).all(0)
         return torch.where(some, effective_sample_size(self.seen_log_weight, dim=0), 0.0)
 
@@ -89,9 +89,9 @@ class CorrectedValue:
     Attributes:
         value: the estimate.
         direct: the direct method's part of it; the rest is the correction.
-        standard_error: from the sampling of episodes, the value function and the ratios taken as
-            given. None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective episodes carry
-            the weights at some step.
+        standard_error: from the sampling of episodes, the value function, the ratios and standings
+            taken as given. None where fewer than `LEAST_ESS_FOR_A_STANDARD_ERROR` effective
+            episodes carry the weights at some step.
         influence: `[N]`, what each episode adds to the estimate's deviation; the standard error is
             the root of the sum of their squares.
         ess_by_step: `[T]`, effective sample size of the weights over episodes; 0 at steps where
@@ -109,7 +109,7 @@ def doubly_robust(terms: Terms) -> CorrectedValue:
     """DR: mean_i V̂_0(s_i0) + Σ_t mean_i ρ_it γ^t δ_it (Jiang and Li 2016).
 
     With known ratios ρ it is unbiased for any Q̂ that does not see the episodes it is used on. The
-    mean at step t is over the episodes that are observed at t, each by its standing.
+    mean at step t is over the episodes by their standing at t.
 
     Raises:
         DivergedError: if weights overflow.
@@ -128,10 +128,10 @@ def doubly_robust(terms: Terms) -> CorrectedValue:
 def weighted_doubly_robust(terms: Terms) -> CorrectedValue:
     """WDR: mean_i V̂_0(s_i0) + Σ_t Σ_i w_it γ^t δ_it, w_it = ρ_it / Σ_j ρ_jt.
 
-    Thomas and Brunskill (2016), with weights normalised at each step over the episodes
-    that are observed there. Biased, and consistent. At a step where no episode has a weight above 0
-    nothing is known of δ_t and nothing is added: see `CorrectedValue.ess_by_step`. The standard
-    error is the delta method's.
+    Thomas and Brunskill (2016), with weights, times standings, normalised at each step over the
+    episodes that are observed there. Biased, and consistent. At a step where no episode has a
+    weight above 0 nothing is known of δ_t and nothing is added: see `CorrectedValue.ess_by_step`.
+    The standard error is the delta method's.
     """
     share = normalised(terms)
     term = share * terms.residual

@@ -21,7 +21,9 @@ from lfiw_ope.types import Policy, Progress, silent
 class BehaviourMean:
     """The behaviour's mean return, whatever the policy: no truth is used, and no policy either.
 
-    v̂ = Σ_{t<T} γ^t · the mean reward at t of the logged episodes that are observed there
+    v̂ = Σ_{t<T} γ^t · the mean reward at t, over logged episodes by their standing
+
+    Where episodes were cut short, others stand for them (`lfiw_ope.padding`).
 
     It is right for policies as good as the one that was logged, and a table without it does not
     show what was gained by estimating.
@@ -45,8 +47,8 @@ class BehaviourMean:
         """The log's mean return.
 
         Raises:
-            DataError: if there are fewer than 2 episodes, or one stands there twice, or all are cut
-                short of the horizon.
+            DataError: if there are fewer than 2 episodes, or one stands there twice, or the
+                longest were cut short of the horizon.
         """
         derive(seed, "behaviour mean")  # nothing is random, and a bad seed is one all the same
         require_episodes(data, 2, "a single one has no standard error")

@@ -26,7 +26,8 @@ class ImportanceConfig:
         behaviour: where the behaviour's likelihoods come from.
         clip: lowest and highest ratio of a step, such as (0, 10); 0 and infinity leave a side open.
         exponent: α, weights are w^α.
-        temper: lower the exponent until the effective sample size is this share of the episodes.
+        temper: lower the exponent until the effective sample size is this share of the episodes,
+            before those that went on count for those that were cut short.
         pareto: smooth the largest weights (PSIS), and report k̂.
     """
 
@@ -59,13 +60,14 @@ class ImportanceSampling:
     A logged step's ratio is ρ_t = π(a_t | s_t) / μ(a_t | s_t), with μ the behaviour that was logged
     or its clone. Episodes that end early are taken as `lfiw_ope.padding` says: where the episode
     had terminated the weight stays and nothing more is earned; where the log was cut short, whole
-    episodes are left out by the trajectory forms, and later steps by the stepwise ones.
+    episodes are left out by the trajectory forms, and later steps by the stepwise ones, and the
+    episodes that went on count for them too.
 
-    Estimates carry, in `diagnostics`: "mean_weight", of whole episodes before clipping and the
-    like, 1 in expectation; "zero_weights", the share of them in which the policy never does what
-    was logged; "cut_short", episodes; "actions_on_bounds", the share of logged actions; and, where
-    the behaviour was cloned, "behaviour_log_likelihood" and "state_independent_log_likelihood", of
-    a transition, held-out.
+    Estimates carry, in `diagnostics`: "mean_weight", of whole episodes by their standing, before
+    clipping and the like, 1 in expectation; "zero_weights", the share of them in which the policy
+    never does what was logged; "cut_short", episodes; "actions_on_bounds", the share of logged
+    actions; and, where the behaviour was cloned, "behaviour_log_likelihood" and
+    "state_independent_log_likelihood", of a transition, held-out.
 
     Args:
         estimand: what is estimated.
@@ -105,8 +107,8 @@ class ImportanceSampling:
             progress: told how far the work is.
 
         Raises:
-            DataError: if there are too few episodes, or one stands there twice, or all are cut
-                short of the horizon, or likelihoods are wanted that were not logged.
+            DataError: if there are too few episodes, or one stands there twice, or the longest were
+                cut short of the horizon, or likelihoods are wanted that were not logged.
             DivergedError: if a clone's training diverges.
         """
         derive(seed, "behaviour")

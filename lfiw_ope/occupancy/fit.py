@@ -64,7 +64,8 @@ def fit_dice(
 
     Raises:
         ConfigError: if time is "none" and nothing is discounted.
-        DataError: if there is no episode to learn from, or none is observed at some step.
+        DataError: if there is no episode to learn from, or over T steps the longest of them were
+            cut short of the horizon.
         PolicyError: if a policy cannot act at logged states.
         DivergedError: if a network stops being finite.
     """

@@ -45,7 +45,7 @@ class LoggedFlow:
         has_time: whether it is the equation over T steps.
         rows: `[R']`, in the log.
         step: `[R']` int64, each one's t in its episode; 0 without time.
-        weight: `[R']` float64, of mean 1: mean(weight · x) is E_D[x], or (1/T) Σ_t E_{D_t}[x].
+        weight: `[R']` float64: mean(weight · x) is E_D[x], or (1/T) Σ_t E_{D_t}[x].
         episode: `[R']` int64, each one's place among the episodes.
         terminated: `[R']` bool.
         own: `[R']` float64, the behaviour's own ω: its occupancy, over the log. 1 with time.
@@ -73,7 +73,7 @@ class LoggedFlow:
         """Of some episodes of a log.
 
         Raises:
-            DataError: if time counts and none of the episodes is observed at some step.
+            DataError: if time counts and the longest episodes were cut short of the horizon.
         """
         rows = log.rows_of(episodes)
         chosen = torch.as_tensor(list(episodes), device=rows.device)

@@ -1,9 +1,10 @@
 """Logged episodes weighted by a ratio of policies: what importance sampling answers from."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,14 @@ from lfiw_ope.weighting import Weighting
 
 MOST_NUMBERS = 1 << 24
 """Log-ratios of policies times transitions that are held at once."""
+
+
+class MeanWeight(NamedTuple):
+    """What the weights of whole episodes come to, by standing."""
+
+    mean: float  # 1 in expectation
+    error: float  # standard error of the mean
+    zeros: float  # the share of weights that are 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +80,7 @@ class FittedImportance(Answering):
         episodes = len(whole) if stepwise else int(whole.sum())
         log_weights = found.log_weights[whole]
         has_returns = bool((log_weights > -torch.inf).any())
-        weights = log_ratio[whole].sum(1).exp()
+        mean_weight = _mean_weight(log_ratio[whole].sum(1).exp(), padded.standing[whole, -1])
         return Estimate(
             estimator=self.label,
             estimand=self.estimand,
@@ -84,31 +93,29 @@ class FittedImportance(Answering):
             exponent=found.exponent,
             pareto_k=found.pareto_k,
             clipped_share=found.clipped_share,
-            diagnostics=self._diagnostics(weights),
+            diagnostics=self._diagnostics(mean_weight),
             seconds=seconds,
-            warnings=self._warnings(found, weights, episodes),
+            warnings=self._warnings(found, mean_weight, episodes),
             returns=rewards.sum(1)[whole].numpy() if has_returns else None,
             log_weights=log_weights.numpy() if has_returns else None,
             ess_by_step=found.ess_by_step.numpy(),
         )
 
-    def _diagnostics(self, weights: Tensor) -> dict[str, float]:
-        """Of the unshaped weights `[·]` of whole episodes."""
+    def _diagnostics(self, weight: MeanWeight) -> dict[str, float]:
         told = {
-            "zero_weights": float((weights == 0).double().mean()),
+            "zero_weights": weight.zeros,
             "cut_short": float(self.padded.cut_short),
             "actions_on_bounds": self.ratio.on_bounds,
         }
-        mean = weights.mean()
-        if mean.isfinite():
-            told["mean_weight"] = float(mean)
+        if math.isfinite(weight.mean):
+            told["mean_weight"] = weight.mean
         if self.ratio.report is not None:
             told["behaviour_log_likelihood"] = self.ratio.report.log_likelihood
             plain = self.ratio.report.state_independent_log_likelihood
             told["state_independent_log_likelihood"] = plain
         return told
 
-    def _warnings(self, found: WeightedValue, weights: Tensor, episodes: int) -> tuple[str, ...]:
+    def _warnings(self, found: WeightedValue, weight: MeanWeight, episodes: int) -> tuple[str, ...]:
         stepwise = self.weighting.form == "stepwise"
         cut, logged = self.padded.cut_short, len(self.padded.observed)
         warnings = [*self.ratio.warnings, *cut_short_warning(cut, logged, stepwise=stepwise)]
@@ -119,7 +126,15 @@ class FittedImportance(Answering):
         if found.exponent is not None and found.raw_ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
             untempered = f"{self.label} before tempering"
             warnings.append(overlap_warning(untempered, found.raw_ess, episodes))
-        elif len(weights) > 1:
-            error = float(weights.std() / len(weights) ** 0.5)
-            warnings += mean_weight_warning(float(weights.mean()), error)
+        else:
+            warnings += mean_weight_warning(weight.mean, weight.error)
         return tuple(warnings)
+
+
+def _mean_weight(weights: Tensor, standing: Tensor) -> MeanWeight:
+    """Of unshaped weights and standings `[·]` of whole episodes."""
+    n, share = len(weights), standing / standing.sum()
+    mean = (share * weights).sum()
+    deviation = share * (weights - mean) * math.sqrt(n / max(n - 1, 1))
+    error = float(deviation.square().sum().sqrt())
+    return MeanWeight(float(mean), error, float(share[weights == 0].sum()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import TabularPolicy
-from testbeds import log_of, tabular
+from testbeds import log_of, standings, tabular
 
 import lfiw_ope as ope
 
@@ -12,11 +12,11 @@ HORIZON = 6
 ESTIMANDS = {"finite": ope.Estimand(HORIZON), "discounted": ope.Estimand(HORIZON, 0.4)}
 
 
-def config(updates=1200, **settings):
+def config(updates=800, **settings):
     fit = ope.FitConfig(
-        updates=updates, batch_size=256, learning_rate=3e-3, clip_gradient=1.0, evaluate_every=100
+        updates=updates, batch_size=256, learning_rate=6e-3, clip_gradient=1.0, evaluate_every=100
     )
-    return ope.DICEConfig(fit=fit, **settings)
+    return ope.DICEConfig(hidden=(64,), fit=fit, **settings)
 
 
 def log_for(terminal, cut):
@@ -44,20 +44,24 @@ def steps(data):
     return np.concatenate([np.arange(length) for length in data.lengths])
 
 
+def shares(data):
+    """What each row counts at its step, of a sum of 1 with what has terminated before."""
+    episode = np.repeat(np.arange(data.num_episodes), data.lengths)
+    stands = standings(data.lengths, data.terminated, HORIZON)
+    return stands[episode, steps(data)] / data.num_episodes
+
+
 def exact_ratio(bed, data, estimand, *, has_time):
     """ω at every row: exact d^π over the log's own d^D, counted."""
     truth, _, target, _ = bed
     logged = data.transitions()
     at = (steps(data), logged.state.argmax(1), logged.action.argmax(1))
     counts = np.zeros((HORIZON, truth.num_states, truth.num_actions))
-    np.add.at(counts, at, 1.0)
+    np.add.at(counts, at, shares(data) if has_time else 1.0 / len(at[0]))
     if not has_time:
         exact = truth.discounted_occupancy(target, estimand.discount)
-        return (exact / np.maximum(counts.sum(0), 1) * len(at[0]))[at[1:]]
-    step = np.arange(HORIZON)
-    observed = ((step < data.lengths[:, None]) | data.terminated[:, None]).sum(0)
-    exact = truth.occupancies(target, HORIZON)
-    return (exact / np.maximum(counts, 1) * observed[:, None, None])[at]
+        return exact[at[1:]] / counts.sum(0)[at[1:]]
+    return truth.occupancies(target, HORIZON)[at] / counts[at]
 
 
 def test_the_ratio_is_the_exact_one(bed, solved):
@@ -84,8 +88,7 @@ def test_masses_sum_to_one_with_what_has_terminated(bed, solved):
         *(torch.from_numpy(x) for x in (logged.state, logged.action, step))
     ).numpy()[0]
     if fitted.has_time:
-        observed = (np.arange(HORIZON) < data.lengths[:, None]) | data.terminated[:, None]
-        share = found / observed.sum(0)[step]
+        share = found * shares(data)
         alive = np.bincount(step, share, HORIZON)
         ended = np.bincount(step, share * logged.terminated, HORIZON)
         np.testing.assert_allclose(alive + np.cumsum(ended) - ended, 1.0, atol=1e-9)
@@ -116,7 +119,7 @@ def test_stuck_at_the_behaviour_is_said_and_only_then(bed, solved):
     estimand, fitted = solved
     assert not any(report.stuck for report in fitted.reports)
     assert fitted.reports[0].left < 0.4
-    early = ope.fit_dice(data, [target, behaviour], estimand, config(updates=8), seed=0)
+    early = ope.fit_dice(data, [target, behaviour], estimand, config(updates=4), seed=0)
     assert any("stuck" in said for said in early.reports[0].warnings)
     # The behaviour's own occupancy violates nothing, so that nothing is to be learned.
     assert not early.reports[1].stuck
@@ -131,7 +134,7 @@ def test_the_dual_regulariser_leaves_the_ratio_and_the_primal_one_draws_it_to_th
     rows = [torch.from_numpy(x) for x in (logged.state, logged.action, steps(data))]
 
     def error(**settings):
-        fitted = ope.fit_dice(data, [target], estimand, config(600, **settings), seed=0)
+        fitted = ope.fit_dice(data, [target], estimand, config(400, **settings), seed=0)
         return np.mean((fitted.ratio(*rows).numpy()[0] - exact) ** 2) / np.mean((exact - 1) ** 2)
 
     assert error(dual_regulariser=2.0) < 0.25

@@ -58,13 +58,13 @@ def terms_of(data, value, target, horizon=HORIZON, discount=GAMMA):
         judged.initial[0],
         padded.spread(judged.residual[0]) * step,
         cumulate(padded.spread(log_ratio)),
-        padded.observed,
+        padded.standing,
     )
 
 
 def parts(terms, size):
     """The same terms as logs of `size` episodes each."""
-    of = (terms.initial, terms.residual, terms.log_weight, terms.observed)
+    of = (terms.initial, terms.residual, terms.log_weight, terms.standing)
     return [Terms(*some) for some in zip(*(x.split(size) for x in of), strict=True)]
 
 

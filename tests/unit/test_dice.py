@@ -70,7 +70,7 @@ def test_what_cannot_be_is_refused(bed):
         ope.DICEConfig(reward=2.0)
     truth, _, policy = tabular(0)
     short = log_of(truth, policy, 20, 3, seed=0)
-    with pytest.raises(ope.DataError, match="cut short by step 3"):
+    with pytest.raises(ope.DataError, match="cut short after step 3"):
         ope.DICE(ope.Estimand(9), FAST).fit(short, 0).estimate(policy)
     with pytest.raises(ope.DataError, match="at least"):
         ope.DICE(ope.Estimand(5)).fit(data.select([0]), seed=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from testbeds import standings
 
 import lfiw_ope as ope
 from lfiw_ope.doubly_robust.magic import least_on_simplex, lengths_of, magic, resample_counts
@@ -23,15 +24,15 @@ def fixture():
     return rewards, (target / behaviour)[actions], of_action, q @ target
 
 
-def terms_of(rewards, ratios, q, v, observed=None, discount=GAMMA):
+def terms_of(rewards, ratios, q, v, discount=GAMMA):
     """Terms from arrays [N, T], by the definition: V after the last step is 0."""
     n, horizon = rewards.shape
-    observed = np.ones((n, horizon), bool) if observed is None else observed
+    standing = np.ones((n, horizon))
     after = np.concatenate((v[:, 1:], np.zeros((n, 1))), 1)
     residual = discount ** np.arange(horizon) * (rewards + discount * after - q)
     with np.errstate(divide="ignore"):
         log_weight = np.log(ratios).cumsum(1)
-    return Terms(*(torch.from_numpy(x) for x in (v[:, 0].copy(), residual, log_weight, observed)))
+    return Terms(*(torch.from_numpy(x) for x in (v[:, 0].copy(), residual, log_weight, standing)))
 
 
 def test_the_arithmetic_oracle():
@@ -57,9 +58,9 @@ def test_the_recursive_form_is_the_same():
 
 
 def slow(rewards, log_ratio, q, after, v0, taken, terminated, *, weighted):
-    """Each step over the episodes that are observed there, in loops."""
+    """Each step over the episodes by their standing there, in loops."""
     n, horizon = rewards.shape
-    value = v0.mean()
+    value, stands = v0.mean(), standings(taken.sum(1), terminated, horizon)
     for t in range(horizon):
         weights, errors = [], []
         for i in range(n):
@@ -69,12 +70,12 @@ def slow(rewards, log_ratio, q, after, v0, taken, terminated, *, weighted):
                 error = 0.0
             else:
                 continue
-            weight = 1.0
+            weight = stands[i, t]
             for u in range(t + 1):
                 weight *= math.exp(log_ratio[i, u]) if taken[i, u] else 1.0
             weights.append(weight)
             errors.append(GAMMA**t * error)
-        total = sum(weights) if weighted else len(weights)
+        total = sum(weights) if weighted else n
         value += sum(w * e for w, e in zip(weights, errors, strict=True)) / total
     return value
 
@@ -96,7 +97,7 @@ def test_ragged_episodes_follow_the_convention(weighted):
         torch.from_numpy(v0),
         torch.from_numpy(residual),
         torch.from_numpy(np.where(taken, log_ratio, 0.0).cumsum(1)),
-        torch.from_numpy(taken | terminated[:, None]),
+        torch.from_numpy(standings(taken.sum(1), terminated, 5)),
     )
     estimate = weighted_doubly_robust if weighted else doubly_robust
     expected = slow(*ragged(), weighted=weighted)
@@ -114,7 +115,7 @@ def test_a_step_without_any_weight_is_corrected_by_nothing():
         first.initial,
         torch.stack((first.residual[:, 0], kept), 1),
         first.log_weight,
-        first.observed,
+        first.standing,
     )
     for estimate in (doubly_robust, weighted_doubly_robust):
         assert estimate(terms).value == pytest.approx(estimate(first).value, abs=1e-12)
@@ -130,22 +131,22 @@ def test_what_is_not_finite_is_refused():
     with pytest.raises(ope.DivergedError, match="use WDR"):
         doubly_robust(terms_of(rewards, ratios * 1e100, q, v))
     with pytest.raises(ope.DataError, match=r"expected \[N\]"):
-        Terms(torch.zeros(3), torch.zeros(4, 2), torch.zeros(4, 2), torch.ones(4, 2).bool())
+        Terms(torch.zeros(3), torch.zeros(4, 2), torch.zeros(4, 2), torch.ones(4, 2))
 
 
 def slow_magic(terms, lengths, counts, confidence):
     """MAGIC by its description: loops, and a general solver for the quadratic program."""
-    v0, residual, log_weight, observed = (
-        x.numpy() for x in (terms.initial, terms.residual, terms.log_weight, terms.observed)
+    v0, residual, log_weight, standing = (
+        x.numpy() for x in (terms.initial, terms.residual, terms.log_weight, terms.standing)
     )
     n, horizon = residual.shape
+    weight = standing * np.exp(log_weight)
 
     def wdr(chosen):
         value = np.mean([v0[i] for i in chosen])
         for t in range(horizon):
-            seen = [i for i in chosen if observed[i, t]]
-            total = sum(math.exp(log_weight[i, t]) for i in seen)
-            value += sum(math.exp(log_weight[i, t]) * residual[i, t] for i in seen) / total
+            total = sum(weight[i, t] for i in chosen)
+            value += sum(weight[i, t] * residual[i, t] for i in chosen) / total
         return value
 
     shares = np.zeros((n, len(lengths)))
@@ -153,9 +154,7 @@ def slow_magic(terms, lengths, counts, confidence):
         for i in range(n):
             shares[i, column] = v0[i] / n
             for t in range(length):
-                if observed[i, t]:
-                    total = sum(math.exp(log_weight[j, t]) for j in range(n) if observed[j, t])
-                    shares[i, column] += math.exp(log_weight[i, t]) / total * residual[i, t]
+                shares[i, column] += weight[i, t] / weight[:, t].sum() * residual[i, t]
     g = shares.sum(0)
     covariance = n * np.cov(shares.T, ddof=1)
     repeats = [wdr(np.repeat(np.arange(n), row.astype(int))) for row in counts.numpy()]
@@ -185,10 +184,11 @@ def test_magic_is_what_a_slow_reference_says(case):
     else:
         rewards, log_ratio, q, after, v0, taken, terminated = ragged(3)
         residual = np.where(taken, rewards + after - q, 0.0)
-        observed = taken | terminated[:, None]
-        observed[:, :] |= np.arange(12)[:, None] < 8  # so that every resample observes every step
+        terminated |= np.arange(12) < 8  # so that every resample observes every step
+        standing = standings(taken.sum(1), terminated, 5)
+        assert standing.min() == 0 < 1 < standing.max()
         weight = np.where(taken, log_ratio, 0.0).cumsum(1)
-        terms = Terms(*(torch.from_numpy(x) for x in (v0, residual, weight, observed)))
+        terms = Terms(*(torch.from_numpy(x) for x in (v0, residual, weight, standing)))
     n, horizon = terms.residual.shape
     lengths = lengths_of(horizon, 50)
     counts = resample_counts(n, 60, torch.Generator().manual_seed(0))

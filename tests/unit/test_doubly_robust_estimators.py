@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused():
         ope.CorrectedModelConfig(dice=ope.DICEConfig(time="none"))
     with pytest.raises(ope.ConfigError, match="infinite horizon"):
         ope.CorrectedModel(estimand, ope.CorrectedModelConfig(time="none"))
-    with pytest.raises(ope.DataError, match="cut short by step 4"):
+    with pytest.raises(ope.DataError, match="cut short after step 4"):
         ope.CorrectedModel(ope.Estimand(5)).fit(data, 0)
 
 

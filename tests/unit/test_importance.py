@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from testbeds import linear_gaussian, log_of, tabular
+from testbeds import linear_gaussian, log_of, standings, tabular
 
 import lfiw_ope as ope
 from lfiw_ope.behaviour_return import BehaviourReturn
@@ -84,6 +84,7 @@ def by_hand(name, data, ratio, horizon, discount):
         ratio: `[R]`
     """
     _, form, normalised = FORMS[name]
+    stands = standings(data.lengths, data.terminated, horizon)
     if form == "stepwise":
         value = 0.0
         for t in range(horizon):
@@ -92,9 +93,9 @@ def by_hand(name, data, ratio, horizon, discount):
                 first = data.offsets[i]
                 if t >= length and not data.terminated[i]:
                     continue
-                weight = np.prod(ratio[first : first + min(t + 1, length)])
+                weight = stands[i, t] * np.prod(ratio[first : first + min(t + 1, length)])
                 reward = float(data.rewards[first + t]) if t < length else 0.0
-                total, mass, count = total + weight * reward, mass + weight, count + 1
+                total, mass, count = total + weight * reward, mass + weight, count + stands[i, t]
             value += discount**t * total / (mass if normalised else count)
         return value
     total = mass = count = 0.0
@@ -102,10 +103,10 @@ def by_hand(name, data, ratio, horizon, discount):
         if length < horizon and not data.terminated[i]:
             continue
         rows = slice(data.offsets[i], data.offsets[i] + min(length, horizon))
-        weight = np.prod(ratio[rows])
+        weight = stands[i, -1] * np.prod(ratio[rows])
         rewards = data.rewards[rows].astype(float)
         total += weight * (discount ** np.arange(len(rewards)) * rewards).sum()
-        mass, count = mass + weight, count + 1
+        mass, count = mass + weight, count + stands[i, -1]
     return total / (mass if normalised else count)
 
 
@@ -129,11 +130,15 @@ def test_ragged_episodes_are_taken_as_the_convention_says(name, ragged):
     assert found.diagnostics["cut_short"] == cut > 5
     assert any(f"{cut} of 60 logged episodes were cut short" in said for said in found.warnings)
     assert found.episodes == (60 if "PD" in name else 60 - cut)
-    whole = ragged.select((ragged.lengths >= 5) | ragged.terminated)
-    np.testing.assert_allclose(found.returns, whole.returns(5, 0.9), atol=1e-12)
-    weights = np.array([ratio[a : a + min(n, 5)].prod() for a, n in episodes(ragged)])
-    kept = weights[(ragged.lengths >= 5) | ragged.terminated]
-    np.testing.assert_allclose(np.exp(found.log_weights), kept / kept.sum(), atol=1e-12)
+    whole = (ragged.lengths >= 5) | ragged.terminated
+    np.testing.assert_allclose(found.returns, ragged.select(whole).returns(5, 0.9), atol=1e-12)
+    products = np.array([ratio[a : a + min(n, 5)].prod() for a, n in episodes(ragged)])[whole]
+    stands = standings(ragged.lengths, ragged.terminated, 5)[whole, -1]
+    weights = stands * products
+    np.testing.assert_allclose(np.exp(found.log_weights), weights / weights.sum(), atol=1e-12)
+    assert np.ptp(stands) > 0.4  # else all count the same, and no standing would do as well
+    assert found.diagnostics["mean_weight"] == pytest.approx(weights.sum() / 60, abs=1e-10)
+    assert found.raw_ess == pytest.approx(found.ess)
 
 
 def episodes(data):
@@ -143,31 +148,38 @@ def episodes(data):
 @pytest.mark.parametrize(
     "settings", [{"clip": (0.5, 1.5)}, {"exponent": 0.5}, {"temper": 0.9}, {"pareto": True}]
 )
-def test_whole_episodes_are_weighed_as_if_no_other_had_been_logged(settings, ragged):
+def test_weights_are_shaped_as_if_no_cut_episode_had_been_logged(settings, ragged):
     if "pareto" in settings:
         pytest.importorskip("arviz_stats")
     policy, config = ope.TabularPolicy([[0.1, 0.9]]), ope.ImportanceConfig(**settings)
-    whole = ragged.select((ragged.lengths >= 5) | ragged.terminated)
+    whole = (ragged.lengths >= 5) | ragged.terminated
     found, alone, plain = (
         ope.WIS(ope.Estimand(5), of).fit(data, seed=0).estimate(policy)
-        for data, of in ((ragged, config), (whole, config), (ragged, None))
+        for data, of in ((ragged, config), (ragged.select(whole), config), (ragged, None))
     )
-    assert found.value == pytest.approx(alone.value, abs=1e-12)
-    assert found.ess == pytest.approx(alone.ess)
-    assert found.value != pytest.approx(plain.value, abs=1e-6)
+    # Only then do those that went on stand for those that were cut.
+    weights = np.exp(alone.log_weights) * standings(ragged.lengths, ragged.terminated, 5)[whole, -1]
+    assert found.value == pytest.approx(weights @ alone.returns / weights.sum(), abs=1e-12)
+    assert found.ess == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    for other in (plain, alone):
+        assert found.value != pytest.approx(other.value, abs=1e-6)
 
 
 def test_tempering_keeps_a_share_of_those_who_are_observed_at_each_step(ragged):
-    config = ope.ImportanceConfig(temper=0.8)
-    found = ope.WPDIS(ope.Estimand(5), config).fit(ragged, 0).estimate(ope.TabularPolicy([[0, 1]]))
-    observed = [((ragged.lengths > t) | ragged.terminated).sum() for t in range(5)]
-    carried = []  # the target takes the second action alone: an exponent cannot bring others back
-    for t in range(5):
-        second = [ragged.actions[a : a + min(n, t + 1), 1].all() for a, n in episodes(ragged)]
-        carried.append((second & ((ragged.lengths > t) | ragged.terminated)).sum())
-    expected = np.minimum(0.8 * np.array(observed), carried)
-    assert (found.ess_by_step >= expected * (1 - 1e-9)).all()
-    assert (found.ess_by_step <= np.array(carried) * (1 + 1e-9)).all()
+    config, policy = ope.ImportanceConfig(temper=0.8), ope.TabularPolicy([[0, 1]])
+    for horizon in range(1, 6):  # weights are told of the last step
+        found = ope.WPDIS(ope.Estimand(horizon), config).fit(ragged, 0).estimate(policy)
+        whole = (ragged.lengths >= horizon) | ragged.terminated
+        stands = standings(ragged.lengths, ragged.terminated, horizon)[whole, -1]
+        weights = np.exp(found.log_weights) / stands
+        # The target takes the second action alone: an exponent cannot bring others back.
+        rows = [slice(a, a + min(n, horizon)) for a, n in episodes(ragged)]
+        carried = sum(
+            ragged.actions[of, 1].all() for of, is_ in zip(rows, whole, strict=True) if is_
+        )
+        ess = weights.sum() ** 2 / (weights**2).sum()
+        assert ess >= min(0.8 * whole.sum(), carried) * (1 - 1e-9)
+        assert ess <= carried * (1 + 1e-9)
 
 
 def greedy(action):
@@ -260,7 +272,7 @@ def test_logs_that_say_too_little_are_refused():
             make(ope.Estimand(4)).fit(data.select([0]), seed=0)
         with pytest.raises(ope.DataError, match="more than once"):
             make(ope.Estimand(4)).fit(data.select([0, 1, 1]), seed=0)
-        with pytest.raises(ope.DataError, match="cut short by step 4, and the horizon is 5"):
+        with pytest.raises(ope.DataError, match="cut short after step 4, and the horizon is 5"):
             make(ope.Estimand(5)).fit(data, seed=0)
         with pytest.raises(ope.ConfigError, match="seed is -1"):
             make(ope.Estimand(4)).fit(data, seed=-1)
@@ -322,7 +334,7 @@ def test_weights_that_do_not_average_1_are_told_of():
     assert any("1 is expected" in said for said in found.warnings)
 
 
-def test_the_behaviour_s_mean_is_over_those_who_are_observed(ragged):
+def test_the_behaviour_s_mean_is_by_standing(ragged):
     found = ope.BehaviourMean(ope.Estimand(5, 0.9)).fit(ragged, seed=0)
     estimate = found.estimate(ope.TabularPolicy([[0.5, 0.5]]))
     expected = by_hand("PDIS", ragged, np.ones(ragged.num_transitions), 5, 0.9)

@@ -2,6 +2,11 @@ import os
 import sys
 from pathlib import Path
 
+# Test processes run side by side, and networks are small: a thread each is the fastest, here and in
+# the commands that tests start. Before torch is imported, which reads it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

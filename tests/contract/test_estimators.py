@@ -14,10 +14,9 @@ from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
 
-NETS = ope.FitConfig(updates=400, evaluate_every=100, batch_size=128)
-BOOTSTRAPPED = ope.FitConfig(updates=400, learning_rate=2e-3, evaluate_every=20, batch_size=128)
-DYNAMICS = ope.DynamicsConfig(members=3, hidden=(32, 32), fit=NETS)
-CLASSIFIERS = ope.ClassifierConfig(members=3, hidden=(32,), fit=NETS)
+NETS = ope.FitConfig(updates=200, evaluate_every=50, batch_size=64, learning_rate=4e-3)
+DYNAMICS = ope.DynamicsConfig(members=2, hidden=(32,), fit=NETS)
+CLASSIFIERS = ope.ClassifierConfig(members=2, hidden=(16,), fit=replace(NETS, updates=100))
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ CASES = {
         lambda estimand, **kwargs: ope.LFIW(
             estimand,
             ope.LFIWConfig(
-                dynamics=DYNAMICS, ratio=ope.RatioConfig(**vars(CLASSIFIERS)), rollouts=400, draws=8
+                dynamics=DYNAMICS, ratio=ope.RatioConfig(**vars(CLASSIFIERS)), rollouts=800, draws=8
             ),
             **kwargs,
         ),
@@ -48,18 +47,10 @@ CASES = {
     ),
     "ModelBased": Case(
         lambda estimand, **kwargs: ope.ModelBased(
-            estimand, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=400), **kwargs
+            estimand, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=800), **kwargs
         ),
         spread=0.15,
         simulates=True,
-    ),
-    "FQE": Case(
-        lambda estimand, **kwargs: ope.FQE(
-            estimand,
-            ope.FQEConfig(hidden=(32, 32), action_samples=2, tau=0.05, fit=BOOTSTRAPPED),
-            **kwargs,
-        ),
-        spread=0.15,
     ),
 }
 QUICK = ope.FitConfig(
@@ -70,7 +61,12 @@ FITTED_Q = ope.FQEConfig(hidden=(32,), members=2, tau=0.03, action_samples=2, fi
 FLOW = ope.DICEConfig(hidden=(32,), fit=QUICK)
 CRUDE_Q = replace(FITTED_Q, fit=CRUDE)
 """For what corrects it."""
-CLONES = ope.BehaviourConfig(source="cloned", folds=2, hidden=(16,), fit=NETS)
+CLONES = ope.BehaviourConfig(
+    source="cloned",
+    folds=2,
+    hidden=(),
+    fit=replace(NETS, updates=600, learning_rate=1e-2),
+)
 CASES |= {
     name: Case(getattr(ope, name), spread=0.0, takes_device=False)
     for name in ("IS", "PDIS", "WIS", "WPDIS", "BehaviourMean")
@@ -80,7 +76,7 @@ CASES |= {
         lambda estimand, **kwargs: ope.PDIS(
             estimand, ope.ImportanceConfig(behaviour=CLONES), **kwargs
         ),
-        spread=0.15,
+        spread=0.1,
     ),
     "FQE": Case(lambda estimand, **kwargs: ope.FQE(estimand, FITTED_Q, **kwargs), spread=0.15),
     "DICE": Case(lambda estimand, **kwargs: ope.DICE(estimand, FLOW, **kwargs), spread=0.2),
@@ -98,16 +94,16 @@ CASES |= {
         lambda estimand, **kwargs: ope.MAGIC(
             estimand, ope.MAGICConfig(value="model", dynamics=DYNAMICS), **kwargs
         ),
-        spread=0.15,
+        spread=0.1,
     ),
 }
-CORRECTED = {"dynamics": DYNAMICS, "rollouts": 200, "transitions": 400}
+CORRECTED = {"dynamics": DYNAMICS, "rollouts": 400}
 CASES |= {
     "model + residual (DICE)": Case(
         lambda estimand, **kwargs: ope.CorrectedModel(
-            estimand, ope.CorrectedModelConfig(dice=replace(FLOW, fit=CRUDE), **CORRECTED), **kwargs
+            estimand, ope.CorrectedModelConfig(dice=FLOW, **CORRECTED), **kwargs
         ),
-        spread=0.15,
+        spread=0.05,
     ),
     "model + residual (classifier)": Case(
         lambda estimand, **kwargs: ope.CorrectedModel(
@@ -115,7 +111,7 @@ CASES |= {
             ope.CorrectedModelConfig(ratio="classifier", classifier=CLASSIFIERS, **CORRECTED),
             **kwargs,
         ),
-        spread=0.15,
+        spread=0.05,
     ),
 }
 SIMULATING = [name for name, case in CASES.items() if case.simulates]
@@ -129,7 +125,7 @@ def log_for(name):
     of, ragged = name.split(", ")
     truth, _, policy = tabular(int(ragged == "ragged")) if of == "tabular" else linear_gaussian()
     cut = 0.2 if ragged == "ragged" else None
-    return truth, policy, log_of(truth, policy, 300, HORIZON, seed=0, cut=cut)
+    return truth, policy, log_of(truth, policy, 400, HORIZON, seed=0, cut=cut)
 
 
 BEDS = ("tabular, fixed", "tabular, ragged", "linear-Gaussian, fixed", "linear-Gaussian, ragged")
@@ -197,12 +193,11 @@ def global_state():
 def test_on_policy_data_give_the_value(case, bed, estimand, found):
     truth, policy, data = bed
     value = truth.value(policy, estimand.horizon, estimand.discount)
-    noise = 3 * (found.standard_error or found.mc_standard_error or 0.0)
     returns = data.returns(estimand.horizon, estimand.discount)
-    if case.spread:
-        # What is learned rests on the log, whose mean has this standard error; the tolerance of
-        # learning itself is the case's own.
-        noise += (case.spread + 3 / np.sqrt(len(returns))) * returns.std()
+    noise = 3 * (found.noise or 0.0) + case.spread * returns.std()
+    if found.standard_error is None:
+        # What is learned rests on the log all the same, whose mean has this standard error.
+        noise += 3 / np.sqrt(len(returns)) * returns.std()
     assert abs(found.value - value) < noise
     # A bound that the target next door would pass too could not fail.
     assert noise < 0.5 * returns.std()
@@ -242,7 +237,7 @@ def test_a_batch_of_policies_gives_the_single_results_in_any_order(bed, fit, fou
     for one, same in zip(forth, back[::-1], strict=True):
         assert one.value == pytest.approx(same.value, abs=tolerance)
     if found.estimator != "behaviour mean":
-        assert abs(forth[0].value - forth[1].value) > 10 * tolerance
+        assert forth[0].value != forth[1].value
     assert fit.estimate([]) == []
 
 
@@ -308,6 +303,6 @@ def test_a_gpu_gives_the_value_too(name):
     if not case.takes_device:
         pytest.skip("it works on the log, where it is")
     estimate = case.make(estimand, device="cuda").fit(data, seed=0).estimate(policy)
-    noise = 3 * (estimate.standard_error or estimate.mc_standard_error or 0.0)
+    noise = 3 * (estimate.noise or 0.0)
     noise += (case.spread + 3 / np.sqrt(300)) * data.returns(HORIZON).std()
     assert abs(estimate.value - truth.value(policy, HORIZON)) < noise

@@ -1,5 +1,6 @@
 """Logged episodes weighted by a ratio of policies: what importance sampling answers from."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +72,6 @@ class FittedImportance(Answering):
         episodes = len(whole) if stepwise else int(whole.sum())
         log_weights = found.log_weights[whole]
         has_returns = bool((log_weights > -torch.inf).any())
-        weights = log_ratio[whole].sum(1).exp()
         return Estimate(
             estimator=self.label,
             estimand=self.estimand,
@@ -84,42 +84,52 @@ class FittedImportance(Answering):
             exponent=found.exponent,
             pareto_k=found.pareto_k,
             clipped_share=found.clipped_share,
-            diagnostics=self._diagnostics(weights),
+            diagnostics=self._diagnostics(log_ratio),
             seconds=seconds,
-            warnings=self._warnings(found, weights, episodes),
+            warnings=self._warnings(found, log_ratio, episodes),
             returns=rewards.sum(1)[whole].numpy() if has_returns else None,
             log_weights=log_weights.numpy() if has_returns else None,
             ess_by_step=found.ess_by_step.numpy(),
         )
 
-    def _diagnostics(self, weights: Tensor) -> dict[str, float]:
-        """Of the unshaped weights `[·]` of whole episodes."""
+    def _diagnostics(self, log_ratio: Tensor) -> dict[str, float]:
+        """From log-ratios `[N, T]`, as they were before they were shaped."""
+        never = (log_ratio == -torch.inf).any(1)  # a weight may be too small for a number, too
         told = {
-            "zero_weights": float((weights == 0).double().mean()),
+            "zero_weights": float(never[self.padded.observed[:, -1]].double().mean()),
             "cut_short": float(self.padded.cut_short),
             "actions_on_bounds": self.ratio.on_bounds,
         }
-        mean = weights.mean()
-        if mean.isfinite():
-            told["mean_weight"] = float(mean)
+        mean, _ = self._mean_weight(log_ratio)
+        if math.isfinite(mean):
+            told["mean_weight"] = mean
         if self.ratio.report is not None:
             told["behaviour_log_likelihood"] = self.ratio.report.log_likelihood
             plain = self.ratio.report.state_independent_log_likelihood
             told["state_independent_log_likelihood"] = plain
         return told
 
-    def _warnings(self, found: WeightedValue, weights: Tensor, episodes: int) -> tuple[str, ...]:
-        stepwise = self.weighting.form == "stepwise"
+    def _mean_weight(self, log_ratio: Tensor) -> tuple[float, float]:
+        """Of whole episodes, each by its standing, and its standard error."""
+        standing = self.padded.standing[:, -1]
+        n = int((standing > 0).sum())
+        weights = torch.where(standing > 0, log_ratio.sum(1).exp(), 0.0)
+        mean = (standing * weights).sum() / len(standing)
+        influence = standing * (weights - mean) / len(standing)
+        error = influence.square().sum().sqrt() * math.sqrt(n / max(n - 1, 1))
+        return float(mean), float(error)
+
+    def _warnings(self, found: WeightedValue, log_ratio: Tensor, episodes: int) -> tuple[str, ...]:
+        stepwise, cloned = self.weighting.form == "stepwise", self.ratio.report is not None
         cut, logged = self.padded.cut_short, len(self.padded.observed)
         warnings = [*self.ratio.warnings, *cut_short_warning(cut, logged, stepwise=stepwise)]
         if found.mc_standard_error is None:
             ess = float(found.ess_by_step.min())
-            warnings.append(overlap_warning(self.label, ess, episodes))
+            warnings.append(overlap_warning(self.label, ess, episodes, cloned=cloned))
             return tuple(warnings)
         if found.exponent is not None and found.raw_ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
             untempered = f"{self.label} before tempering"
-            warnings.append(overlap_warning(untempered, found.raw_ess, episodes))
-        elif len(weights) > 1:
-            error = float(weights.std() / len(weights) ** 0.5)
-            warnings += mean_weight_warning(float(weights.mean()), error)
+            warnings.append(overlap_warning(untempered, found.raw_ess, episodes, cloned=cloned))
+        elif int(self.padded.observed[:, -1].sum()) > 1:
+            warnings += mean_weight_warning(*self._mean_weight(log_ratio))
         return tuple(warnings)

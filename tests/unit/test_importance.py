@@ -189,6 +189,37 @@ def test_a_deterministic_policy_of_discrete_actions_keeps_the_episodes_that_do_a
     assert weighted.ess == pytest.approx(same.sum())
     assert weighted.diagnostics["zero_weights"] == pytest.approx(1 - same.mean())
     assert weighted.distribution.cdf(kept.min() - 1e-9) == 0
+    stored = ope.Estimate.from_json(weighted.to_json())
+    np.testing.assert_array_equal(stored.log_weights, weighted.log_weights)
+    assert not np.isfinite(stored.log_weights).all()
+
+
+def test_a_weight_too_small_for_a_number_is_not_a_policy_that_never_acts_so():
+    data = log_from(np.zeros((30, 400), int), np.ones((30, 400)), [400] * 30, [False] * 30)
+    unlike = ope.TabularPolicy([[0.01, 0.99]])
+    found = ope.IS(ope.Estimand(400)).fit(data, seed=0).estimate(unlike)
+    assert found.diagnostics["mean_weight"] == 0.0  # (0.01 / 0.8)^400
+    assert found.diagnostics["zero_weights"] == 0.0
+
+
+def test_the_mean_weight_of_a_log_that_was_cut_is_still_1():
+    """Episodes that terminate are observed whole more often than those that go on."""
+    rng = np.random.default_rng(0)
+    n, horizon = 4000, 5
+    actions = (rng.random((n, horizon)) < BEHAVIOUR[1]).astype(int)
+    ends, cut = actions == 1, rng.random((n, horizon)) < 0.2  # an action of 1 terminates
+    last = (ends | cut).argmax(1)
+    stops = (ends | cut).any(1)
+    lengths = np.where(stops, last + 1, horizon)
+    terminated = stops & ends[np.arange(n), last]
+    data = log_from(actions, np.ones((n, horizon)), lengths, terminated)
+    assert 1000 < (~terminated & (lengths < horizon)).sum() < 3000
+    found = (
+        ope.WIS(ope.Estimand(horizon)).fit(data, seed=0).estimate(ope.TabularPolicy([[0.7, 0.3]]))
+    )
+    # Plainly averaged, whole episodes, too many of which end by the likelier action, give 1.15.
+    assert found.diagnostics["mean_weight"] == pytest.approx(1.0, abs=0.05)
+    assert not any("1 is expected" in said for said in found.warnings)
 
 
 def test_a_policy_that_never_does_what_was_logged_has_no_weighted_estimate():

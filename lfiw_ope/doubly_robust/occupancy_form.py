@@ -130,6 +130,8 @@ def corrections(
         here = judged[logged.episode].nonzero()[:, 0]
         ratio[:, here] = _ratios(occupancy, log, logged.rows[here], logged.steps[here])
         here = here[drawn[here]]
+        if not len(here):
+            continue  # a small sample may have none of a fold
         errors = temporal_differences(
             elsewhere, log, logged.rows[here], logged.steps[here], discount
         )
@@ -172,7 +174,7 @@ def _stationary(
     logged: LoggedSteps, initial: Tensor, residual: Tensor, ratio: Tensor, estimand: Estimand
 ) -> CorrectedValue:
     # Checked as those over T steps are: each row as a step of its own.
-    whole = torch.ones((len(initial), 1), dtype=torch.bool)
+    whole = torch.ones((len(initial), 1), dtype=torch.float64)
     by_row = residual * ratio / ((1.0 - estimand.discount) * len(ratio))
     of_episode, weight = (
         initial.new_zeros(len(initial)).index_add_(0, logged.episode, values)

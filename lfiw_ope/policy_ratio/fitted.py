@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -40,8 +40,8 @@ class FittedImportance(Answering):
     label: str
     estimand: Estimand
     weighting: Weighting
-    ratio: PolicyRatio
-    padded: PaddedEpisodes
+    ratio: PolicyRatio = field(repr=False)
+    padded: PaddedEpisodes = field(repr=False)
     seed: int
     seconds: dict[str, float]
 

@@ -80,7 +80,8 @@ class PolicyRatio:
         """Of several policies, `[P, R]`; policies of one architecture in one call.
 
         Raises:
-            PolicyError: if a policy has no density, or gives NaN or an infinite one.
+            PolicyError: if a policy has no density, or gives NaN or an infinite one, or not one for
+                each state.
         """
         self.require(policies)
         found = torch.empty((len(policies), len(self.actions)), dtype=torch.float64)
@@ -103,6 +104,12 @@ class PolicyRatio:
                 parts.append(group.policy.proposal_log_prob(*wide))
             else:
                 parts.append(log_likelihood(group.policy, *wide))
+            if parts[-1].shape[-1] != len(state) or parts[-1].numel() != count * len(state):
+                raise PolicyError(
+                    f"{type(first).__name__} gave log-probabilities of the shape "
+                    f"{list(parts[-1].shape)} at states of {[count, *state.shape]}; one for each "
+                    "state is expected, summed over the action's entries."
+                )
         target = torch.cat(parts, -1).double()
         bad = int((target.isnan() | (target == torch.inf)).sum())
         if bad:

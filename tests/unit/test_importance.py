@@ -10,6 +10,7 @@ from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
 from lfiw_ope.behaviour_return import BehaviourReturn
+from lfiw_ope.catalogue import Options, estimator_named
 from lfiw_ope.policies.heads import GaussianHead
 from lfiw_ope.weighted import weigh
 from lfiw_ope.weighting import Weighting
@@ -235,6 +236,36 @@ def test_a_policy_that_never_does_what_was_logged_has_no_weighted_estimate():
             _ = found.distribution
 
 
+class Unsummed:
+    """Its author forgot that an action may have several entries, as torch's Normal does."""
+
+    state_size, action_size = 1, 1
+
+    def act(self, state, generator):  # noqa: ARG002
+        return torch.zeros_like(state)
+
+    def log_prob(self, state, action):
+        return torch.distributions.Normal(torch.zeros_like(state), 1.0).log_prob(action)
+
+
+def test_a_density_of_each_action_entry_is_refused_in_words():
+    rng = np.random.default_rng(0)
+    data = ope.Trajectories(
+        states=rng.normal(size=(15, 1)),
+        actions=rng.normal(size=(12, 1)),
+        rewards=np.ones(12),
+        lengths=[4] * 3,
+        terminated=[False] * 3,
+        truncated=[True] * 3,
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+        log_prob=np.zeros(12),
+    )
+    fitted = ope.WIS(ope.Estimand(4)).fit(data, seed=0)
+    with pytest.raises(ope.PolicyError, match=r"shape \[1, 12, 1\] .* summed over"):
+        fitted.estimate(Unsummed())
+    assert len(repr(fitted)) < 1000  # no tensors
+
+
 @pytest.mark.parametrize("make", [tabular, linear_gaussian])
 @pytest.mark.parametrize("name", FORMS)
 def test_a_batch_of_policies_gives_the_single_results(name, make):
@@ -338,6 +369,32 @@ def test_settings_of_weights_are_refused_where_they_are_given():
         ope.ImportanceConfig(clip=(2.0, 3.0))
     with pytest.raises(ope.ConfigError, match="temper is 2"):
         ope.ImportanceConfig(temper=2)
+
+
+def test_draws_beyond_the_bounds_are_of_no_squashed_behaviour():
+    drawn = np.random.default_rng(0).normal(size=(40, 1))
+    data = ope.Trajectories(
+        states=np.ones((50, 1)),
+        actions=drawn.clip(-1, 1),
+        rewards=np.ones(40),
+        lengths=[4] * 10,
+        terminated=[False] * 10,
+        truncated=[True] * 10,
+        action_spec=ope.ActionSpec.continuous([-1.0], [1.0]),
+        proposed_actions=drawn,
+    )
+    share = float((np.abs(drawn) > 1).mean())
+    with pytest.raises(
+        ope.DataError, match=rf"{share:.1%} of .* draws lie beyond .*squashed=False"
+    ):
+        ope.fit_behaviour(data, ope.BehaviourConfig(squashed=True), seed=0)
+
+
+def test_the_command_line_s_settings_reach_the_clones():
+    options = Options(updates=7)
+    for name in ("wis", "dr", "wdr", "magic"):
+        config = estimator_named(name, ope.Estimand(4), options).config
+        assert config.behaviour.fit.updates == 7
 
 
 def test_weights_that_do_not_average_1_are_told_of():

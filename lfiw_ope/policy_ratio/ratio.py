@@ -201,13 +201,20 @@ def _on(array: NDArray[np.float32], device: str) -> Tensor:
 
 
 def _share_on_bounds(data: Trajectories) -> float:
-    """Of transitions, those with an action entry exactly on a bound that leaves it a choice."""
+    """Of transitions, those with an action entry exactly on a bound that leaves it a choice.
+
+    Where the log does not say a bound, several actions that tie at the extreme show it: draws of a
+    density do not.
+    """
     if data.action_spec.kind == "discrete":
         return 0.0
     low, high = (
         np.asarray(bound, np.float32) for bound in (data.action_spec.low, data.action_spec.high)
     )
     actions = data.actions
+    least, most = actions.min(0), actions.max(0)
+    low = np.where(np.isneginf(low) & ((actions == least).sum(0) > 1), least, low)
+    high = np.where(np.isposinf(high) & ((actions == most).sum(0) > 1), most, high)
     there = ((actions <= low) | (actions >= high)) & (low < high)
     return float(there.any(1).mean())
 

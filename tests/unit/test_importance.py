@@ -390,6 +390,27 @@ def test_draws_beyond_the_bounds_are_of_no_squashed_behaviour():
         ope.fit_behaviour(data, ope.BehaviourConfig(squashed=True), seed=0)
 
 
+@pytest.mark.parametrize("bound", [1.0, np.inf])
+def test_clipped_actions_are_told_of_whether_or_not_the_log_says_its_bounds(bound):
+    drawn = np.random.default_rng(0).normal(size=(400, 1))
+    of = {
+        "states": np.ones((410, 1)),
+        "rewards": np.ones(400),
+        "lengths": [40] * 10,
+        "terminated": [False] * 10,
+        "truncated": [True] * 10,
+        "action_spec": ope.ActionSpec.continuous([-bound], [bound]),
+        "log_prob": -0.5 * drawn[:, 0] ** 2,
+    }
+    clipped = ope.Trajectories(actions=drawn.clip(-1, 1), **of)
+    share = float((np.abs(drawn) > 1).mean())
+    ratio = ope.WIS(ope.Estimand(4)).fit(clipped, seed=0).ratio
+    assert ratio.on_bounds == pytest.approx(share)
+    assert "lie on an action bound" in ratio.warnings[0]
+    inside = ope.Trajectories(actions=drawn / 10, **of)
+    assert ope.WIS(ope.Estimand(4)).fit(inside, seed=0).ratio.on_bounds == 0.0
+
+
 def test_the_command_line_s_settings_reach_the_clones():
     options = Options(updates=7)
     for name in ("wis", "dr", "wdr", "magic"):

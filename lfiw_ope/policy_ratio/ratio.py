@@ -170,6 +170,8 @@ def fit_policy_ratio(
         of_draws, report = cloned.log_prob, cloned.report
         of_actions: Tensor | None = cloned.log_prob_of_actions
         warnings += _clone_warnings(report)
+        if proposed is None and not config.squashed:
+            warnings += _unsaid_bounds_warnings(data, on_bounds)
     else:
         of_draws = torch.from_numpy(logged.astype(np.float64)).to(config.device)
         of_actions = of_draws if proposed is None else None
@@ -225,6 +227,17 @@ def _clipped_draws(data: Trajectories) -> NDArray[np.float32] | None:
     if proposed is None or data.action_spec.kind == "discrete":
         return None
     return proposed if (proposed != data.actions).any() else None
+
+
+def _unsaid_bounds_warnings(data: Trajectories, on_bounds: float) -> list[str]:
+    bounds = (data.action_spec.low, data.action_spec.high)
+    if on_bounds < NOTICEABLE_ON_BOUNDS or np.isfinite(bounds).all():
+        return []
+    return [
+        f"{on_bounds:.1%} of the logged actions look clipped, and the log does not say its action "
+        "bounds, so the clones take them for draws of a density and the weights are wrong; load "
+        "the log with its action_space."
+    ]
 
 
 def _clone_warnings(report: CloneReport) -> list[str]:

@@ -407,6 +407,10 @@ def test_clipped_actions_are_told_of_whether_or_not_the_log_says_its_bounds(boun
     ratio = ope.WIS(ope.Estimand(4)).fit(clipped, seed=0).ratio
     assert ratio.on_bounds == pytest.approx(share)
     assert "lie on an action bound" in ratio.warnings[0]
+    quick = ope.FitConfig(updates=2, evaluate_every=1)
+    clones = ope.ImportanceConfig(behaviour=ope.BehaviourConfig(source="cloned", fit=quick))
+    said = ope.WIS(ope.Estimand(4), clones).fit(clipped, seed=0).ratio.warnings
+    assert any("look clipped" in one for one in said) == (bound == np.inf)
     inside = ope.Trajectories(actions=drawn / 10, **of)
     assert ope.WIS(ope.Estimand(4)).fit(inside, seed=0).ratio.on_bounds == 0.0
 

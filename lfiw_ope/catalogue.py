@@ -117,27 +117,31 @@ def _dice_config(options: Options) -> DICEConfig:
     return replace(default, fit=options.training(default.fit), device=options.device)
 
 
+def _clones(options: Options) -> BehaviourConfig:
+    default = BehaviourConfig()
+    return replace(default, fit=options.training(default.fit), device=options.device)
+
+
 def _weighted(kind: type[IS] | type[PDIS] | type[WIS] | type[WPDIS]) -> Build:
     """Importance sampling: nothing is trained but clones, where the log has no densities."""
 
     def build(estimand: Estimand, options: Options) -> Estimator:
-        default = BehaviourConfig()
-        clones = replace(default, fit=options.training(default.fit))
-        return kind(estimand, ImportanceConfig(behaviour=clones), device=options.device)
+        return kind(estimand, ImportanceConfig(behaviour=_clones(options)))
 
     return build
 
 
 def _doubly_robust(kind: type[DR] | type[WDR]) -> Build:
     def build(estimand: Estimand, options: Options) -> Estimator:
-        config = DoublyRobustConfig(fqe=_fqe_config(options))
-        return kind(estimand, config, device=options.device)
+        config = DoublyRobustConfig(behaviour=_clones(options), fqe=_fqe_config(options))
+        return kind(estimand, config)
 
     return build
 
 
 def _magic(estimand: Estimand, options: Options) -> Estimator:
-    return MAGIC(estimand, MAGICConfig(fqe=_fqe_config(options)), device=options.device)
+    config = MAGICConfig(behaviour=_clones(options), fqe=_fqe_config(options))
+    return MAGIC(estimand, config)
 
 
 CATALOGUE: dict[str, Build] = {

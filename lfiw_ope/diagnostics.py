@@ -113,15 +113,16 @@ def populations_warning(label: str, populations: int) -> str:
     )
 
 
-def overlap_warning(label: str, ess: float, episodes: int) -> str:
+def overlap_warning(label: str, ess: float, episodes: int, *, cloned: bool) -> str:
     """What to say of weights of logged episodes that have no standard error."""
     rest = f"The weights of {label} rest on {ess:.1f} of {episodes} logged episodes"
     if episodes < FEW_ROLLOUTS:
         return f"{rest}, too few for a standard error: log more."
+    clone = ", or the clones are too unlike that one" * cloned
     return (
-        f"{rest}, so its value means little: the policy acts too unlike the one that was logged; "
-        "use a shorter horizon, a stepwise and self-normalised form (WPDIS), or an estimator that "
-        "needs no such overlap (FQE, LFIW, ModelBased)."
+        f"{rest}, so its value means little: the policy acts too unlike the one that was logged"
+        f"{clone}; use a shorter horizon, a stepwise and self-normalised form (WPDIS), or an "
+        "estimator that needs no such overlap (FQE, LFIW, ModelBased)."
     )
 
 

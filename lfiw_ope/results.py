@@ -148,12 +148,18 @@ class Estimate:
         return "  ".join(parts)
 
     def to_dict(self, *, arrays: bool = True) -> dict[str, Any]:
-        """As plain Python numbers, lists and strings; without the arrays, a table's row."""
+        """As plain Python numbers, lists and strings; without the arrays, a table's row.
+
+        A weight of 0, whose logarithm JSON has no number for, is a None among the log-weights.
+        """
         plain = asdict(self)
         for name in ("returns", "log_weights", "ess_by_step"):
             values = plain.pop(name)
             if arrays:
-                plain[name] = None if values is None else values.tolist()
+                listed = None if values is None else values.tolist()
+                if name == "log_weights" and listed is not None:
+                    listed = [None if weight == -math.inf else weight for weight in listed]
+                plain[name] = listed
         plain["warnings"] = list(self.warnings)
         return plain
 
@@ -170,7 +176,9 @@ class Estimate:
             fields["warnings"] = tuple(fields["warnings"])
             for name in ("returns", "log_weights", "ess_by_step"):
                 if fields[name] is not None:
-                    fields[name] = np.asarray(fields[name], np.float64)
+                    missing = -math.inf if name == "log_weights" else math.nan
+                    listed = [missing if value is None else value for value in fields[name]]
+                    fields[name] = np.asarray(listed, np.float64)
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"This is no stored estimate ({error}).") from error

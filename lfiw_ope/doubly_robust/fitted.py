@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -52,11 +52,11 @@ class FittedDoublyRobust(Answering):
     estimand: Estimand
     config: DoublyRobustConfig
     data: Trajectories
-    padded: PaddedEpisodes
-    folds: tuple[Fold, ...]
-    ratio: PolicyRatio
-    models: tuple[EnsembleDynamics, ...]
-    combine: Combine
+    padded: PaddedEpisodes = field(repr=False)
+    folds: tuple[Fold, ...] = field(repr=False)
+    ratio: PolicyRatio = field(repr=False)
+    models: tuple[EnsembleDynamics, ...] = field(repr=False)
+    combine: Combine = field(repr=False)
     seed: int
     seconds: dict[str, float]
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -54,9 +54,9 @@ class FittedCorrectedModel(Answering):
     estimand: Estimand
     config: CorrectedModelConfig
     data: Trajectories
-    logged: LoggedSteps
-    folds: tuple[Fold, ...]
-    models: tuple[EnsembleDynamics, ...]
+    logged: LoggedSteps = field(repr=False)
+    folds: tuple[Fold, ...] = field(repr=False)
+    models: tuple[EnsembleDynamics, ...] = field(repr=False)
     seed: int
     seconds: dict[str, float]
 

@@ -114,6 +114,7 @@ def least_on_simplex(error: NDArray[np.float64]) -> NDArray[np.float64]:
     level, direction = np.linalg.eigh(error / unit)
     root = np.sqrt(np.clip(level, 0.0, None))[:, None] * direction.T
     matrix = np.concatenate((root, np.ones((1, len(error)))))
-    found, _ = nnls(matrix, np.eye(len(matrix))[-1])
+    # scipy stops after 3 J exchanges, which returns of sizes far apart can need more of.
+    found, _ = nnls(matrix, np.eye(len(matrix))[-1], maxiter=1000 * len(error))
     weights: NDArray[np.float64] = found / found.sum()
     return weights

@@ -130,6 +130,8 @@ def corrections(
         here = judged[logged.episode].nonzero()[:, 0]
         ratio[:, here] = _ratios(occupancy, log, logged.rows[here], logged.steps[here])
         here = here[drawn[here]]
+        if not len(here):
+            continue  # a small sample may have none of a fold
         errors = temporal_differences(
             elsewhere, log, logged.rows[here], logged.steps[here], discount
         )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import DataError
 from lfiw_ope.nn.fit import fit
 from lfiw_ope.policies.mixture import Mixture
 from lfiw_ope.policies.mlp import MLPPolicy
@@ -65,12 +66,15 @@ def fit_behaviour(
         progress: told how far training is.
 
     Raises:
-        DataError: if there are fewer episodes than folds, or than 3, or one stands there twice.
+        DataError: if there are fewer episodes than folds, or than 3, or one stands there twice; if
+            draws lie where no squashed one could.
         DivergedError: if a clone's loss stops being finite.
     """
     require_episodes(
         data, max(config.folds, 3), f"{config.folds} clones are fitted and stopped on others"
     )
+    if config.squashed:
+        _require_within_bounds(data)
     cloning = Cloning(data, config, seed)
     report = fit(
         cloning.network,
@@ -97,3 +101,17 @@ def fit_behaviour(
             updates=report.updates,
         ),
     )
+
+
+def _require_within_bounds(data: Trajectories) -> None:
+    """That a tanh could have drawn what the behaviour drew."""
+    drawn = data.proposed_actions
+    if drawn is None or data.action_spec.kind == "discrete":
+        return
+    low, high = (np.asarray(b, np.float32) for b in (data.action_spec.low, data.action_spec.high))
+    beyond = float(((drawn < low) | (drawn > high)).any(1).mean())
+    if beyond > 0:
+        raise DataError(
+            f"{beyond:.1%} of the behaviour's draws lie beyond the action bounds, where no tanh "
+            "takes one: it did not squash its actions; use BehaviourConfig(squashed=False)."
+        )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -48,8 +48,8 @@ class FittedImportance(Answering):
     label: str
     estimand: Estimand
     weighting: Weighting
-    ratio: PolicyRatio
-    padded: PaddedEpisodes
+    ratio: PolicyRatio = field(repr=False)
+    padded: PaddedEpisodes = field(repr=False)
     seed: int
     seconds: dict[str, float]
 
@@ -80,7 +80,7 @@ class FittedImportance(Answering):
         episodes = len(whole) if stepwise else int(whole.sum())
         log_weights = found.log_weights[whole]
         has_returns = bool((log_weights > -torch.inf).any())
-        mean_weight = _mean_weight(log_ratio[whole].sum(1).exp(), padded.standing[whole, -1])
+        mean_weight = _mean_weight(log_ratio[whole].sum(1), padded.standing[whole, -1])
         return Estimate(
             estimator=self.label,
             estimand=self.estimand,
@@ -116,25 +116,26 @@ class FittedImportance(Answering):
         return told
 
     def _warnings(self, found: WeightedValue, weight: MeanWeight, episodes: int) -> tuple[str, ...]:
-        stepwise = self.weighting.form == "stepwise"
+        stepwise, cloned = self.weighting.form == "stepwise", self.ratio.report is not None
         cut, logged = self.padded.cut_short, len(self.padded.observed)
         warnings = [*self.ratio.warnings, *cut_short_warning(cut, logged, stepwise=stepwise)]
         if found.mc_standard_error is None:
             ess = float(found.ess_by_step.min())
-            warnings.append(overlap_warning(self.label, ess, episodes))
+            warnings.append(overlap_warning(self.label, ess, episodes, cloned=cloned))
             return tuple(warnings)
         if found.exponent is not None and found.raw_ess < LEAST_ESS_FOR_A_STANDARD_ERROR:
             untempered = f"{self.label} before tempering"
-            warnings.append(overlap_warning(untempered, found.raw_ess, episodes))
+            warnings.append(overlap_warning(untempered, found.raw_ess, episodes, cloned=cloned))
         else:
             warnings += mean_weight_warning(weight.mean, weight.error)
         return tuple(warnings)
 
 
-def _mean_weight(weights: Tensor, standing: Tensor) -> MeanWeight:
-    """Of unshaped weights and standings `[·]` of whole episodes."""
-    n, share = len(weights), standing / standing.sum()
+def _mean_weight(log_weights: Tensor, standing: Tensor) -> MeanWeight:
+    """Of unshaped log-weights and standings `[·]` of whole episodes."""
+    n, share, weights = len(log_weights), standing / standing.sum(), log_weights.exp()
     mean = (share * weights).sum()
     deviation = share * (weights - mean) * math.sqrt(n / max(n - 1, 1))
     error = float(deviation.square().sum().sqrt())
-    return MeanWeight(float(mean), error, float(share[weights == 0].sum()))
+    # A weight may be too small for a number, too: that is not one of 0.
+    return MeanWeight(float(mean), error, float(share[log_weights == -torch.inf].sum()))

@@ -80,7 +80,8 @@ class PolicyRatio:
         """Of several policies, `[P, R]`; policies of one architecture in one call.
 
         Raises:
-            PolicyError: if a policy has no density, or gives NaN or an infinite one.
+            PolicyError: if a policy has no density, or gives NaN or an infinite one, or not one for
+                each state.
         """
         self.require(policies)
         found = torch.empty((len(policies), len(self.actions)), dtype=torch.float64)
@@ -103,6 +104,12 @@ class PolicyRatio:
                 parts.append(group.policy.proposal_log_prob(*wide))
             else:
                 parts.append(log_likelihood(group.policy, *wide))
+            if parts[-1].shape[-1] != len(state) or parts[-1].numel() != count * len(state):
+                raise PolicyError(
+                    f"{type(first).__name__} gave log-probabilities of the shape "
+                    f"{list(parts[-1].shape)} at states of {[count, *state.shape]}; one for each "
+                    "state is expected, summed over the action's entries."
+                )
         target = torch.cat(parts, -1).double()
         bad = int((target.isnan() | (target == torch.inf)).sum())
         if bad:
@@ -163,6 +170,8 @@ def fit_policy_ratio(
         of_draws, report = cloned.log_prob, cloned.report
         of_actions: Tensor | None = cloned.log_prob_of_actions
         warnings += _clone_warnings(report)
+        if proposed is None and not config.squashed:
+            warnings += _unsaid_bounds_warnings(data, on_bounds)
     else:
         of_draws = torch.from_numpy(logged.astype(np.float64)).to(config.device)
         of_actions = of_draws if proposed is None else None
@@ -194,13 +203,20 @@ def _on(array: NDArray[np.float32], device: str) -> Tensor:
 
 
 def _share_on_bounds(data: Trajectories) -> float:
-    """Of transitions, those with an action entry exactly on a bound that leaves it a choice."""
+    """Of transitions, those with an action entry exactly on a bound that leaves it a choice.
+
+    Where the log does not say a bound, several actions that tie at the extreme show it: draws of a
+    density do not.
+    """
     if data.action_spec.kind == "discrete":
         return 0.0
     low, high = (
         np.asarray(bound, np.float32) for bound in (data.action_spec.low, data.action_spec.high)
     )
     actions = data.actions
+    least, most = actions.min(0), actions.max(0)
+    low = np.where(np.isneginf(low) & ((actions == least).sum(0) > 1), least, low)
+    high = np.where(np.isposinf(high) & ((actions == most).sum(0) > 1), most, high)
     there = ((actions <= low) | (actions >= high)) & (low < high)
     return float(there.any(1).mean())
 
@@ -211,6 +227,17 @@ def _clipped_draws(data: Trajectories) -> NDArray[np.float32] | None:
     if proposed is None or data.action_spec.kind == "discrete":
         return None
     return proposed if (proposed != data.actions).any() else None
+
+
+def _unsaid_bounds_warnings(data: Trajectories, on_bounds: float) -> list[str]:
+    bounds = (data.action_spec.low, data.action_spec.high)
+    if on_bounds < NOTICEABLE_ON_BOUNDS or np.isfinite(bounds).all():
+        return []
+    return [
+        f"{on_bounds:.1%} of the logged actions look clipped, and the log does not say its action "
+        "bounds, so the clones take them for draws of a density and the weights are wrong; load "
+        "the log with its action_space."
+    ]
 
 
 def _clone_warnings(report: CloneReport) -> list[str]:

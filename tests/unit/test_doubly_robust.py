@@ -223,6 +223,19 @@ def test_the_simplex_program_is_solved_exactly(size):
     assert least_on_simplex(np.zeros((size, size)))[-1] == 1
 
 
+def test_the_simplex_program_ends_where_returns_are_of_sizes_far_apart():
+    """Float64 leaves no more of such matrices than that a blend is no worse than a return alone."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        root = rng.normal(size=(48, 48)) * 10 ** rng.uniform(-4, 4, size=(1, 48))
+        biases = np.abs(rng.normal(size=48)) * 10 ** rng.uniform(-3, 3)
+        matrix = root.T @ root + np.outer(biases, biases)
+        weights = least_on_simplex(matrix)
+        assert weights.min() >= 0
+        assert weights.sum() == pytest.approx(1)
+        assert weights @ matrix @ weights <= matrix.diagonal().min() * (1 + 1e-6)
+
+
 def test_lengths_hold_both_ends():
     assert lengths_of(4, 50).tolist() == [0, 1, 2, 3, 4]
     assert lengths_of(1000, 5).tolist() == [0, 250, 500, 750, 1000]

@@ -122,3 +122,16 @@ def test_a_correction_by_the_models_own_rollouts_says_that_it_is_one():
         found.diagnostics["direct"] + found.diagnostics["correction"]
     )
     assert found.episodes == 30
+
+
+def test_a_sample_of_residuals_may_leave_a_fold_without_any(bed):
+    policy, data = bed
+    config = ope.CorrectedModelConfig(
+        **SMALL,
+        dice=ope.DICEConfig(fit=FIT),
+        transitions=1,
+        rollouts=2,
+    )
+    found = ope.CorrectedModel(ope.Estimand(3), config).fit(data, 0).estimate(policy)
+    assert np.isfinite(found.value)
+    assert found.diagnostics["residuals"] == 1

@@ -10,6 +10,7 @@ from testbeds import linear_gaussian, log_of, standings, tabular
 
 import lfiw_ope as ope
 from lfiw_ope.behaviour_return import BehaviourReturn
+from lfiw_ope.catalogue import Options, estimator_named
 from lfiw_ope.policies.heads import GaussianHead
 from lfiw_ope.weighted import weigh
 from lfiw_ope.weighting import Weighting
@@ -201,6 +202,37 @@ def test_a_deterministic_policy_of_discrete_actions_keeps_the_episodes_that_do_a
     assert weighted.ess == pytest.approx(same.sum())
     assert weighted.diagnostics["zero_weights"] == pytest.approx(1 - same.mean())
     assert weighted.distribution.cdf(kept.min() - 1e-9) == 0
+    stored = ope.Estimate.from_json(weighted.to_json())
+    np.testing.assert_array_equal(stored.log_weights, weighted.log_weights)
+    assert not np.isfinite(stored.log_weights).all()
+
+
+def test_a_weight_too_small_for_a_number_is_not_a_policy_that_never_acts_so():
+    data = log_from(np.zeros((30, 400), int), np.ones((30, 400)), [400] * 30, [False] * 30)
+    unlike = ope.TabularPolicy([[0.01, 0.99]])
+    found = ope.IS(ope.Estimand(400)).fit(data, seed=0).estimate(unlike)
+    assert found.diagnostics["mean_weight"] == 0.0  # (0.01 / 0.8)^400
+    assert found.diagnostics["zero_weights"] == 0.0
+
+
+def test_the_mean_weight_of_a_log_that_was_cut_is_still_1():
+    """Episodes that terminate are observed whole more often than those that go on."""
+    rng = np.random.default_rng(0)
+    n, horizon = 4000, 5
+    actions = (rng.random((n, horizon)) < BEHAVIOUR[1]).astype(int)
+    ends, cut = actions == 1, rng.random((n, horizon)) < 0.2  # an action of 1 terminates
+    last = (ends | cut).argmax(1)
+    stops = (ends | cut).any(1)
+    lengths = np.where(stops, last + 1, horizon)
+    terminated = stops & ends[np.arange(n), last]
+    data = log_from(actions, np.ones((n, horizon)), lengths, terminated)
+    assert 1000 < (~terminated & (lengths < horizon)).sum() < 3000
+    found = (
+        ope.WIS(ope.Estimand(horizon)).fit(data, seed=0).estimate(ope.TabularPolicy([[0.7, 0.3]]))
+    )
+    # Plainly averaged, whole episodes, too many of which end by the likelier action, give 1.15.
+    assert found.diagnostics["mean_weight"] == pytest.approx(1.0, abs=0.05)
+    assert not any("1 is expected" in said for said in found.warnings)
 
 
 def test_a_policy_that_never_does_what_was_logged_has_no_weighted_estimate():
@@ -214,6 +246,36 @@ def test_a_policy_that_never_does_what_was_logged_has_no_weighted_estimate():
         assert any("rest on 0.0 of 30" in said for said in found.warnings)
         with pytest.raises(ope.ConfigError, match="no distribution of returns"):
             _ = found.distribution
+
+
+class Unsummed:
+    """Its author forgot that an action may have several entries, as torch's Normal does."""
+
+    state_size, action_size = 1, 1
+
+    def act(self, state, generator):  # noqa: ARG002
+        return torch.zeros_like(state)
+
+    def log_prob(self, state, action):
+        return torch.distributions.Normal(torch.zeros_like(state), 1.0).log_prob(action)
+
+
+def test_a_density_of_each_action_entry_is_refused_in_words():
+    rng = np.random.default_rng(0)
+    data = ope.Trajectories(
+        states=rng.normal(size=(15, 1)),
+        actions=rng.normal(size=(12, 1)),
+        rewards=np.ones(12),
+        lengths=[4] * 3,
+        terminated=[False] * 3,
+        truncated=[True] * 3,
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+        log_prob=np.zeros(12),
+    )
+    fitted = ope.WIS(ope.Estimand(4)).fit(data, seed=0)
+    with pytest.raises(ope.PolicyError, match=r"shape \[1, 12, 1\] .* summed over"):
+        fitted.estimate(Unsummed())
+    assert len(repr(fitted)) < 1000  # no tensors
 
 
 @pytest.mark.parametrize("make", [tabular, linear_gaussian])
@@ -319,6 +381,57 @@ def test_settings_of_weights_are_refused_where_they_are_given():
         ope.ImportanceConfig(clip=(2.0, 3.0))
     with pytest.raises(ope.ConfigError, match="temper is 2"):
         ope.ImportanceConfig(temper=2)
+
+
+def test_draws_beyond_the_bounds_are_of_no_squashed_behaviour():
+    drawn = np.random.default_rng(0).normal(size=(40, 1))
+    data = ope.Trajectories(
+        states=np.ones((50, 1)),
+        actions=drawn.clip(-1, 1),
+        rewards=np.ones(40),
+        lengths=[4] * 10,
+        terminated=[False] * 10,
+        truncated=[True] * 10,
+        action_spec=ope.ActionSpec.continuous([-1.0], [1.0]),
+        proposed_actions=drawn,
+    )
+    share = float((np.abs(drawn) > 1).mean())
+    with pytest.raises(
+        ope.DataError, match=rf"{share:.1%} of .* draws lie beyond .*squashed=False"
+    ):
+        ope.fit_behaviour(data, ope.BehaviourConfig(squashed=True), seed=0)
+
+
+@pytest.mark.parametrize("bound", [1.0, np.inf])
+def test_clipped_actions_are_told_of_whether_or_not_the_log_says_its_bounds(bound):
+    drawn = np.random.default_rng(0).normal(size=(400, 1))
+    of = {
+        "states": np.ones((410, 1)),
+        "rewards": np.ones(400),
+        "lengths": [40] * 10,
+        "terminated": [False] * 10,
+        "truncated": [True] * 10,
+        "action_spec": ope.ActionSpec.continuous([-bound], [bound]),
+        "log_prob": -0.5 * drawn[:, 0] ** 2,
+    }
+    clipped = ope.Trajectories(actions=drawn.clip(-1, 1), **of)
+    share = float((np.abs(drawn) > 1).mean())
+    ratio = ope.WIS(ope.Estimand(4)).fit(clipped, seed=0).ratio
+    assert ratio.on_bounds == pytest.approx(share)
+    assert "lie on an action bound" in ratio.warnings[0]
+    quick = ope.FitConfig(updates=2, evaluate_every=1)
+    clones = ope.ImportanceConfig(behaviour=ope.BehaviourConfig(source="cloned", fit=quick))
+    said = ope.WIS(ope.Estimand(4), clones).fit(clipped, seed=0).ratio.warnings
+    assert any("look clipped" in one for one in said) == (bound == np.inf)
+    inside = ope.Trajectories(actions=drawn / 10, **of)
+    assert ope.WIS(ope.Estimand(4)).fit(inside, seed=0).ratio.on_bounds == 0.0
+
+
+def test_the_command_line_s_settings_reach_the_clones():
+    options = Options(updates=7)
+    for name in ("wis", "dr", "wdr", "magic"):
+        config = estimator_named(name, ope.Estimand(4), options).config
+        assert config.behaviour.fit.updates == 7
 
 
 def test_weights_that_do_not_average_1_are_told_of():

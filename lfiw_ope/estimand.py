@@ -1,8 +1,13 @@
 """What is being estimated."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lfiw_ope.checks import real, whole
+from lfiw_ope.errors import ConfigError
+
+SMALL_TAIL = 0.01
+"""γ^T below which the value over T steps is taken to be that over all of time."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,17 @@ class Estimand:
         difference is at most γ^T times the largest value from any state.
         """
         return self.discount**self.horizon
+
+
+def has_time(estimand: Estimand, time: Literal["auto", "input", "none"]) -> bool:
+    """Whether time is an input.
+
+    Raises:
+        ConfigError: if it is to be none, and nothing is discounted.
+    """
+    if estimand.discount == 1.0 and time == "none":
+        raise ConfigError(
+            "time is 'none', which solves the equation of an infinite horizon, and the discount is "
+            "1, under which that has no value; use time='auto'."
+        )
+    return time == "input" or (time == "auto" and estimand.tail > SMALL_TAIL)

@@ -7,8 +7,7 @@ from typing import Literal
 from lfiw_ope.answering import Answering
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.fit import fit_dice
 from lfiw_ope.results import Estimate

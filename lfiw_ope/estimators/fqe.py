@@ -7,8 +7,8 @@ from typing import Literal
 from lfiw_ope.answering import Answering
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import FQEConfig, has_time
+from lfiw_ope.estimand import Estimand, has_time
+from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive

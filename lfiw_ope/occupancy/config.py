@@ -72,3 +72,22 @@ class DICEConfig:
         choice("positivity", self.positivity, ("square", "softplus", "none"))
         choice("time", self.time, ("auto", "input", "none"))
         device_there(self.device)
+
+    @classmethod
+    def published(cls, *, updates: int = 100_000, device: str = "cpu") -> "DICEConfig":
+        """The best setting of Yang et al. (2020): rewards in the Lagrangian, plain slow rates.
+
+        Args:
+            updates: 1e5 in the paper.
+            device: where the networks are.
+        """
+        fit = FitConfig(
+            updates=updates,
+            batch_size=2048,
+            learning_rate=1e-4,
+            schedule="constant",
+            clip_gradient=1.0,
+            evaluate_every=max(1, updates // 20),
+            patience=None,
+        )
+        return cls(reward=1.0, critic_rate=1.0, fit=fit, device=device)

@@ -58,3 +58,14 @@ def has_time(estimand: Estimand, time: Literal["auto", "input", "none"]) -> bool
             "1, under which that has no value; use time='auto'."
         )
     return time == "input" or (time == "auto" and estimand.tail > SMALL_TAIL)
+
+
+def beyond_horizon(estimand: Estimand, time: Literal["auto", "input", "none"]) -> tuple[str, ...]:
+    """A warning where a value over all of time stands in for one over T steps, and differs."""
+    if has_time(estimand, time) or estimand.tail <= SMALL_TAIL:
+        return ()
+    return (
+        f"time is 'none': the value is over all of time and not over {estimand.horizon} steps, "
+        f"after which rewards still weigh {estimand.tail:.2g} (γ^T); use time='auto', or a longer "
+        "horizon.",
+    )

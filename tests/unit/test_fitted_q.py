@@ -396,3 +396,18 @@ def test_what_memory_holds_at_once_changes_no_number(monkeypatch):
     torch.testing.assert_close(parts.member_values, whole.member_values, rtol=1e-5, atol=1e-5)
     # Policies that were mixed up would differ by this much.
     assert whole.values.diff().abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("estimator", [ope.FQE, ope.DICE])
+def test_a_value_over_all_of_time_is_said_not_to_be_one_over_t_steps(estimator):
+    *_, other, data = bed(episodes=20)
+    fit = ope.FitConfig(updates=2, batch_size=8, evaluate_every=1)
+    settings = ope.FQEConfig if estimator is ope.FQE else ope.DICEConfig
+    config = settings(time="none", hidden=(4,), fit=fit)
+
+    def said(discount):
+        fitted = estimator(ope.Estimand(HORIZON, discount), config).fit(data, seed=0)
+        return any("over all of time" in warning for warning in fitted.estimate(other).warnings)
+
+    assert said(0.9)
+    assert not said(0.5)  # 0.5⁸ = 0.004

@@ -145,7 +145,7 @@ class _Fit:
     def _largest(self, samples: int) -> int:
         """Policies that may be trained together."""
         config = self.config
-        each = config.members * config.fit.batch_size * samples * max(config.hidden)
+        each = config.members * config.fit.batch_size * samples * max(config.hidden, default=1)
         return max(1, min(HIDDEN_AT_ONCE // each, LARGEST_GROUP))
 
     def _networks(self, policies: int) -> ValueNetworks:

@@ -89,7 +89,7 @@ def action_values(networks: ValueNetworks, state: Tensor, action: Tensor, step: 
     """Q_t `[P, M, n]`, mean over K: states `[n, S]`, actions `[P or 1, K, n, A]`, steps `[n]`."""
     scale, config = networks.scale, networks.config
     features = networks.features(state, action, step).flatten(1, 2)[:, None]
-    each = networks.policies * config.members * max(config.hidden)
+    each = networks.policies * config.members * max(config.hidden, default=1)
     parts = torch.split(features, max(1, HIDDEN_AT_ONCE // each), 2)
     with autocast(features.device, config.fit.precision):
         output = torch.cat([networks.outputs(networks.following, part) for part in parts], -1)

@@ -22,6 +22,7 @@ class DICEConfig:
         chain, T = 12           0.05, 27 %        -                    0.05, 26 %
         chain, γ = 0.9          0.02, 5 %         0.10, 9 %            -
         taxi, T = 15            0.02, 21 %        0.33, 65 %           -
+        taxi, γ = 0.95          0.02, 4 %         0.30, 9 %             -
 
     where 5000 updates of the larger batches take about as long as the default and 10,000 more than
     twice as long (`experiments/dice_settings.py`). The weights that the networks end with are their

@@ -1,8 +1,13 @@
 """What is being estimated."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lfiw_ope.checks import real, whole
+from lfiw_ope.errors import ConfigError
+
+SMALL_TAIL = 0.01
+"""γ^T below which the value over T steps is taken to be that over all of time."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,28 @@ class Estimand:
         difference is at most γ^T times the largest value from any state.
         """
         return self.discount**self.horizon
+
+
+def has_time(estimand: Estimand, time: Literal["auto", "input", "none"]) -> bool:
+    """Whether time is an input.
+
+    Raises:
+        ConfigError: if it is to be none, and nothing is discounted.
+    """
+    if estimand.discount == 1.0 and time == "none":
+        raise ConfigError(
+            "time is 'none', which solves the equation of an infinite horizon, and the discount is "
+            "1, under which that has no value; use time='auto'."
+        )
+    return time == "input" or (time == "auto" and estimand.tail > SMALL_TAIL)
+
+
+def beyond_horizon(estimand: Estimand, time: Literal["auto", "input", "none"]) -> tuple[str, ...]:
+    """A warning where a value over all of time stands in for one over T steps, and differs."""
+    if has_time(estimand, time) or estimand.tail <= SMALL_TAIL:
+        return ()
+    return (
+        f"time is 'none': the value is over all of time and not over {estimand.horizon} steps, "
+        f"after which rewards still weigh {estimand.tail:.2g} (γ^T); use time='auto', or a longer "
+        "horizon.",
+    )

@@ -23,7 +23,7 @@ from lfiw_ope.doubly_robust.occupancy_form import (
 from lfiw_ope.doubly_robust.saying import BY_OCCUPANCY, said_of
 from lfiw_ope.doubly_robust.visits import fit_visits
 from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimand import Estimand, beyond_horizon
 from lfiw_ope.occupancy.fit import fit_dice
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive
@@ -142,10 +142,11 @@ class FittedCorrectedModel(Answering):
         )
 
     def _warnings(self, occupancies: Sequence[Occupancy], place: int) -> tuple[str, ...]:
+        beyond = beyond_horizon(self.estimand, self.config.time)
         if self.config.ratio == "classifier":
-            return (NOT_DOUBLY_ROBUST,)
+            return (*beyond, NOT_DOUBLY_ROBUST)
         told: dict[str, None] = {}
         for occupancy in occupancies:
             reports = getattr(occupancy, "reports", ())
             told |= dict.fromkeys(reports[place].warnings if reports else ())
-        return tuple(f"Of the occupancy ratio: {text}" for text in told)
+        return (*beyond, *(f"Of the occupancy ratio: {text}" for text in told))

@@ -8,8 +8,7 @@ from lfiw_ope.doubly_robust.config import CorrectedModelConfig
 from lfiw_ope.doubly_robust.fitted_correction import FittedCorrectedModel
 from lfiw_ope.doubly_robust.folds import draw_folds, fit_fold_dynamics
 from lfiw_ope.doubly_robust.occupancy_form import LoggedSteps
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.types import Progress, Reward, Termination, silent
 
 

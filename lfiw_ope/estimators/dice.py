@@ -7,8 +7,7 @@ from typing import Literal
 from lfiw_ope.answering import Answering
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import Estimand, beyond_horizon, has_time
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.fit import fit_dice
 from lfiw_ope.results import Estimate
@@ -99,6 +98,7 @@ class FittedDICE(Answering):
         fitted = fit_dice(
             self.data, policies, self.estimand, self.config, self.seed, progress=progress
         )
+        beyond = beyond_horizon(self.estimand, self.config.time)
         return [
             Estimate(
                 estimator="DICE",
@@ -107,7 +107,7 @@ class FittedDICE(Answering):
                 seed=self.seed,
                 diagnostics=report.diagnostics,
                 seconds={"training": report.seconds},
-                warnings=report.warnings,
+                warnings=(*beyond, *report.warnings),
             )
             for value, report in zip(fitted.values, fitted.reports, strict=True)
         ]

@@ -13,8 +13,7 @@ from lfiw_ope.doubly_robust.magic import Blend, lengths_of, magic, resample_coun
 from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.ratio import fit_policy_ratio
 from lfiw_ope.seeding import torch_generator

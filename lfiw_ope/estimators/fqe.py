@@ -7,8 +7,8 @@ from typing import Literal
 from lfiw_ope.answering import Answering
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.config import FQEConfig, has_time
+from lfiw_ope.estimand import Estimand, beyond_horizon, has_time
+from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive
@@ -97,6 +97,7 @@ class FittedFQE(Answering):
         fitted = fit_q(
             self.data, policies, self.estimand, self.config, self.seed, progress=progress
         )
+        beyond = beyond_horizon(self.estimand, self.config.time)
         return [
             Estimate(
                 estimator="FQE",
@@ -105,7 +106,7 @@ class FittedFQE(Answering):
                 seed=self.seed,
                 diagnostics=report.diagnostics,
                 seconds={"training": report.seconds},
-                warnings=report.warnings(self.config),
+                warnings=(*beyond, *report.warnings(self.config)),
             )
             for value, report in zip(fitted.values, fitted.reports, strict=True)
         ]

@@ -5,13 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lfiw_ope.checks import choice, device_there, real, whole, widths
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand
 from lfiw_ope.nn.ensemble import ACTIVATIONS
 from lfiw_ope.nn.fit_config import FitConfig
-
-SMALL_TAIL = 0.01
-"""γ^T below which the value over T steps is taken to be that over all of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +23,11 @@ class FQEConfig:
         tau: how far the target networks go towards the trained ones at every update.
         time: "input" gives the networks the time step, for a value over T steps; "none" solves the
             discounted equation of an infinite horizon; "auto" does so where γ^T is at most 0.01.
-        fit: how the networks are trained. Nothing is held out, so training never stops early; a
-            look (`evaluate_every`) records the values, which tells whether they have settled.
+        fit: how the networks are trained. Nothing is held out, so training never stops early. At
+            a look (`evaluate_every`) the values are recorded, which tells whether they have
+            settled, and the constant that the mean TD error asks for is added to every Q
+            (`lfiw_ope.fitted_q.objective.BellmanError`), so that how often one looks changes
+            what is learned.
         device: where the networks are.
     """
 
@@ -59,17 +57,3 @@ class FQEConfig:
         real("tau", self.tau, least=1e-6, most=1.0)
         choice("time", self.time, ("auto", "input", "none"))
         device_there(self.device)
-
-
-def has_time(estimand: Estimand, time: Literal["auto", "input", "none"]) -> bool:
-    """Whether time is an input.
-
-    Raises:
-        ConfigError: if it is to be none, and nothing is discounted.
-    """
-    if estimand.discount == 1.0 and time == "none":
-        raise ConfigError(
-            "time is 'none', which solves the equation of an infinite horizon, and the discount is "
-            "1, under which that has no value; use time='auto'."
-        )
-    return time == "input" or (time == "auto" and estimand.tail > SMALL_TAIL)

@@ -10,9 +10,8 @@ from torch import Tensor
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, DivergedError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.acting import ROWS_AT_ONCE, TargetPolicies
-from lfiw_ope.fitted_q.config import FQEConfig, has_time
+from lfiw_ope.estimand import Estimand, has_time
+from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.networks import ValueNetworks
 from lfiw_ope.fitted_q.objective import BellmanError, MemberRows
 from lfiw_ope.fitted_q.scale import ValueScale
@@ -20,12 +19,14 @@ from lfiw_ope.fitted_q.settling import reports
 from lfiw_ope.fitted_q.value import FittedQ, StateValue
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import fit
+from lfiw_ope.policies.together import LARGEST_GROUP, ROWS_AT_ONCE, TargetPolicies
 from lfiw_ope.seeding import derive, numpy_generator, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
-NETWORKS_AT_ONCE = 256
-"""Networks trained in one call: with gradients and AdamW's moments, about 1 GB at the default
-widths. More policies are trained in several calls, with the same numbers."""
+HIDDEN_AT_ONCE = 1 << 26
+"""Outputs of a hidden layer that networks trained in one call may have together: 256 networks at
+the default settings, which with gradients and AdamW's moments take about 1 GB. More policies are
+trained in several calls, with the same numbers."""
 
 STORED_BYTES = 1 << 30
 """What the actions of policies without noise may take, at every logged next state: they are then
@@ -133,13 +134,19 @@ class _Fit:
         everyone.probe(self.initial_states[:2])
         seen = self.log.states[: ROWS_AT_ONCE // 8]
         settled = everyone.settled(seen)
-        largest = max(1, NETWORKS_AT_ONCE // self.config.members)
         groups = []
         for kind in (True, False):
+            largest = self._largest(1 if kind else self.config.action_samples)
             alike = [index for index, of_one in enumerate(settled) if of_one == kind]
             starts = range(0, len(alike), largest)
             groups += [(alike[start : start + largest], kind) for start in starts]
         return groups
+
+    def _largest(self, samples: int) -> int:
+        """Policies that may be trained together."""
+        config = self.config
+        each = config.members * config.fit.batch_size * samples * max(config.hidden, default=1)
+        return max(1, min(HIDDEN_AT_ONCE // each, LARGEST_GROUP))
 
     def _networks(self, policies: int) -> ValueNetworks:
         generator = torch_generator(self.seed, "fitted q", "weights")

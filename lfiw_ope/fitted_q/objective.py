@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.fitted_q.acting import TargetPolicies
 from lfiw_ope.fitted_q.networks import ValueNetworks
+from lfiw_ope.policies.together import TargetPolicies
 
 MANY_ROWS = 1 << 48
 """Rows that the loop draws from. Members have samples of different sizes, into which a drawn number

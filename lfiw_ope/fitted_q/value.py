@@ -6,15 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lfiw_ope.fitted_q.acting import TargetPolicies
 from lfiw_ope.fitted_q.networks import ValueNetworks
 from lfiw_ope.fitted_q.settling import QReport
 from lfiw_ope.nn.fit import autocast
+from lfiw_ope.policies.together import TargetPolicies
 from lfiw_ope.seeding import derive
 
 ROWS_AT_ONCE = 1 << 10
 """States evaluated together. A number of its own, and not made from P: the noise of actions is
 drawn for so many at a time, and is the same for a policy alone and among others."""
+
+HIDDEN_AT_ONCE = 1 << 26
+"""Outputs of a hidden layer that are held together, by all networks: 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ class FittedQ:
 def action_values(networks: ValueNetworks, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
     """Q_t `[P, M, n]`, mean over K: states `[n, S]`, actions `[P or 1, K, n, A]`, steps `[n]`."""
     scale, config = networks.scale, networks.config
-    features = networks.features(state, action, step)
+    features = networks.features(state, action, step).flatten(1, 2)[:, None]
+    each = networks.policies * config.members * max(config.hidden, default=1)
+    parts = torch.split(features, max(1, HIDDEN_AT_ONCE // each), 2)
     with autocast(features.device, config.fit.precision):
-        output = networks.outputs(networks.following, features.flatten(1, 2)[:, None])
+        output = torch.cat([networks.outputs(networks.following, part) for part in parts], -1)
     mean = output.view(*output.shape[:2], *action.shape[1:3]).mean(2)
     return scale.value(mean, scale.left(step))
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +12,7 @@ from torch import Tensor
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, DivergedError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted_q.acting import ROWS_AT_ONCE, TargetPolicies
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import fit
 from lfiw_ope.occupancy.config import DICEConfig
@@ -22,12 +22,16 @@ from lfiw_ope.occupancy.objective import Lagrangian, ratios
 from lfiw_ope.occupancy.ratio import OccupancyRatio
 from lfiw_ope.occupancy.report import RatioReport, drift_of
 from lfiw_ope.occupancy.violation import violation
+from lfiw_ope.policies.together import ROWS_AT_ONCE, TargetPolicies
 from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
 NETWORKS_AT_ONCE = 256
 """Policies trained in one call: with gradients and AdamW's moments, below 1 GB at the default
 widths. More are trained in several calls, with the same numbers."""
+
+RATIOS_AT_ONCE = 1 << 25
+"""Ratios of all logged transitions that policies trained in one call may have: 256 MB an array."""
 
 STORED_BYTES = 1 << 30
 """What the actions of policies without noise may take, at every logged next state: they are then
@@ -72,6 +76,14 @@ def fit_dice(
     return _Fit(data, policies, estimand, config, seed, episodes).run(progress)
 
 
+class _Solved(NamedTuple):
+    """What policies that were trained together came to."""
+
+    factors: Tensor
+    values: Tensor
+    reports: list[RatioReport]
+
+
 class _Fit:
     """What the policies' trainings share."""
 
@@ -102,19 +114,29 @@ class _Fit:
 
     def run(self, progress: Progress) -> OccupancyRatio:
         started = time.perf_counter()
-        parts, looks, order = [], [], []
+        parts: list[SaddleNetworks] = []
+        solved: list[_Solved] = []
+        order: list[int] = []
         for chosen, settled in self._groups():
-            networks, values = self._train([self.policies[i] for i in chosen], settled, progress)
+            policies = [self.policies[i] for i in chosen]
+            networks, looks = self._train(policies, settled, progress)
             parts.append(networks)
-            looks.append(values)
+            solved.append(self._solved(networks, policies, looks))
             order += chosen
         back = torch.tensor(order).argsort()
         networks = self._networks(len(order))
         networks.take(parts, back)
         networks.requires_grad_(False)
-        return self._solved(networks, torch.cat(looks, 1)[:, back], started)
+        reports = [report for part in solved for report in part.reports]
+        seconds = time.perf_counter() - started
+        return OccupancyRatio(
+            networks,
+            torch.cat([part.factors for part in solved])[back.to(self.device)],
+            torch.cat([part.values for part in solved])[back],
+            tuple(replace(reports[place], seconds=seconds) for place in back.tolist()),
+        )
 
-    def _solved(self, networks: SaddleNetworks, looks: Tensor, started: float) -> OccupancyRatio:
+    def _solved(self, networks: SaddleNetworks, policies: list[Policy], looks: Tensor) -> "_Solved":
         flow, places = self.flow, torch.arange(len(self.flow.rows), device=self.device)
         zeta = ratios(networks, self.log, flow, places)
         factors = flow.normalisers(zeta)
@@ -128,13 +150,11 @@ class _Fit:
         values = (ratio * earned).mean(-1).cpu()
         weighted = ratio * flow.weight
         ess = weighted.sum(-1).square() / weighted.square().sum(-1)
-        acting = TargetPolicies(self.policies, self.device)
         violated = violation(
-            networks, self.log, flow, self.initial_states, acting, ratio, self.seed
+            networks, self.log, flow, self.initial_states, policies, ratio, self.seed
         )
         drift, wobble = drift_of(looks)
-        seconds = time.perf_counter() - started
-        reports = tuple(
+        reports = [
             RatioReport(
                 ess=float(ess[place]),
                 rows=len(places),
@@ -148,22 +168,23 @@ class _Fit:
                 updates=self.config.fit.updates,
                 values=looks[:, place].numpy(),
                 scale=max(self.spread, abs(float(values[place]))),
-                seconds=seconds,
+                seconds=0.0,
             )
             for place in range(len(values))
-        )
-        return OccupancyRatio(networks, factors, values, reports)
+        ]
+        return _Solved(factors, values, reports)
 
     def _groups(self) -> list[tuple[list[int], bool]]:
         """Policies that are trained together, and whether they act without noise."""
         everyone = TargetPolicies(self.policies, self.device)
         everyone.probe(self.initial_states[:2])
         settled = everyone.settled(self.log.states[: ROWS_AT_ONCE // 8])
+        largest = max(1, min(NETWORKS_AT_ONCE, RATIOS_AT_ONCE // len(self.flow.rows)))
         groups = []
         for kind in (True, False):
             alike = [index for index, of_one in enumerate(settled) if of_one == kind]
-            starts = range(0, len(alike), NETWORKS_AT_ONCE)
-            groups += [(alike[start : start + NETWORKS_AT_ONCE], kind) for start in starts]
+            starts = range(0, len(alike), largest)
+            groups += [(alike[start : start + largest], kind) for start in starts]
         return groups
 
     def _networks(self, policies: int) -> SaddleNetworks:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.fitted_q.acting import TargetPolicies
 from lfiw_ope.occupancy.flow import LoggedFlow
 from lfiw_ope.occupancy.networks import SaddleNetworks
+from lfiw_ope.policies.together import TargetPolicies
 
 
 class Lagrangian:

@@ -1,15 +1,17 @@
 """By how much a ratio violates the flow equation, on test functions."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lfiw_ope.data.tensors import ROWS_AT_ONCE, DeviceLog
-from lfiw_ope.fitted_q.acting import TargetPolicies
 from lfiw_ope.occupancy.flow import LoggedFlow
 from lfiw_ope.occupancy.networks import SaddleNetworks
+from lfiw_ope.policies.together import TargetPolicies
 from lfiw_ope.seeding import derive
+from lfiw_ope.types import Policy
 
 
 class Violation(NamedTuple):
@@ -21,12 +23,16 @@ class Violation(NamedTuple):
     left: Tensor
 
 
+TESTS_AT_ONCE = 1 << 25
+"""Values of test functions that are held together: 256 MB an array."""
+
+
 def violation(
     networks: SaddleNetworks,
     log: DeviceLog,
     flow: LoggedFlow,
     initial_states: Tensor,
-    acting: TargetPolicies,
+    policies: Sequence[Policy],
     ratio: Tensor,
     seed: int,
 ) -> Violation:
@@ -37,16 +43,36 @@ def violation(
         log: the log.
         flow: its rows.
         initial_states: `[N, S]`, of the episodes that the rows are of.
-        acting: the P policies.
+        policies: P.
         ratio: `[P, R']`, ω.
         seed: of the policies' noise: one action at each state.
     """
+    tests = (2 if networks.horizon is None else 4) * networks.inputs.mean.numel()
+    largest = max(1, TESTS_AT_ONCE // (tests * max(2 * len(initial_states), ROWS_AT_ONCE)))
+    found = []
+    for start in range(0, len(policies), largest):
+        some = slice(start, start + largest)
+        acting = TargetPolicies(policies[some], log.rewards.device)
+        found.append(_of_some(networks, log, flow, initial_states, acting, ratio[some], seed))
+    return Violation(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _of_some(
+    networks: SaddleNetworks,
+    log: DeviceLog,
+    flow: LoggedFlow,
+    initial_states: Tensor,
+    acting: TargetPolicies,
+    ratio: Tensor,
+    seed: int,
+) -> Violation:
+    """Of policies few enough for memory."""
     episodes, count = len(initial_states), len(flow.rows)
     zeros = torch.zeros(episodes, dtype=torch.int64, device=log.rewards.device)
     first = acting.act(initial_states, derive(seed, "dice", "violation", "start"))
     start = flow.start * _tests(networks, initial_states, first, zeros)
     by_episode = torch.stack((start, start))  # [2, P, N, K], by ω and by the behaviour
-    weight = torch.stack((ratio, flow.own.expand_as(ratio))) * flow.weight * (episodes / count)
+    each = flow.weight * (episodes / count)
     for part, places in enumerate(
         torch.split(torch.arange(count, device=zeros.device), ROWS_AT_ONCE)
     ):
@@ -55,8 +81,9 @@ def violation(
         here = _tests(networks, logged.state, logged.action[None], step)
         there = _tests(networks, logged.next_state, after, step + 1)
         change = flow.onwards[places, None] * there - here
-        share = weight[:, :, places, None] * change
-        by_episode.index_add_(2, flow.episode[places], share)
+        change = each[places, None] * change
+        for side, omega in enumerate((ratio[:, places], flow.own[places])):
+            by_episode[side].index_add_(1, flow.episode[places], omega[..., None] * change)
     size, error = by_episode.mean(2), by_episode.std(2) / episodes**0.5
     found = size.square().mean(-1).sqrt() / flow.start
     z = (size[1].abs() / error[1].clamp_min(1e-12)).amax(-1)

@@ -8,6 +8,8 @@ import torch
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
+from lfiw_ope.occupancy import fit as fit_module
+from lfiw_ope.occupancy import violation as violation_module
 
 FAST = ope.DICEConfig(
     hidden=(16,), fit=ope.FitConfig(updates=40, batch_size=32, evaluate_every=4, patience=None)
@@ -83,3 +85,31 @@ def test_diagnostics_and_warnings_are_in_the_estimate(bed):
     few = replace(FAST, fit=replace(FAST.fit, evaluate_every=40))
     said = ope.DICE(ope.Estimand(5), few).fit(data, seed=0).estimate(policy).warnings
     assert any("looks" in warning for warning in said)
+
+
+def test_what_memory_holds_at_once_changes_no_number(bed, monkeypatch):
+    policy, data = bed
+    others = [
+        ope.TabularPolicy(np.random.default_rng(seed).dirichlet(np.ones(3), 6)) for seed in range(3)
+    ]
+    every = [*others, policy]
+    config = replace(FAST, fit=replace(FAST.fit, learning_rate=0.02))
+    whole = ope.fit_dice(data, every, ope.Estimand(5), config, seed=0)
+    monkeypatch.setattr(fit_module, "RATIOS_AT_ONCE", 2 * data.num_transitions)
+    monkeypatch.setattr(violation_module, "TESTS_AT_ONCE", 1)
+    parts = ope.fit_dice(data, every, ope.Estimand(5), config, seed=0)
+    torch.testing.assert_close(parts.values, whole.values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.factors, whole.factors, rtol=1e-4, atol=1e-5)
+    for part, other in zip(parts.reports, whole.reports, strict=True):
+        for name in ("violation", "behaviour_violation", "behaviour_z", "left"):
+            assert getattr(part, name) == pytest.approx(getattr(other, name), rel=1e-3)
+    # Policies that were mixed up would differ by this much.
+    assert whole.values.diff().abs().min() > 1e-3
+
+
+def test_the_published_setting_is_the_papers():
+    config = ope.DICEConfig.published(updates=60)
+    assert (config.reward, config.critic_rate, config.dual_regulariser) == (1.0, 1.0, 1.0)
+    assert (config.fit.learning_rate, config.fit.batch_size) == (1e-4, 2048)
+    assert config.fit.updates // config.fit.evaluate_every == 20
+    assert ope.DICEConfig.published().fit.updates == 100_000

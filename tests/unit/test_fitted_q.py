@@ -10,12 +10,14 @@ from testbeds import log_of, tabular
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.fitted_q.acting import TargetPolicies
-from lfiw_ope.fitted_q.config import has_time
+from lfiw_ope.estimand import has_time
+from lfiw_ope.fitted_q import fit as fit_module
+from lfiw_ope.fitted_q import value as value_module
 from lfiw_ope.fitted_q.networks import ValueNetworks
 from lfiw_ope.fitted_q.objective import BellmanError, MemberRows
 from lfiw_ope.fitted_q.scale import ValueScale
 from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.policies.together import TargetPolicies
 
 HORIZON = 8
 FAST = ope.FQEConfig(
@@ -380,3 +382,32 @@ def test_the_constant_is_balanced_long_before_it_is_bootstrapped():
     # Rewards are about 1, and 100 discounted steps of them: tolerance 0.05 for each step.
     assert fitted.values.tolist() == pytest.approx(exact, abs=5)
     assert exact[1] - exact[0] > 20
+
+
+def test_what_memory_holds_at_once_changes_no_number(monkeypatch):
+    *_, behaviour, other, data = bed(episodes=30)
+    few = config(updates=20, evaluate_every=5, members=2)
+    every = [behaviour, other, TabularPolicy(np.full((6, 3), 1 / 3))]
+    whole = ope.fit_q(data, every, ope.Estimand(HORIZON), few, seed=0)
+    one_at_a_time = 2 * 128 * 2 * 32
+    monkeypatch.setattr(fit_module, "HIDDEN_AT_ONCE", one_at_a_time)
+    monkeypatch.setattr(value_module, "HIDDEN_AT_ONCE", 7 * 3 * 2 * 32)
+    parts = ope.fit_q(data, every, ope.Estimand(HORIZON), few, seed=0)
+    torch.testing.assert_close(parts.member_values, whole.member_values, rtol=1e-5, atol=1e-5)
+    # Policies that were mixed up would differ by this much.
+    assert whole.values.diff().abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("estimator", [ope.FQE, ope.DICE])
+def test_a_value_over_all_of_time_is_said_not_to_be_one_over_t_steps(estimator):
+    *_, other, data = bed(episodes=20)
+    fit = ope.FitConfig(updates=2, batch_size=8, evaluate_every=1)
+    settings = ope.FQEConfig if estimator is ope.FQE else ope.DICEConfig
+    config = settings(time="none", hidden=(4,), fit=fit)
+
+    def said(discount):
+        fitted = estimator(ope.Estimand(HORIZON, discount), config).fit(data, seed=0)
+        return any("over all of time" in warning for warning in fitted.estimate(other).warnings)
+
+    assert said(0.9)
+    assert not said(0.5)  # 0.5⁸ = 0.004

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/estimators_on_examples.py [--jobs 2]
 
-500 episodes of the behaviour policy, ten seeds of everything. Networks are small and the same for
+500 episodes of the behaviour policy, five seeds of everything. Networks are small and the same for
 all tasks; nothing is chosen by a true value. Errors are in standard deviations of the behaviour's
 return. Each finished cell is stored at once, and a run that was stopped goes on.
 """
@@ -35,18 +35,18 @@ from lfiw_ope.results import provenance, write_text
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import linear_gaussian, log_of
 
-EPISODES, SEEDS = 500, 10
+EPISODES, SEEDS = 500, 5
 RESULTS = Path(__file__).parent / "results"
 STORED = RESULTS / "estimators_on_examples.json"
 
 NETS = ope.FitConfig(updates=2000, evaluate_every=100)
 Q_NETS = ope.FitConfig(
-    updates=4000, learning_rate=1e-3, schedule="constant", evaluate_every=100, patience=None
+    updates=3000, learning_rate=1e-3, schedule="constant", evaluate_every=100, patience=None
 )
 DYNAMICS = ope.DynamicsConfig(members=3, hidden=(64, 64), fit=NETS)
 FITTED_Q = ope.FQEConfig(hidden=(64, 64), members=2, tau=0.01, fit=Q_NETS)
-FLOW = ope.DICEConfig(fit=ope.FitConfig(**{**vars(ope.DICEConfig().fit), "updates": 5000}))
-RATIO = ope.RatioConfig(members=3, hidden=(64,), fit=ope.FitConfig(updates=1000))
+FLOW = ope.DICEConfig(fit=ope.FitConfig(**{**vars(ope.DICEConfig().fit), "updates": 3000}))
+RATIO = ope.RatioConfig(members=3, hidden=(64,), fit=ope.FitConfig(updates=1000, evaluate_every=100))
 SIMULATED = ope.ModelBasedConfig(dynamics=DYNAMICS)
 
 ESTIMATORS = {
@@ -62,6 +62,9 @@ ESTIMATORS = {
     "DR": lambda e: ope.DR(e, ope.DoublyRobustConfig(fqe=FITTED_Q)),
     "WDR": lambda e: ope.WDR(e, ope.DoublyRobustConfig(fqe=FITTED_Q)),
     "MAGIC": lambda e: ope.MAGIC(e, ope.MAGICConfig(fqe=FITTED_Q)),
+    "model + residual": lambda e: ope.CorrectedModel(
+        e, ope.CorrectedModelConfig(dynamics=DYNAMICS, dice=FLOW)
+    ),
 }
 
 

@@ -46,7 +46,9 @@ Q_NETS = ope.FitConfig(
 DYNAMICS = ope.DynamicsConfig(members=3, hidden=(64, 64), fit=NETS)
 FITTED_Q = ope.FQEConfig(hidden=(64, 64), members=2, tau=0.01, fit=Q_NETS)
 FLOW = ope.DICEConfig(fit=ope.FitConfig(**{**vars(ope.DICEConfig().fit), "updates": 3000}))
-RATIO = ope.RatioConfig(members=3, hidden=(64,), fit=ope.FitConfig(updates=1000, evaluate_every=100))
+RATIO = ope.RatioConfig(
+    members=3, hidden=(64,), fit=ope.FitConfig(updates=1000, evaluate_every=100)
+)
 SIMULATED = ope.ModelBasedConfig(dynamics=DYNAMICS)
 
 ESTIMATORS = {

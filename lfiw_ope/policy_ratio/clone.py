@@ -50,9 +50,10 @@ def fit_behaviour(
     """Clone the behaviour by maximum likelihood.
 
     Discrete actions have a categorical distribution; continuous ones a normal distribution whose
-    mean and σ depend on the state, fitted to what the behaviour drew where the log has it, and
-    else to the executed actions with a probability on each bound that they were clipped to (the
-    censored normal distribution), or, if so configured, a normal distribution under a tanh.
+    mean depends on the state, and σ too if so configured, fitted to what the behaviour drew where
+    the log has it, and else to the executed actions with a probability on each bound that they
+    were clipped to (the censored normal distribution), or, if so configured, a normal distribution
+    under a tanh.
 
     Using an estimated behaviour can even lower the variance of importance sampling (Hanna, Niekum
     and Stone 2019, "Importance sampling policy evaluation with an estimated behavior policy");

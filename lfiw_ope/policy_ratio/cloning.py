@@ -104,10 +104,18 @@ class Cloning:
     def _log_prob(self, rows: Tensor) -> Tensor:
         """`[K, B]`, of the draws in rows `[K, B]`, by each clone in training."""
         state = self.log.states[self.log.state_row[rows]]
-        output = Output(self.network(self._limited(state)))
+        output = Output(self._constant(self.network(self._limited(state))))
         action = self.actions_normaliser(self.drawn[rows])
         head = self.head
         return (head.log_prob if self.executed else head.proposal_log_prob)(output, action)
+
+    def _constant(self, output: Tensor) -> Tensor:
+        """With the same σ at every state, if so configured: the last layer's bias alone."""
+        if self.discrete or self.config.sigma == "state":
+            return output
+        size = output.shape[-1] // 2
+        log_std = self.network.biases[-1][..., size:].expand_as(output[..., size:])
+        return torch.cat((output[..., :size], log_std), -1)
 
     def _limited(self, state: Tensor) -> Tensor:
         limited: Tensor = self.states_normaliser(state).clamp(-STATE_LIMIT, STATE_LIMIT)
@@ -120,6 +128,8 @@ class Cloning:
         biases = [bias.detach().clone()[:, 0] for bias in self.network.biases]
         if not self.discrete:
             mean, scale = self.actions_normaliser.mean, self.actions_normaliser.scale
+            if self.config.sigma == "constant":
+                weights[-1][..., weights[-1].shape[-1] // 2 :] = 0.0
             weights[-1] *= torch.cat((scale, torch.ones_like(scale)))
             biases[-1] = self._in_units(biases[-1], mean, scale)
         return tuple(

@@ -19,6 +19,9 @@ class BehaviourConfig:
             the others.
         hidden: width of each hidden layer of a clone.
         activation: "silu", "tanh" or "relu".
+        sigma: of continuous actions: "constant" is the same at every state, as PPO's is; "state"
+            depends on the state, as SAC's does, and takes far more data: a σ too small at a rare
+            state outweighs all other weights.
         squashed: continuous actions are drawn through a tanh, as SAC's are, and not clipped.
         device: where clones are trained, and likelihoods computed.
         fit: the training of the clones, stopped on held-out episodes of the others. Weight decay
@@ -29,6 +32,7 @@ class BehaviourConfig:
     folds: int = 5
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
+    sigma: Literal["constant", "state"] = "constant"
     squashed: bool = False
     device: str = "cpu"
     fit: FitConfig = field(
@@ -42,6 +46,7 @@ class BehaviourConfig:
         whole("folds", self.folds, least=2)
         widths("hidden", self.hidden)
         choice("activation", self.activation, ("silu", "tanh", "relu"))
+        choice("sigma", self.sigma, ("constant", "state"))
         if not isinstance(self.squashed, bool):
             raise ConfigError(f"squashed is {self.squashed!r}; it must be True or False.")
         device_there(self.device)

@@ -65,7 +65,7 @@ CLONES = ope.BehaviourConfig(
     source="cloned",
     folds=2,
     hidden=(),
-    fit=replace(NETS, updates=600, learning_rate=1e-2),
+    fit=replace(NETS, updates=600, learning_rate=1e-2, batch_size=256),
 )
 CASES |= {
     name: Case(getattr(ope, name), spread=0.0, takes_device=False)

@@ -58,6 +58,39 @@ def test_cloned_likelihoods_give_the_value(cloned):
     assert found.ess > EPISODES / 3  # on-policy, exact weights are equal
 
 
+@pytest.mark.parametrize("grows", [True, False], ids=["state", "constant"])
+def test_sigma_depends_on_the_state_only_if_so_configured(grows):
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(2000, 1))
+    sigma = np.exp(0.5 * state) if grows else np.ones((2000, 1))
+    z = rng.normal(size=(2000, 1))
+    last = np.concatenate((state, state), 1).reshape(-1, 1)  # two states, one transition
+    data = ope.Trajectories(
+        states=last,
+        actions=0.3 * state + sigma * z,
+        rewards=np.zeros(2000),
+        lengths=np.ones(2000, int),
+        terminated=np.zeros(2000, bool),
+        truncated=np.ones(2000, bool),
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+    )
+    exact = float(np.mean(-0.5 * z**2 - np.log(sigma)) - 0.5 * math.log(2 * math.pi))
+    found = {
+        kind: ope.fit_behaviour(data, replace(CLONES, sigma=kind), seed=0)
+        for kind in ("constant", "state")
+    }
+    gap = {kind: exact - of.report.log_likelihood for kind, of in found.items()}
+    # A constant σ loses log E[σ²]/2 − E[log σ] = 0.25 nats on average here; parameters cost
+    # thousandths, as above.
+    assert gap["state"] < 0.03
+    assert gap["constant"] > 0.1 if grows else gap["constant"] < 0.01
+    spread = [
+        clone.outputs(torch.tensor([[-2.0], [2.0]])).value[:, 1].diff().abs().item()
+        for clone in found["constant"].clones
+    ]
+    assert max(spread) < 1e-6
+
+
 def test_an_episode_s_likelihood_comes_from_a_clone_that_did_not_see_it(cloned):
     data, _, found = cloned
     assert np.bincount(found.fold).tolist() == [EPISODES / 2] * 2
@@ -155,7 +188,7 @@ def test_actions_on_the_bounds_are_learned_as_masses():
 def test_squashed_actions_are_learned_through_a_tanh():
     bound = torch.full((1, 1), 2.0)
     _, data = acted(SquashedGaussianHead(-bound, bound), [1.2, 0.3])
-    through = replace(LONGER, squashed=True)
+    through = replace(LONGER, squashed=True, sigma="state")
     found, plain = (ope.fit_behaviour(data, config, seed=0) for config in (through, LONGER))
     assert abs(data.log_prob.mean() - found.report.log_likelihood) < 0.02
     assert found.report.log_likelihood > plain.report.log_likelihood + 0.05

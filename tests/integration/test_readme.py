@@ -22,6 +22,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0].split("(")[0] for line in printed] == [
         *("stepwise", "model"),
+        *("behaviour", "WPDIS", "FQE", "MAGIC", "median"),
         *("model:", "LFIW:", "stepwise", "c-LFIW", "c-LFIW", "SIR", "SMC:"),
         *("mean", "E[w]", "spread"),
         *("Trajectories", "1000", "stepwise", "Swimmer-v5:", "they"),
@@ -113,3 +114,22 @@ def test_the_table_of_speeds_holds_the_committed_results():
             shares = (one["share_of_matrix_rate"] for one in found)
             said = [f"{rate} ({share:.0%})" for rate, share in zip(said, shares, strict=True)]
         assert f"| {label} | {' | '.join(said)} |" in README
+
+
+def test_the_comparison_with_a_peer_holds_the_committed_results():
+    path = ROOT / "experiments" / "results" / "peer_fqe.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    for name, who, policies in (
+        ("d3rlpy 2.8.1, one policy after the other", "peer", 1),
+        ("lfiw_ope, 1 policy", "ours", 1),
+        ("lfiw_ope, 20 policies, each", "ours", 20),
+    ):
+        wide, narrow = (
+            stored["cells"][f"{who}, {policies} policies, width {width}, 2 threads, float32"]["ms"]
+            for width in (256, 64)
+        )
+        assert f"| {name} | {wide:.2f} | {narrow:.2f} |" in README
+    for values in stored["values"].values():
+        assert all(f"−{-value:.1f}" in README for value in values)
+    played = stored["truth"]
+    assert f"−{-played['value']:.1f} ± {played['standard_error']:.1f} when" in README

@@ -75,14 +75,13 @@ class Options:
         return {"reward": self.reward, "termination": self.termination}
 
     def training(self, default: FitConfig, share: int = 1) -> FitConfig:
-        """A training of an estimator, `share` times shorter than asked for."""
-        updates = default.updates if self.updates is None else max(1, self.updates // share)
-        return replace(
-            default,
-            updates=updates,
-            evaluate_every=min(default.evaluate_every, updates),
-            precision=self.precision,
-        )
+        """A training of an estimator, `share` times shorter than asked for, looked at as often."""
+        if self.updates is None:
+            return replace(default, precision=self.precision)
+        updates = max(1, self.updates // share)
+        looks = default.updates // default.evaluate_every
+        every = max(1, updates // looks)
+        return replace(default, updates=updates, evaluate_every=every, precision=self.precision)
 
 
 def _lfiw(estimand: Estimand, options: Options) -> Estimator:

@@ -121,8 +121,8 @@ def overlap_warning(label: str, ess: float, episodes: int, *, cloned: bool) -> s
     clone = ", or the clones are too unlike that one" * cloned
     return (
         f"{rest}, so its value means little: the policy acts too unlike the one that was logged"
-        f"{clone}; use a shorter horizon, a stepwise and self-normalised form (WPDIS), or an "
-        "estimator that needs no such overlap (FQE, LFIW, ModelBased)."
+        f"{clone}; use a shorter horizon, or an estimator that needs no such overlap (FQE, LFIW, "
+        "ModelBased)."
     )
 
 

@@ -102,7 +102,7 @@ class FittedDoublyRobust(Answering):
                 progress=progress,
             )
             for of_policy, report in zip(told, fitted.reports, strict=True):
-                of_policy.append(report.warnings(self.config.fqe))
+                of_policy.append(report.warnings)
             return fitted
 
         judged = judge(

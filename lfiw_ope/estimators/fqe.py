@@ -106,7 +106,7 @@ class FittedFQE(Answering):
                 seed=self.seed,
                 diagnostics=report.diagnostics,
                 seconds={"training": report.seconds},
-                warnings=(*beyond, *report.warnings(self.config)),
+                warnings=(*beyond, *report.warnings),
             )
             for value, report in zip(fitted.values, fitted.reports, strict=True)
         ]

@@ -14,12 +14,12 @@ from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.networks import ValueNetworks
 from lfiw_ope.fitted_q.objective import BellmanError, MemberRows
+from lfiw_ope.fitted_q.report import reports
 from lfiw_ope.fitted_q.scale import ValueScale
-from lfiw_ope.fitted_q.settling import reports
 from lfiw_ope.fitted_q.value import FittedQ, StateValue
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import fit
-from lfiw_ope.policies.together import LARGEST_GROUP, ROWS_AT_ONCE, TargetPolicies
+from lfiw_ope.policies.together import LARGEST_GROUP, TargetPolicies
 from lfiw_ope.seeding import derive, numpy_generator, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
@@ -27,10 +27,6 @@ HIDDEN_AT_ONCE = 1 << 26
 """Outputs of a hidden layer that networks trained in one call may have together: 256 networks at
 the default settings, which with gradients and AdamW's moments take about 1 GB. More policies are
 trained in several calls, with the same numbers."""
-
-STORED_BYTES = 1 << 30
-"""What the actions of policies without noise may take, at every logged next state: they are then
-computed once, and not at every update."""
 
 STATES_AT_A_LOOK = 1 << 9
 
@@ -107,7 +103,9 @@ class _Fit:
     def run(self, progress: Progress) -> FittedQ:
         started = time.perf_counter()
         parts, records, order = [], [], []
-        for chosen, settled in self._groups():
+        everyone = TargetPolicies(self.policies, self.device)
+        everyone.probe(self.initial_states[:2])
+        for chosen, settled in everyone.trained_together(self.log, self._largest):
             networks, record = self._train([self.policies[i] for i in chosen], settled, progress)
             parts.append(networks)
             records.append(record)
@@ -115,7 +113,6 @@ class _Fit:
         back = torch.tensor(order).argsort()
         networks = self._networks(len(order))
         networks.take(parts, back)
-        everyone = TargetPolicies(self.policies, self.device)
         state_value = StateValue(networks, everyone, self.config.action_samples, self.seed)
         at_start = torch.zeros(len(self.initial_states), dtype=torch.int64, device=self.device)
         values = state_value(self.initial_states, at_start).double().mean(-1).T.cpu()
@@ -124,27 +121,14 @@ class _Fit:
             values,
             spread=self.spread,
             updates=self.config.fit.updates,
+            every=self.config.fit.evaluate_every,
             seconds=time.perf_counter() - started,
         )
         return FittedQ(state_value, values, tuple(told))
 
-    def _groups(self) -> list[tuple[list[int], bool]]:
-        """Policies that are trained together, and whether they act without noise."""
-        everyone = TargetPolicies(self.policies, self.device)
-        everyone.probe(self.initial_states[:2])
-        seen = self.log.states[: ROWS_AT_ONCE // 8]
-        settled = everyone.settled(seen)
-        groups = []
-        for kind in (True, False):
-            largest = self._largest(1 if kind else self.config.action_samples)
-            alike = [index for index, of_one in enumerate(settled) if of_one == kind]
-            starts = range(0, len(alike), largest)
-            groups += [(alike[start : start + largest], kind) for start in starts]
-        return groups
-
-    def _largest(self, samples: int) -> int:
-        """Policies that may be trained together."""
-        config = self.config
+    def _largest(self, settled: bool) -> int:
+        """Policies that may be trained together, by whether they act without noise."""
+        config, samples = self.config, 1 if settled else self.config.action_samples
         each = config.members * config.fit.batch_size * samples * max(config.hidden, default=1)
         return max(1, min(HIDDEN_AT_ONCE // each, LARGEST_GROUP))
 
@@ -168,7 +152,7 @@ class _Fit:
             self.rows,
             acting,
             samples=samples,
-            next_actions=self._stored(acting) if settled else None,
+            next_actions=acting.next_actions(self.log) if settled else None,
             initial=networks.features(self.watched, actions, at_start),
             seed=derive(self.seed, "fitted q", "actions"),
         )
@@ -181,14 +165,6 @@ class _Fit:
             )
         networks.requires_grad_(False)
         return networks, objective.course.record
-
-    def _stored(self, acting: TargetPolicies) -> Tensor | None:
-        """`[P, R, A]`, or None where that would take too much memory."""
-        count, size = self.log.actions.shape
-        if acting.count * count * size * self.log.actions.element_size() > STORED_BYTES:
-            return None
-        parts = torch.split(self.log.state_row + 1, ROWS_AT_ONCE)
-        return torch.cat([acting.act(self.log.states[rows], 0) for rows in parts], 1)
 
 
 def bootstrapped(

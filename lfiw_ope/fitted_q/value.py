@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.fitted_q.networks import ValueNetworks
-from lfiw_ope.fitted_q.settling import QReport
+from lfiw_ope.fitted_q.report import QReport
 from lfiw_ope.nn.fit import autocast
 from lfiw_ope.policies.together import TargetPolicies
 from lfiw_ope.seeding import derive

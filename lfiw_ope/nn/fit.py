@@ -53,8 +53,14 @@ def fit(
 
     Raises:
         DivergedError: if a member's loss stops being finite; it names stage, member and update.
-        ConfigError: if the checkpoint belongs to another training.
+        ConfigError: if the checkpoint belongs to another training, or one is wanted of an objective
+            that is `Following`.
     """
+    if checkpoint is not None and isinstance(objective, Following):
+        raise ConfigError(
+            f"Training of the {stage} keeps more than its weights, such as target networks, which "
+            "a checkpoint would lose; train it without one."
+        )
     started = time.perf_counter()
     run = _Run(network, objective, config, generator, stage)
     if checkpoint is not None and checkpoint.exists():

@@ -15,14 +15,15 @@ from lfiw_ope.errors import DataError, DivergedError
 from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import fit
+from lfiw_ope.nn.settling import Settling
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.flow import LoggedFlow
 from lfiw_ope.occupancy.networks import SaddleNetworks
 from lfiw_ope.occupancy.objective import Lagrangian, ratios
 from lfiw_ope.occupancy.ratio import OccupancyRatio
-from lfiw_ope.occupancy.report import RatioReport, drift_of
+from lfiw_ope.occupancy.report import RatioReport
 from lfiw_ope.occupancy.violation import violation
-from lfiw_ope.policies.together import ROWS_AT_ONCE, TargetPolicies
+from lfiw_ope.policies.together import TargetPolicies
 from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
@@ -32,10 +33,6 @@ widths. More are trained in several calls, with the same numbers."""
 
 RATIOS_AT_ONCE = 1 << 25
 """Ratios of all logged transitions that policies trained in one call may have: 256 MB an array."""
-
-STORED_BYTES = 1 << 30
-"""What the actions of policies without noise may take, at every logged next state: they are then
-computed once, and not at every update."""
 
 ROWS_AT_A_LOOK = 1 << 12
 
@@ -117,7 +114,10 @@ class _Fit:
         parts: list[SaddleNetworks] = []
         solved: list[_Solved] = []
         order: list[int] = []
-        for chosen, settled in self._groups():
+        everyone = TargetPolicies(self.policies, self.device)
+        everyone.probe(self.initial_states[:2])
+        largest = max(1, min(NETWORKS_AT_ONCE, RATIOS_AT_ONCE // len(self.flow.rows)))
+        for chosen, settled in everyone.trained_together(self.log, lambda _: largest):
             policies = [self.policies[i] for i in chosen]
             networks, looks = self._train(policies, settled, progress)
             parts.append(networks)
@@ -153,7 +153,8 @@ class _Fit:
         violated = violation(
             networks, self.log, flow, self.initial_states, policies, ratio, self.seed
         )
-        drift, wobble = drift_of(looks)
+        training = self.config.fit
+        settled = Settling.of(looks, updates=training.updates, every=training.evaluate_every)
         reports = [
             RatioReport(
                 ess=float(ess[place]),
@@ -163,29 +164,13 @@ class _Fit:
                 behaviour_violation=float(violated.behaviour[place]),
                 behaviour_z=float(violated.behaviour_z[place]),
                 left=float(violated.left[place]),
-                drift=float(drift[place]),
-                wobble=float(wobble[place]),
-                updates=self.config.fit.updates,
-                values=looks[:, place].numpy(),
+                settling=settled[place],
                 scale=max(self.spread, abs(float(values[place]))),
                 seconds=0.0,
             )
             for place in range(len(values))
         ]
         return _Solved(factors, values, reports)
-
-    def _groups(self) -> list[tuple[list[int], bool]]:
-        """Policies that are trained together, and whether they act without noise."""
-        everyone = TargetPolicies(self.policies, self.device)
-        everyone.probe(self.initial_states[:2])
-        settled = everyone.settled(self.log.states[: ROWS_AT_ONCE // 8])
-        largest = max(1, min(NETWORKS_AT_ONCE, RATIOS_AT_ONCE // len(self.flow.rows)))
-        groups = []
-        for kind in (True, False):
-            alike = [index for index, of_one in enumerate(settled) if of_one == kind]
-            starts = range(0, len(alike), largest)
-            groups += [(alike[start : start + largest], kind) for start in starts]
-        return groups
 
     def _networks(self, policies: int) -> SaddleNetworks:
         generator = torch_generator(self.seed, "dice", "weights")
@@ -203,7 +188,7 @@ class _Fit:
             self.flow,
             self.initial_states,
             acting,
-            next_actions=self._stored(acting) if settled else None,
+            next_actions=acting.next_actions(self.log, self.flow.rows) if settled else None,
             watched=self.watched,
             seed=derive(self.seed, "dice", "actions"),
         )
@@ -215,11 +200,3 @@ class _Fit:
                 f"learning_rate (now {config.fit.learning_rate:g})."
             )
         return objective.averaged, torch.stack(objective.looks)
-
-    def _stored(self, acting: TargetPolicies) -> Tensor | None:
-        """`[P, R', A]`, or None where that would take too much memory."""
-        rows, size = self.flow.rows, self.log.actions.shape[1]
-        if acting.count * len(rows) * size * self.log.actions.element_size() > STORED_BYTES:
-            return None
-        next_rows = torch.split(self.log.state_row[rows] + 1, ROWS_AT_ONCE)
-        return torch.cat([acting.act(self.log.states[some], 0) for some in next_rows], 1)

@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from lfiw_ope.nn.settling import Settling
 
 SURE = 4.5
 """Standard errors beyond which a violation is none of the log's noise: of a thousand test
@@ -18,7 +15,6 @@ end leaves of a discounted occupancy, say."""
 MUCH_LEFT = 0.5
 FLAT = 0.95
 MUCH_MOVED = 0.05
-FEWEST_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,7 @@ class RatioReport:
             where the log cannot tell the policy from the behaviour.
         left: how much of the behaviour's violation ω has too, as a share: its component along it,
             1 for the behaviour's own occupancy and 0 for a solution.
-        drift: how far the value moved from the third quarter of the training to the last.
-        wobble: standard deviation of the values in these quarters about their two means.
-        updates: how many were run.
-        values: `[looks]`, at some transitions.
+        settling: of the value at some transitions.
         scale: of values: the larger of this value and of the logged returns' standard deviation.
         seconds: of the training, which policies share.
     """
@@ -55,10 +48,7 @@ class RatioReport:
     behaviour_violation: float
     behaviour_z: float
     left: float
-    drift: float
-    wobble: float
-    updates: int
-    values: NDArray[np.float64]
+    settling: Settling
     scale: float
     seconds: float
 
@@ -66,8 +56,7 @@ class RatioReport:
     def diagnostics(self) -> dict[str, float]:
         """The numbers, by name."""
         names = ("ess", "mass", "violation", "behaviour_violation", "behaviour_z", "left")
-        found = {name: float(getattr(self, name)) for name in names}
-        return found | {"drift": self.drift, "wobble": self.wobble, "updates": float(self.updates)}
+        return {name: float(getattr(self, name)) for name in names} | self.settling.diagnostics
 
     @property
     def stuck(self) -> bool:
@@ -96,35 +85,10 @@ class RatioReport:
                 f"behaviour's own occupancy ({self.behaviour_violation:.2g}): it is mostly noise; "
                 "raise updates, or use a log that covers the policy better."
             )
-        if len(self.values) < FEWEST_LOOKS:
-            said.append(
-                f"{len(self.values)} looks in {self.updates} updates do not tell whether the "
-                "value has settled; lower evaluate_every."
-            )
-        elif abs(self.drift) > max(self._noise, MUCH_MOVED * self.scale):
-            said.append(
-                f"The value has not settled: it moved by {self.drift:+.3g} over the last quarter "
-                f"of {self.updates} updates, beyond its wobble of {self.wobble:.2g}; raise updates."
-            )
+        said += self.settling.warnings(MUCH_MOVED * self.scale)
         if self.ess < 0.01 * self.rows:
             said.append(
                 f"{self.ess:.0f} of {self.rows} logged transitions carry the weight: the log "
                 "hardly goes where the policy does; use a log that covers the policy better."
             )
         return tuple(said)
-
-    @property
-    def _noise(self) -> float:
-        """What the wobble alone may move the mean of a quarter against another by."""
-        quarter = max(1, len(self.values) // 4)
-        return float(3.0 * self.wobble * np.sqrt(2.0 / quarter))
-
-
-def drift_of(looks: Tensor) -> tuple[Tensor, Tensor]:
-    """Drift and wobble `[P]` of the values `[looks, P]`."""
-    quarter = max(1, len(looks) // 4)
-    last, before = looks[-quarter:], looks[-2 * quarter : -quarter]
-    before = before if len(before) else last
-    about = torch.cat((last - last.mean(0), before - before.mean(0)))
-    wobble = (about.square().sum(0) / max(1, len(about) - 2)).sqrt()
-    return last.mean(0) - before.mean(0), wobble

@@ -38,6 +38,10 @@ def check_policy(
     Raises:
         PolicyError: if it is no policy, or one for other spaces.
     """
+    if isinstance(policy, type):
+        raise PolicyError(
+            f"{policy.__name__} is a class, and a policy is wanted: give an instance of it."
+        )
     if not isinstance(policy, Policy):
         raise PolicyError(
             f"{type(policy).__name__} is not a policy: it needs state_size, action_size and "

@@ -1,15 +1,23 @@
 """What the target policies do at given states: each in its place, all with the same noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.types import Policy
 
 LARGEST_GROUP = 256
 ROWS_AT_ONCE = 1 << 13
+
+ROWS_THAT_SHOW_NOISE = 1 << 10
+"""States at which it is looked for whether a policy acts with noise."""
+
+STORED_BYTES = 1 << 30
+"""What the actions of policies without noise may take, at every logged next state: they are then
+computed once, and not at every update."""
 
 
 class TargetPolicies:
@@ -59,3 +67,37 @@ class TargetPolicies:
         """Which of them act alike whatever the noise is, as far as the states `[n, S]` show."""
         same = (self.act(state, 0) == self.act(state, 1)).flatten(1).all(1)
         return [bool(one) for one in same]
+
+    def trained_together(
+        self, log: DeviceLog, largest: Callable[[bool], int]
+    ) -> list[tuple[list[int], bool]]:
+        """Which of them are trained in one call, and whether those act without noise.
+
+        Args:
+            log: at whose states noise is looked for.
+            largest: how many may be trained in one call, by whether they act without noise.
+        """
+        settled = self.settled(log.states[:ROWS_THAT_SHOW_NOISE])
+        groups = []
+        for kind in (True, False):
+            alike = [index for index, of_one in enumerate(settled) if of_one == kind]
+            size = largest(kind)
+            groups += [(alike[i : i + size], kind) for i in range(0, len(alike), size)]
+        return groups
+
+    def next_actions(self, log: DeviceLog, rows: Tensor | None = None) -> Tensor | None:
+        """`[P, R', A]` of policies without noise, at the states that follow logged transitions.
+
+        Args:
+            log: on the policies' device.
+            rows: `[R']`, the transitions; all where none are named.
+
+        Returns:
+            None where they would take more than `STORED_BYTES`.
+        """
+        state_row = log.state_row if rows is None else log.state_row[rows]
+        size = log.actions.shape[1] * log.actions.element_size()
+        if self.count * len(state_row) * size > STORED_BYTES:
+            return None
+        parts = torch.split(state_row + 1, ROWS_AT_ONCE)
+        return torch.cat([self.act(log.states[some], 0) for some in parts], 1)

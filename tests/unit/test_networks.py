@@ -226,6 +226,18 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         train(batched(sizes=(1, 16, 1)), checkpoint=path)
 
 
+def test_a_checkpoint_that_would_lose_target_networks_is_refused(tmp_path):
+    class FollowingRegression(Regression):
+        def updated(self):
+            pass
+
+    network, path = batched(sizes=(1, 16, 1)), tmp_path / "toy.pt"
+    with pytest.raises(ConfigError, match=r"Training of the toy keeps more .* without one"):
+        train(network, FollowingRegression(network), checkpoint=path)
+    assert not path.exists()
+    assert train(network, FollowingRegression(network), updates=50).updates == 50
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

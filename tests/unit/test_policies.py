@@ -11,6 +11,7 @@ from torch import nn
 
 import lfiw_ope as ope
 from lfiw_ope.policies.stacking import check_policy, group_policies
+from lfiw_ope.types import Policy
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,14 @@ def test_objects_and_sizes_that_do_not_fit_are_refused(pendulum):
         check_policy(pendulum, state_size=3, action_size=1)
     with pytest.raises(ope.PolicyError, match=r"takes 3 state entries .* the data have 8 and 2"):
         check_policy(ope.from_sb3(pendulum), state_size=8, action_size=2)
+
+
+def test_a_class_is_no_policy():
+    """It has all that a policy has, but acts for none."""
+    for kind in (ope.TabularPolicy, ope.UniformPolicy):
+        assert isinstance(kind, Policy)
+        with pytest.raises(ope.PolicyError, match=f"{kind.__name__} is a class.*an instance"):
+            check_policy(kind, state_size=3, action_size=1)
 
 
 def test_a_continuous_policy_is_not_taken_for_a_discrete_one(pendulum, cartpole):

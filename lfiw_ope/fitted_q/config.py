@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from lfiw_ope.checks import choice, device_there, real, whole, widths
-from lfiw_ope.nn.ensemble import ACTIVATIONS
+from lfiw_ope.checks import real, whole
+from lfiw_ope.estimand import Estimand
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.per_policy import PerPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FQEConfig:
+class FQEConfig(PerPolicyConfig):
     """Settings of fitted Q evaluation.
 
     Attributes:
@@ -32,11 +32,9 @@ class FQEConfig:
     """
 
     hidden: Sequence[int] = (256, 256)
-    activation: str = "relu"
     members: int = 3
     action_samples: int = 4
     tau: float = 0.01
-    time: Literal["auto", "input", "none"] = "auto"
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
             updates=20_000,
@@ -46,14 +44,28 @@ class FQEConfig:
             patience=None,
         )
     )
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        widths("hidden", self.hidden)
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        choice("activation", self.activation, tuple(ACTIVATIONS))
+        super().__post_init__()
         whole("members", self.members, least=1)
         whole("action_samples", self.action_samples, least=1)
         real("tau", self.tau, least=1e-6, most=1.0)
-        choice("time", self.time, ("auto", "input", "none"))
-        device_there(self.device)
+
+
+def slow_to_reach(estimand: Estimand, config: FQEConfig) -> tuple[str, ...]:
+    """A warning where the training is too short for values to come from as far as they must.
+
+    A value is bootstrapped from the step after it, by targets that follow in 1 / τ updates: so
+    many it takes for every step of the horizon, or of the 1 / (1 − γ) that the discount leaves.
+    """
+    steps = float(estimand.horizon)
+    if estimand.discount < 1.0:
+        steps = min(steps, 1.0 / (1.0 - estimand.discount))
+    needed = round(steps / config.tau)
+    if config.fit.updates >= needed:
+        return ()
+    return (
+        f"{config.fit.updates} updates are too few: values are bootstrapped step by step, and "
+        f"with tau {config.tau:g} it takes {needed} for them to come from {steps:.0f} steps away; "
+        "raise updates, or tau.",
+    )

@@ -1,16 +1,15 @@
 """Settings of the regularised Lagrangian."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lfiw_ope.checks import choice, device_there, real, widths
-from lfiw_ope.nn.ensemble import ACTIVATIONS
+from lfiw_ope.checks import choice, real
 from lfiw_ope.nn.fit_config import FitConfig
+from lfiw_ope.per_policy import PerPolicyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class DICEConfig:
+class DICEConfig(PerPolicyConfig):
     """Settings of DICE: a member of the family of Yang et al. (2020), and its training.
 
     Their best setting, `DICEConfig.published()`, was found with 1e5 updates at a learning rate of
@@ -49,15 +48,12 @@ class DICEConfig:
         device: where the networks are.
     """
 
-    hidden: Sequence[int] = (64, 64)
-    activation: str = "relu"
     dual_regulariser: float = 1.0
     primal_regulariser: float = 0.0
     reward: float = 0.0
     critic_rate: float = 0.2
     normalise: bool = True
     positivity: Literal["square", "softplus", "none"] = "square"
-    time: Literal["auto", "input", "none"] = "auto"
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
             updates=10_000,
@@ -68,19 +64,14 @@ class DICEConfig:
             patience=None,
         )
     )
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        widths("hidden", self.hidden)
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        choice("activation", self.activation, tuple(ACTIVATIONS))
+        super().__post_init__()
         real("dual_regulariser", self.dual_regulariser, least=0.0)
         real("primal_regulariser", self.primal_regulariser, least=0.0)
         real("reward", self.reward, least=0.0, most=1.0)
         real("critic_rate", self.critic_rate, least=1e-6)
         choice("positivity", self.positivity, ("square", "softplus", "none"))
-        choice("time", self.time, ("auto", "input", "none"))
-        device_there(self.device)
 
     @classmethod
     def published(cls, *, updates: int = 100_000, device: str = "cpu") -> "DICEConfig":

@@ -282,9 +282,10 @@ def test_it_says_when_it_has_not_settled_and_only_then():
         return ope.FQE(estimand, settings).fit(data, seed=0).estimate(policy).warnings
 
     assert said(updates=1500) == ()
-    (slow,) = said(updates=300, tau=0.001, learning_rate=1e-4, evaluate_every=15)
+    far, slow = said(updates=300, tau=0.001, learning_rate=1e-4, evaluate_every=15)
     assert "has not settled" in slow
     assert "raise updates" in slow
+    assert f"it takes {1000 * HORIZON} for them to come from {HORIZON} steps away" in far
     (few,) = said(updates=100, evaluate_every=50)
     assert "lower evaluate_every" in few
 
@@ -316,7 +317,7 @@ def still(states):
 
 def test_divergence_is_bounded_and_said():
     policy = ope.from_function(still, state_size=1, action_spec=scaled(2.0).action_spec)
-    linear = config(hidden=(), learning_rate=0.02)
+    linear = config(hidden=(), learning_rate=0.02, tau=0.1)
     wild, calm = (
         ope.FQE(ope.Estimand(1000, 0.99), linear).fit(scaled(by), seed=0).estimate(policy)
         for by in (2.0, 0.5)

@@ -42,6 +42,7 @@ ORDER = [
     *("density_ratio", "density_ratio_fit"),
     *("ratio", "ratio_fit"),
     *("answering", "padding", "behaviour_return"),
+    "per_policy",
     *(f"fitted_q.{name}" for name in ("config", "scale", "networks", "objective")),
     *(f"fitted_q.{name}" for name in ("report", "value", "fit")),
     *(f"occupancy.{name}" for name in ("config", "flow", "networks", "objective")),

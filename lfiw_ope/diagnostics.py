@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lfiw_ope.checks import real
+from lfiw_ope.pareto import MOST_SHAPE
 from lfiw_ope.populations import LEAST_POPULATIONS_FOR_A_STANDARD_ERROR
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 
@@ -135,6 +136,32 @@ def cut_short_warning(cut: int, episodes: int, *, stepwise: bool) -> list[str]:
         f"{cut} of {episodes} logged episodes were cut short of the horizon and are left out "
         f"{left_out}, where those that went on stand for them: right if where they were cut does "
         "not depend on what happened in them."
+    ]
+
+
+def tail_warning(label: str, shape: float | None) -> list[str]:
+    """What to say of weights by the shape of their tail, k̂, where they were smoothed."""
+    if shape is None or shape <= MOST_SHAPE:
+        return []
+    return [
+        f"The weights of {label} have a tail of k̂ = {shape:.2f}, above {MOST_SHAPE:g}: their "
+        "variance may be infinite, and the standard error too small; use a shorter horizon, or an "
+        "estimator without products of ratios (FQE, DICE, LFIW)."
+    ]
+
+
+LEAST_EXPONENT = 0.01
+"""Below it weights that were e^10 apart are within 10% of each other."""
+
+
+def levelled_warning(label: str, exponent: float | None) -> list[str]:
+    """What to say of weights that tempering made all but equal."""
+    if exponent is None or exponent >= LEAST_EXPONENT:
+        return []
+    return [
+        f"Tempering lowered the exponent of {label} to {exponent:.2g}: weights that are not 0 are "
+        "then all but equal, and their value is that of the logged episodes whatever the policy "
+        "is; temper to a smaller share."
     ]
 
 

@@ -13,6 +13,10 @@ LEAST_WEIGHTS = 25
 """Fewer have a tail of less than five, which nothing can be fitted to."""
 
 
+MOST_SHAPE = 0.7
+"""k̂ above which the paper calls an estimate unreliable."""
+
+
 class Smoothed(NamedTuple):
     """Smoothed weights, and how heavy their tail was before."""
 
@@ -45,8 +49,8 @@ def pareto_smooth(log_weight: Tensor) -> Smoothed:
     """Replace the largest weights by quantiles of a generalised Pareto fitted to them.
 
     PSIS (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 2024, arXiv 1507.02646). k̂ is the tail's
-    shape: with k the mean of the weights has a finite variance below 1/2 and exists below 1; the
-    paper calls estimates with k̂ above 0.7 unreliable.
+    shape: with k the mean of the weights has a finite variance below 1/2 and exists below 1; see
+    `MOST_SHAPE`.
 
     Weights whose tail no generalised Pareto could be fitted to stay as they are, without a k̂: those
     of the tail are all the same or mostly so, or one is beyond all proportion to the others. A

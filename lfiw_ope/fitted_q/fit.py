@@ -105,7 +105,8 @@ class _Fit:
         parts, records, order = [], [], []
         everyone = TargetPolicies(self.policies, self.device)
         everyone.probe(self.initial_states[:2])
-        for chosen, settled in everyone.trained_together(self.log, self._largest):
+        groups = everyone.trained_together(self.log, self._largest)
+        for chosen, settled in groups:
             networks, record = self._train([self.policies[i] for i in chosen], settled, progress)
             parts.append(networks)
             records.append(record)
@@ -113,7 +114,8 @@ class _Fit:
         back = torch.tensor(order).argsort()
         networks = self._networks(len(order))
         networks.take(parts, back)
-        state_value = StateValue(networks, everyone, self.config.action_samples, self.seed)
+        samples = max(self._samples(settled) for _, settled in groups)
+        state_value = StateValue(networks, everyone, samples, self.seed)
         at_start = torch.zeros(len(self.initial_states), dtype=torch.int64, device=self.device)
         values = state_value(self.initial_states, at_start).double().mean(-1).T.cpu()
         told = reports(
@@ -126,9 +128,13 @@ class _Fit:
         )
         return FittedQ(state_value, values, tuple(told))
 
+    def _samples(self, settled: bool) -> int:
+        """K of policies; one draw says all of those that act without noise."""
+        return 1 if settled else self.config.action_samples
+
     def _largest(self, settled: bool) -> int:
         """Policies that may be trained together, by whether they act without noise."""
-        config, samples = self.config, 1 if settled else self.config.action_samples
+        config, samples = self.config, self._samples(settled)
         each = config.members * config.fit.batch_size * samples * max(config.hidden, default=1)
         return max(1, min(HIDDEN_AT_ONCE // each, LARGEST_GROUP))
 
@@ -141,7 +147,7 @@ class _Fit:
         self, policies: list[Policy], settled: bool, progress: Progress
     ) -> tuple[ValueNetworks, Tensor]:
         config, acting = self.config, TargetPolicies(policies, self.device)
-        samples = 1 if settled else config.action_samples
+        samples = self._samples(settled)
         networks = self._networks(len(policies))
         noise = derive(self.seed, "fitted q", "initial actions")
         actions = acting.samples(self.watched, samples, noise)

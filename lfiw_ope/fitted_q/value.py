@@ -27,7 +27,7 @@ class StateValue:
     Attributes:
         networks: Q.
         policies: the P policies.
-        samples: K, actions drawn at a state.
+        samples: K, actions drawn at a state; 1 where no policy acts with noise.
         seed: of their noise: a state's value is the same whenever it is asked for.
     """
 

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.answering import Answering
-from lfiw_ope.diagnostics import cut_short_warning, mean_weight_warning, overlap_warning
+from lfiw_ope.diagnostics import (
+    cut_short_warning,
+    levelled_warning,
+    mean_weight_warning,
+    overlap_warning,
+    tail_warning,
+)
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.ratio import PolicyRatio
@@ -118,7 +124,12 @@ class FittedImportance(Answering):
     def _warnings(self, found: WeightedValue, weight: MeanWeight, episodes: int) -> tuple[str, ...]:
         stepwise, cloned = self.weighting.form == "stepwise", self.ratio.report is not None
         cut, logged = self.padded.cut_short, len(self.padded.observed)
-        warnings = [*self.ratio.warnings, *cut_short_warning(cut, logged, stepwise=stepwise)]
+        warnings = [
+            *self.ratio.warnings,
+            *cut_short_warning(cut, logged, stepwise=stepwise),
+            *tail_warning(self.label, found.pareto_k),
+            *levelled_warning(self.label, found.exponent),
+        ]
         if found.mc_standard_error is None:
             ess = float(found.ess_by_step.min())
             warnings.append(overlap_warning(self.label, ess, episodes, cloned=cloned))

@@ -29,7 +29,7 @@ def zero(monkeypatch):
 
     def fit_q(data, policies, estimand, config, seed, *, episodes, progress):  # noqa: ARG001
         trained.append(set(episodes))
-        report = SimpleNamespace(warnings=lambda config: ("It is 0.",))  # noqa: ARG005
+        report = SimpleNamespace(warnings=("It is 0.",))
         return SimpleNamespace(
             action_value=lambda s, a, t: torch.zeros(len(policies), len(s)),  # noqa: ARG005
             state_value=lambda s, t: torch.zeros(len(policies), len(s)),  # noqa: ARG005

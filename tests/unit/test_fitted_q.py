@@ -236,6 +236,24 @@ def test_a_policy_gets_the_same_value_alone_and_among_others():
     assert len({round(float(value), 3) for value in together.values}) == 4
 
 
+def test_one_draw_says_the_value_of_policies_without_noise():
+    _, behaviour, _, data = bed(episodes=12)
+    certain = ope.TabularPolicy(np.eye(3)[[0, 1, 2, 0, 1, 2]], deterministic=True)
+    few = config(updates=20, evaluate_every=5, action_samples=4)
+    state = torch.eye(6)
+    step = torch.arange(6)
+
+    def fitted(*policies):
+        return ope.fit_q(data, policies, ope.Estimand(HORIZON), few, seed=0)
+
+    alone, among = fitted(certain), fitted(certain, behaviour)
+    assert (alone.members.samples, among.members.samples) == (1, 4)
+    expected = among.state_value(state, step)[:1]
+    torch.testing.assert_close(alone.state_value(state, step), expected, rtol=1e-5, atol=1e-5)
+    several = replace(alone.members, samples=4)(state, step).mean(1)
+    torch.testing.assert_close(several, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_only_the_named_episodes_are_learned_from():
     _, policy, _, data = bed(episodes=60)
     quick, estimand, half = config(updates=100), ope.Estimand(HORIZON), list(range(30))

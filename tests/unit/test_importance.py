@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lfiw_envs import LinearGaussianPolicy
 from testbeds import linear_gaussian, log_of, standings, tabular
 
 import lfiw_ope as ope
@@ -445,6 +446,45 @@ def test_weights_that_do_not_average_1_are_told_of():
     # (0.5 · 0.6 / 0.8 + 0.5 · 0.4 / 0.2)³, and not 1
     assert found.diagnostics["mean_weight"] == pytest.approx(1.375**3, rel=0.15)
     assert any("1 is expected" in said for said in found.warnings)
+
+
+def normal_log(episodes):
+    """One step of a standard normal behaviour."""
+    drawn = torch.randn(episodes, 1, generator=torch.Generator().manual_seed(0))
+    return ope.Trajectories(
+        states=np.zeros((2 * episodes, 1), np.float32),
+        actions=drawn.numpy(),
+        rewards=drawn[:, 0].numpy(),
+        lengths=np.ones(episodes, int),
+        terminated=np.zeros(episodes, bool),
+        truncated=np.ones(episodes, bool),
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+        log_prob=-0.5 * drawn[:, 0].numpy() ** 2 - 0.5 * math.log(2 * math.pi),
+    )
+
+
+def normal(width):
+    return LinearGaussianPolicy(gain=np.zeros((1, 1)), bias=np.zeros(1), scale=np.array([width]))
+
+
+@pytest.mark.parametrize(("width", "heavy"), [(2.0, True), (0.9, False)])
+def test_a_heavy_tail_of_the_weights_is_told_of(width, heavy):
+    """The ratio of normals of standard deviations σ and 1 has a tail of k = 1 − 1 / σ²."""
+    policy = normal(width)
+    config = ope.ImportanceConfig(pareto=True)
+    found = ope.WIS(ope.Estimand(1), config).fit(normal_log(4000), 0).estimate(policy)
+    assert (found.pareto_k > 0.7) == heavy
+    assert any("variance may be infinite" in said for said in found.warnings) == heavy
+    plain = ope.WIS(ope.Estimand(1)).fit(normal_log(4000), 0).estimate(policy)
+    assert not any("tail" in said for said in plain.warnings)
+
+
+@pytest.mark.parametrize(("share", "level"), [(1.0, True), (0.5, False)])
+def test_weights_that_tempering_made_equal_are_told_of(share, level):
+    policy, config = normal(0.9), ope.ImportanceConfig(temper=share)
+    found = ope.WIS(ope.Estimand(1), config).fit(normal_log(200), 0).estimate(policy)
+    assert (found.exponent < 0.01) == level
+    assert any("all but equal" in said for said in found.warnings) == level
 
 
 def test_the_behaviour_s_mean_is_by_standing(ragged):

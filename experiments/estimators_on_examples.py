@@ -20,11 +20,10 @@ import torch
 from lfiw_envs import (
     Example,
     LinearGaussianPolicy,
-    TabularMDP,
-    TabularPolicy,
     chain,
     model_fail,
     model_win,
+    random_mdp,
     taxi,
 )
 
@@ -68,15 +67,6 @@ ESTIMATORS = {
         e, ope.CorrectedModelConfig(dynamics=DYNAMICS, dice=FLOW)
     ),
 }
-
-
-def random_mdp():
-    """50 states, 3 actions: a random behaviour, and a target that nearly always acts well."""
-    mdp = TabularMDP.random(50, 3, seed=7)
-    drawn = np.random.default_rng(0).dirichlet(np.ones(3), 50)
-    behaviour = TabularPolicy(0.5 * drawn + 0.5 / 3)
-    best = np.eye(3)[mdp.action_values(behaviour, 10)[0].argmax(1)]
-    return Example(mdp, behaviour, TabularPolicy(0.8 * best + 0.2 / 3), horizon=10)
 
 
 def continuous():

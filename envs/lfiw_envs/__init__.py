@@ -1,6 +1,14 @@
 """What is known about environments: rules, tasks with shipped policies, exact test-beds."""
 
-from lfiw_envs.examples import AliasedMDP, Example, chain, model_fail, model_win, taxi
+from lfiw_envs.examples import (
+    AliasedMDP,
+    Example,
+    chain,
+    model_fail,
+    model_win,
+    random_mdp,
+    taxi,
+)
 from lfiw_envs.linear_gaussian import LinearGaussianMDP, LinearGaussianPolicy
 from lfiw_envs.rules.lookup import UnknownEnvironmentError, known_rules, rules_for
 from lfiw_envs.rules.record import NEVER, EnvironmentRules, Rule
@@ -26,6 +34,7 @@ __all__ = [
     "known_rules",
     "model_fail",
     "model_win",
+    "random_mdp",
     "rules_for",
     "taxi",
 ]

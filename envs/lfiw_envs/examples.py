@@ -143,6 +143,15 @@ def taxi(size: int = 3) -> Example:
     return Example(mdp, far, near, horizon=15)
 
 
+def random_mdp(states: int = 50, horizon: int = 10) -> Example:
+    """A random MDP of 3 actions: a random behaviour, and a target that nearly always acts well."""
+    mdp = TabularMDP.random(states, 3, seed=7)
+    drawn = np.random.default_rng(0).dirichlet(np.ones(3), states)
+    behaviour = TabularPolicy(0.5 * drawn + 0.5 / 3)
+    best = np.eye(3)[mdp.action_values(behaviour, horizon)[0].argmax(1)]
+    return Example(mdp, behaviour, TabularPolicy(0.8 * best + 0.2 / 3), horizon)
+
+
 def _taxi_step(
     at: int, who: int, to: int, action: int, size: int, corners: tuple[int, int]
 ) -> tuple[tuple[int, int, int] | None, float]:

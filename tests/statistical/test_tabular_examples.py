@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lfiw_envs import Example, TabularMDP, TabularPolicy, chain, model_fail, model_win, taxi
+from lfiw_envs import TabularPolicy, chain, model_fail, model_win, random_mdp, taxi
 from testbeds import log_of
 
 import lfiw_ope as ope
@@ -14,15 +14,6 @@ from lfiw_ope.weighted import weigh
 
 REPEATS, EPISODES, HORIZON = 2000, 20, 6
 ESTIMAND = ope.Estimand(HORIZON)
-
-
-def random_mdp():
-    """50 states, 3 actions: a random behaviour, and a target that nearly always acts well."""
-    mdp = TabularMDP.random(50, 3, seed=7)
-    drawn = np.random.default_rng(0).dirichlet(np.ones(3), 50)
-    behaviour = TabularPolicy(0.5 * drawn + 0.5 / 3)
-    best = np.eye(3)[mdp.action_values(behaviour, 10)[0].argmax(1)]
-    return Example(mdp, behaviour, TabularPolicy(0.8 * best + 0.2 / 3), horizon=10)
 
 
 EXAMPLES = {"chain": chain, "ModelWin": model_win, "random": random_mdp, "taxi": taxi}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lfiw_ope.answering import Answering
 from lfiw_ope.data.tensors import DeviceLog
@@ -21,7 +22,7 @@ from lfiw_ope.doubly_robust.occupancy_form import (
     corrections,
 )
 from lfiw_ope.doubly_robust.saying import BY_OCCUPANCY, said_of
-from lfiw_ope.doubly_robust.visits import fit_visits
+from lfiw_ope.doubly_robust.visits import ClassifiedOccupancy, fit_visits, mean_ratio_warning
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.estimand import Estimand, beyond_horizon
 from lfiw_ope.occupancy.fit import fit_dice
@@ -104,7 +105,10 @@ class FittedCorrectedModel(Answering):
                     advice=BY_OCCUPANCY,
                     diagnostics={**diagnostics, "mean_ratio": float(ratio.mean())},
                     seconds=seconds,
-                    warnings=self._warnings(occupancies, place),
+                    warnings=(
+                        *self._warnings(occupancies, place),
+                        *self._ratio_warnings(occupancies, place, ratio),
+                    ),
                 )
             )
         return estimates
@@ -140,6 +144,18 @@ class FittedCorrectedModel(Answering):
             seed=seed,
             progress=progress,
         )
+
+    def _ratio_warnings(
+        self, occupancies: Sequence[Occupancy], place: int, ratio: Tensor
+    ) -> list[str]:
+        """Of ω `[R']` by classifiers; DICE's is normalised as it is made."""
+        density = ratio.clone()
+        for fold, occupancy in zip(self.folds, occupancies, strict=True):
+            if not isinstance(occupancy, ClassifiedOccupancy):
+                return []
+            here = torch.isin(self.logged.episode, torch.from_numpy(fold.judged))
+            density[here] /= occupancy.mass(self.logged.steps[here])[place]
+        return mean_ratio_warning(density, self.logged.episode)
 
     def _warnings(self, occupancies: Sequence[Occupancy], place: int) -> tuple[str, ...]:
         beyond = beyond_horizon(self.estimand, self.config.time)

@@ -18,6 +18,9 @@ from lfiw_ope.rollout import simulate
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Dynamics, Policy, Progress, silent
 
+MOST_OFF = 0.2
+SURPRISING = 4.0
+
 MOST_VISITS = 1 << 16
 """Simulated, and logged, steps of one policy that its classifier is fitted to."""
 
@@ -39,6 +42,11 @@ class ClassifiedOccupancy:
     log_mass: Tensor
     horizon: int | None
 
+    def mass(self, step: Tensor) -> Tensor:
+        """`[P, n]` float64, ω's mean over logged steps t `[n]` where it is right."""
+        place = torch.zeros_like(step) if self.horizon is None else step
+        return self.log_mass[:, place].exp()
+
     @torch.no_grad()
     def ratio(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
         """ω `[P, n]` float64 at states `[n, S]`, actions `[n, A]` and steps t `[n]`."""
@@ -46,6 +54,26 @@ class ClassifiedOccupancy:
         place = torch.zeros_like(step) if self.horizon is None else step
         found = torch.stack([ratio.log_ratio(visits).double() for ratio in self.ratios])
         return (found + self.log_mass.to(found.device)[:, place]).exp()
+
+
+def mean_ratio_warning(density_ratio: Tensor, episode: Tensor) -> list[str]:
+    """What to say of density ratios `[R']` of logged steps, whose mean is 1 if they are right.
+
+    Args:
+        density_ratio: ω over its mass.
+        episode: `[R']` int64, of each step; steps of one episode depend on each other.
+    """
+    mean = float(density_ratio.mean())
+    of_episode = torch.zeros(int(episode.max()) + 1, dtype=torch.float64)
+    of_episode.index_add_(0, episode, density_ratio - mean)
+    error = float(of_episode.square().sum().sqrt()) / len(density_ratio)
+    if not abs(mean - 1.0) > max(MOST_OFF, SURPRISING * error):
+        return []
+    return [
+        f"The classifier's occupancy ratio, less what terminal states hold, averages {mean:.2f} ± "
+        f"{error:.2g} over the log, and 1 is expected: it is far off, and the correction with it; "
+        "train the classifiers longer, or use ratio='dice'."
+    ]
 
 
 def _visits(state: Tensor, action: Tensor, step: Tensor, horizon: int | None) -> Tensor:

@@ -18,7 +18,8 @@ class CorrectedModel:
         v̂ = E[V̂(s_0)] + 1 / (1 − γ) E_D[ω(s, a) (r + γ (1 − terminated) V̂(s') − Q̂(s, a))]
 
     or, over T steps, v̂ = E[V̂_0(s_0)] + Σ_t γ^t E_{D_t}[ω_t (r + γ (1 − terminated) V̂_{t+1} − Q̂_t)].
-    Q̂ and V̂ are the model's own, simulated with common random numbers. With ω from DICE it is
+    Q̂ and V̂ are the model's own, simulated with common random numbers; in the first form over T
+    steps too, which leaves out what is of order γ^T. With ω from DICE it is
     doubly robust: right if the model is, or if ω is. With ω from a classifier on the model's own
     rollouts it is a correction and *not* doubly robust, since both fail with the model; estimates
     say so. Neither takes products over steps, so its noise does not grow with them.

@@ -11,6 +11,7 @@ from testbeds import linear_gaussian, log_of, tabular
 import lfiw_ope as ope
 from lfiw_ope.doubly_robust import fitted
 from lfiw_ope.doubly_robust.folds import draw_folds
+from lfiw_ope.doubly_robust.visits import mean_ratio_warning
 
 FIT = ope.FitConfig(updates=100, evaluate_every=50, batch_size=64)
 SMALL = {"dynamics": ope.DynamicsConfig(members=2, hidden=(16,), fit=FIT)}
@@ -135,3 +136,10 @@ def test_a_sample_of_residuals_may_leave_a_fold_without_any(bed):
     found = ope.CorrectedModel(ope.Estimand(3), config).fit(data, 0).estimate(policy)
     assert np.isfinite(found.value)
     assert found.diagnostics["residuals"] == 1
+
+
+@pytest.mark.parametrize(("mean", "off"), [(0.59, True), (1.05, False)])
+def test_an_occupancy_ratio_that_does_not_average_1_is_told_of(mean, off):
+    spread = torch.rand(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    said = mean_ratio_warning(mean * (0.5 + spread), torch.arange(2000) // 10)
+    assert any("1 is expected" in text for text in said) == off

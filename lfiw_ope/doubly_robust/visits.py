@@ -11,6 +11,7 @@ from lfiw_ope.classifier import ClassifierConfig
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
+from lfiw_ope.diagnostics import SURPRISING
 from lfiw_ope.doubly_robust.occupancy_form import LoggedSteps
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.stacking import group_policies
@@ -19,7 +20,7 @@ from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Dynamics, Policy, Progress, silent
 
 MOST_OFF = 0.2
-SURPRISING = 4.0
+"""How far from 1 the mean of a ratio may be before it is told of, however well it is known."""
 
 MOST_VISITS = 1 << 16
 """Simulated, and logged, steps of one policy that its classifier is fitted to."""

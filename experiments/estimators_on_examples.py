@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/estimators_on_examples.py [--jobs 2]
 
-500 episodes of the behaviour policy, five seeds of everything. Networks are small and the same for
+500 episodes of the behaviour policy, three seeds of everything. Networks are small and the same for
 all tasks; nothing is chosen by a true value. Errors are in standard deviations of the behaviour's
 return. Each finished cell is stored at once, and a run that was stopped goes on.
 """
@@ -10,6 +10,7 @@ return. Each finished cell is stored at once, and a run that was stopped goes on
 import argparse
 import json
 import math
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ from lfiw_ope.results import provenance, write_text
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import linear_gaussian, log_of
 
-EPISODES, SEEDS = 500, 5
+EPISODES, SEEDS = 500, 3
 RESULTS = Path(__file__).parent / "results"
 STORED = RESULTS / "estimators_on_examples.json"
 
@@ -103,7 +104,14 @@ def measure(task, estimator, seed):
         "ess": found.ess,
         "seconds": time.perf_counter() - started,
         "warnings": list(found.warnings),
+        "commit": commit(),
     }
+
+
+def commit():
+    """Of the code that made a cell; "+" where it was changed since."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def summary(cells):

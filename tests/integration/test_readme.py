@@ -133,3 +133,8 @@ def test_the_comparison_with_a_peer_holds_the_committed_results():
         assert all(f"−{-value:.1f}" in README for value in values)
     played = stored["truth"]
     assert f"−{-played['value']:.1f} ± {played['standard_error']:.1f} when" in README
+
+
+def test_the_table_of_examples_is_the_study_s():
+    path = ROOT / "experiments" / "results" / "estimators_on_examples.md"
+    assert path.read_text(encoding="utf-8").strip() in README

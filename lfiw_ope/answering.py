@@ -45,6 +45,15 @@ class Estimator(Protocol):
         ...
 
 
+Spaces = tuple[int, int, Literal["continuous", "discrete"]]
+"""S, A and the kind of actions."""
+
+
+def spaces_of(data: Trajectories) -> Spaces:
+    """Those of a log, which policies must share."""
+    return data.state_size, data.action_size, data.action_spec.kind
+
+
 class Answering(ABC):
     """`estimate` for one policy or several, checked first, from one method that takes several.
 
@@ -53,12 +62,12 @@ class Answering(ABC):
 
     @property
     @abstractmethod
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+    def spaces(self) -> Spaces:
         """S, A and the kind of actions, of the data."""
 
     @abstractmethod
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
-        """One estimate a policy, in their order. They have been checked, and may be none."""
+        """One estimate a policy, in their order. They have been checked."""
 
     @overload
     def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
@@ -79,7 +88,7 @@ class Answering(ABC):
         """
         every = policies if isinstance(policies, Sequence) else [policies]
         self.check(every)
-        found = self._answer(every, progress)
+        found = self._answer(every, progress) if every else []
         return found if isinstance(policies, Sequence) else found[0]
 
     def check(self, policies: Sequence[Policy]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces
 from lfiw_ope.appraisal import Appraisal, fall_back
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import EnsembleDynamics
@@ -60,7 +60,7 @@ class FittedModel(Answering):
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+    def spaces(self) -> Spaces:
         return self.initial_states.shape[1], self.action_size, self.action_kind
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:

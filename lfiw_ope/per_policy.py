@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces, spaces_of
 from lfiw_ope.checks import choice, device_there, widths
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
@@ -135,12 +135,10 @@ class KeptLog(Answering):
     seed: int
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
-        return self.data.state_size, self.data.action_size, self.data.action_spec.kind
+    def spaces(self) -> Spaces:
+        return spaces_of(self.data)
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
-        if not policies:
-            return []
         trained = self.estimator.train(self.data, policies, self.seed, progress)
         return [
             Estimate(

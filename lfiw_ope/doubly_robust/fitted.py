@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces, spaces_of
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.doubly_robust.config import DoublyRobustConfig
 from lfiw_ope.doubly_robust.folds import Fold, Judged, judge
@@ -61,12 +60,10 @@ class FittedDoublyRobust(Answering):
     seconds: dict[str, float]
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
-        return self.data.state_size, self.data.action_size, self.data.action_spec.kind
+    def spaces(self) -> Spaces:
+        return spaces_of(self.data)
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
-        if not policies:
-            return []
         started = time.perf_counter()
         ratios = self.ratio.log_ratios(policies)  # first: it refuses what has no density
         seconds = {**self.seconds, "ratio": time.perf_counter() - started}

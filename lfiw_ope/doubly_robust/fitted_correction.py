@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces, spaces_of
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.doubly_robust.config import CorrectedModelConfig
@@ -62,12 +61,10 @@ class FittedCorrectedModel(Answering):
     seconds: dict[str, float]
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
-        return self.data.state_size, self.data.action_size, self.data.action_spec.kind
+    def spaces(self) -> Spaces:
+        return spaces_of(self.data)
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
-        if not policies:
-            return []
         started, config = time.perf_counter(), self.config
         occupancies = [
             self._occupancy(policies, number, progress) for number in range(len(self.folds))

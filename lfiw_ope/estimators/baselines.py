@@ -3,9 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces, spaces_of
 from lfiw_ope.behaviour_return import mean_return
 from lfiw_ope.checks import device_there
 from lfiw_ope.data.split import require_episodes
@@ -73,7 +72,7 @@ class BehaviourMean:
                 returns=padded.discounted(self.estimand.discount).sum(1)[whole].numpy(),
                 log_weights=found.log_weights[whole].numpy(),
             ),
-            (data.state_size, data.action_size, data.action_spec.kind),
+            spaces_of(data),
         )
 
 
@@ -87,10 +86,10 @@ class FittedBehaviourMean(Answering):
     """
 
     constant: Estimate
-    data_spaces: tuple[int, int, Literal["continuous", "discrete"]]
+    data_spaces: Spaces
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+    def spaces(self) -> Spaces:
         return self.data_spaces
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:  # noqa: ARG002

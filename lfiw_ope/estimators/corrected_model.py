@@ -73,7 +73,7 @@ class CorrectedModel:
 
         Raises:
             DataError: if there are too few episodes, or one stands in the data more than once; if
-                steps count and every episode was cut short before the horizon.
+                steps count and its longest episodes were cut short before the horizon.
             DivergedError: if a training diverges.
         """
         started = time.perf_counter()

@@ -83,7 +83,7 @@ class DoublyRobustEstimator(ABC, Generic[Config]):
 
         Raises:
             DataError: if there are too few episodes, or one stands in the data more than once; if
-                every episode was cut short before the horizon.
+                its longest episodes were cut short before the horizon.
             DivergedError: if a training diverges.
         """
         started = time.perf_counter()

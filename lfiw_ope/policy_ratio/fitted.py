@@ -4,12 +4,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lfiw_ope.answering import Answering
+from lfiw_ope.answering import Answering, Spaces
 from lfiw_ope.diagnostics import (
     cut_short_warning,
     levelled_warning,
@@ -60,7 +60,7 @@ class FittedImportance(Answering):
     seconds: dict[str, float]
 
     @property
-    def spaces(self) -> tuple[int, int, Literal["continuous", "discrete"]]:
+    def spaces(self) -> Spaces:
         return self.ratio.spaces
 
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:

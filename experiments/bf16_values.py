@@ -19,7 +19,7 @@ import typer
 from noise_covariance import TASKS, random_policy
 
 import lfiw_ope as ope
-from lfiw_ope.results import write_text
+from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results" / "bf16_values.json"
 HOW = "python experiments/bf16_values.py"

@@ -58,7 +58,7 @@ from default_tables import as_text, fallback_rows, form_rows, plot
 from development_tasks import TASKS, Target, draw
 
 import lfiw_ope as ope
-from lfiw_ope.results import write_text
+from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results" / "default_weighting.json"
 HOW = "PYTHONPATH=tests python experiments/default_weighting.py"

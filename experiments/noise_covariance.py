@@ -22,8 +22,8 @@ import typer
 
 import lfiw_ope as ope
 from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.results import write_text
 from lfiw_ope.seeding import torch_generator
+from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results" / "noise_covariance.json"
 # Action bound, horizon, episodes: Hopper falls after 15 steps, so it needs many.

@@ -7,7 +7,7 @@ import numpy as np
 
 import lfiw_ope as ope
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
-from lfiw_ope.results import write_text
+from lfiw_ope.stored import write_text
 
 COMMAND = "python experiments/paper_table.py --summary"
 TITLES = {

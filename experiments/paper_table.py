@@ -38,7 +38,7 @@ from paper_report import write_report
 
 import lfiw_ope as ope
 from lfiw_ope.pareto import pareto_smooth
-from lfiw_ope.results import provenance, write_text
+from lfiw_ope.stored import provenance, write_text
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = RESULTS / "paper_table"

@@ -36,8 +36,8 @@ import typer
 
 import lfiw_ope as ope
 from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.results import provenance, write_text
 from lfiw_ope.seeding import torch_generator
+from lfiw_ope.stored import provenance, write_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peer_fqe.json"

@@ -22,7 +22,7 @@ import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.plots import TRUTH, WEIGHTED, new_figure, save_figure
 from lfiw_ope.reliability import log_loss
-from lfiw_ope.results import provenance, write_text
+from lfiw_ope.stored import provenance, write_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import ExactRatio, Placed, linear_gaussian, log_of, tabular

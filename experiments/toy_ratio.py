@@ -41,8 +41,8 @@ from torch.distributions import Normal
 import lfiw_ope as ope
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error, log_loss
-from lfiw_ope.results import write_text
 from lfiw_ope.seeding import torch_generator
+from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results" / "toy_ratio"
 SHARES, MEANS, SCALES = (0.4, 0.6), (-1.6, 1.4), (0.5, 0.7)

@@ -14,7 +14,8 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
 from lfiw_ope.policies.actor_file import load_actor
-from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
+from lfiw_ope.results import Estimate
+from lfiw_ope.stored import plain_settings, provenance, write_text
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 

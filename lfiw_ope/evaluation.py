@@ -15,7 +15,8 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
-from lfiw_ope.results import Estimate, plain_settings, provenance, write_text
+from lfiw_ope.results import Estimate
+from lfiw_ope.stored import plain_settings, provenance, write_text
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
 

@@ -2,19 +2,18 @@
 
 import json
 import math
-import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.record import Interval
 from lfiw_ope.return_distribution import ReturnDistribution
-from lfiw_ope.version import __version__
+from lfiw_ope.stored import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,9 @@ class Estimate:
         standard_error: from the sampling of the logged episodes, for estimators that are a mean
             over episodes; what else was fitted to them is taken as given. None where the
             estimator does not know it, or too few episodes carry the weights.
+        intervals: of the value, one a confidence level; none where none is known to cover what it
+            says, see `no_interval`.
+        no_interval: why there is no interval; None where there are.
         mc_standard_error: the standard error from simulation noise *only*: what another seed of
             the rollouts would change. It says nothing of the model's error. None where nothing is
             simulated, or too few rollouts carry the weights to know it.
@@ -68,6 +70,8 @@ class Estimate:
     value: float
     seed: int
     standard_error: float | None = None
+    intervals: tuple[Interval, ...] = ()
+    no_interval: str | None = None
     mc_standard_error: float | None = None
     rollouts: int | None = None
     episodes: int | None = None
@@ -100,6 +104,23 @@ class Estimate:
         """The standard error that is known: of the sampled episodes, else of the simulation."""
         return self.mc_standard_error if self.standard_error is None else self.standard_error
 
+    def interval(self, level: float = 0.95) -> Interval | None:
+        """The confidence interval at this level; None where the estimate has none.
+
+        Raises:
+            ConfigError: if it has intervals, and none at this level.
+        """
+        if not self.intervals:
+            return None
+        for one in self.intervals:
+            if math.isclose(one.level, level):
+                return one
+        levels = ", ".join(f"{one.level:g}" for one in self.intervals)
+        raise ConfigError(
+            f"{self.estimator} has no interval at level {level!r}, but at {levels}; ask for others "
+            "by `levels` in the estimator's interval settings."
+        )
+
     @property
     def ess_of(self) -> str:
         """Effective sample size and what it is of, such as "412/1000"; "–" without weights."""
@@ -125,6 +146,9 @@ class Estimate:
         digits = _digits(self.noise, self.value)
         whose = " (the plain model's: weights mean nothing here)" if self.fell_back else ""
         parts = [f"{self.estimator}{whose} {self.value:.{digits}f}"]
+        if self.intervals:
+            widest = self.intervals[-1]
+            parts.append(f"{widest.level:.0%} [{widest.low:.{digits}f}, {widest.high:.{digits}f}]")
         if self.rollouts is not None:
             simulated = self.mc_standard_error
             noise = "unknown" if simulated is None else f"± {simulated:.{digits}f}"
@@ -161,6 +185,7 @@ class Estimate:
                     listed = [None if weight == -math.inf else weight for weight in listed]
                 plain[name] = listed
         plain["warnings"] = list(self.warnings)
+        plain["intervals"] = list(plain["intervals"])
         return plain
 
     @classmethod
@@ -174,6 +199,7 @@ class Estimate:
             fields = dict(plain)
             fields["estimand"] = Estimand(**fields["estimand"])
             fields["warnings"] = tuple(fields["warnings"])
+            fields["intervals"] = tuple(Interval(**one) for one in fields["intervals"])
             for name in ("returns", "log_weights", "ess_by_step"):
                 if fields[name] is not None:
                     missing = -math.inf if name == "log_weights" else math.nan
@@ -202,35 +228,6 @@ class Estimate:
         except json.JSONDecodeError as error:
             raise DataError(f"This is no JSON ({error}).") from error
         return cls.from_dict(plain)
-
-
-def provenance() -> dict[str, Any]:
-    """What made a result: versions, for whoever wants the same number again."""
-    versions = {"lfiw_ope": __version__, "python": platform.python_version()}
-    return {"machine": {**versions, "torch": torch.__version__}}
-
-
-def plain_settings(settings: Any) -> dict[str, Any]:
-    """A configuration as JSON can hold it: infinity, which leaves a bound open, becomes None."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(of) for key, of in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(of) for of in value]
-        return None if isinstance(value, float) and math.isinf(value) else value
-
-    converted: dict[str, Any] = plain(asdict(settings))
-    return converted
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a file under a temporary name and rename it: never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    return partial.replace(path)
 
 
 def _digits(error: float | None, value: float) -> int:

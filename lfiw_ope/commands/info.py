@@ -17,7 +17,7 @@ from lfiw_ope.commands.reading import (
 from lfiw_ope.commands.terminal import check_folder, console, require, saved_note
 from lfiw_ope.describe import Description, Spread, describe
 from lfiw_ope.errors import ConfigError, NonFiniteError
-from lfiw_ope.results import write_text
+from lfiw_ope.stored import write_text
 
 if TYPE_CHECKING:
     from lfiw_ope.data.trajectories import Trajectories

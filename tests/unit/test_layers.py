@@ -35,7 +35,7 @@ ORDER = [
     *("data.minari_episodes", "data.minari"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
     *("weights", "resampling", "pareto", "weighting", "weighted"),
-    *("return_distribution", "results"),
+    *("stored", "intervals.record", "return_distribution", "results"),
     *("drawing", "expectation", "samples", "induced"),
     *("censored", "dynamics", "dynamics_fit"),
     *("reliability", "calibration", "classifier", "classifier_fit"),

@@ -1,0 +1,40 @@
+"""How results are put into files: whole or not at all, in plain numbers, with what made them."""
+
+import math
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lfiw_ope.version import __version__
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: versions, for whoever wants the same number again."""
+    versions = {"lfiw_ope": __version__, "python": platform.python_version()}
+    return {"machine": {**versions, "torch": torch.__version__}}
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """A configuration as JSON can hold it: infinity, which leaves a bound open, becomes None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(of) for key, of in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(of) for of in value]
+        return None if isinstance(value, float) and math.isinf(value) else value
+
+    converted: dict[str, Any] = plain(asdict(settings))
+    return converted
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a file under a temporary name and rename it: never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    return partial.replace(path)

@@ -47,6 +47,8 @@ from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
+from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.record import Interval
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.fit import fit_dice
@@ -121,6 +123,8 @@ __all__ = [
     "InducedDynamics",
     "InducedModel",
     "InsufficientMemoryError",
+    "Interval",
+    "IntervalConfig",
     "LFIWConfig",
     "MAGICConfig",
     "MLPPolicy",

@@ -44,5 +44,9 @@ def mean_return(padded: PaddedEpisodes, discount: float) -> WeightedValue:
     """The behaviour's own return: each step's mean reward over episodes, by their standing."""
     equal = torch.zeros_like(padded.rewards)
     return weigh(
-        padded.discounted(discount), equal, Weighting(form="stepwise"), standing=padded.standing
+        padded.discounted(discount),
+        equal,
+        Weighting(form="stepwise"),
+        standing=padded.standing,
+        keep_sums=True,
     )

@@ -2,25 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lfiw_ope.errors import DataError, DivergedError
-from lfiw_ope.pareto import pareto_smooth
+from lfiw_ope.intervals.sums import RatioSums
+from lfiw_ope.shaping import shape
 from lfiw_ope.weighting import Weighting
-from lfiw_ope.weights import (
-    clip,
-    cumulate,
-    effective_sample_size,
-    flatten,
-    longest_first,
-    require_finite,
-    require_weights,
-    self_normalise,
-    temper,
-)
+from lfiw_ope.weights import effective_sample_size, require_finite, self_normalise
 
 LEAST_ESS_FOR_A_STANDARD_ERROR = 10.0
 """Below it the delta method says nothing: at an ESS of 1 it gives 0, a false certainty."""
@@ -48,6 +39,7 @@ class WeightedValue:
             fitted.
         clipped_share: of the ratios, those put on a bound; None without clipping.
         resampled: resamplings of sequential Monte Carlo; None without it.
+        sums: what the value is a function of, by rollout or episode; None where not asked for.
     """
 
     value: float
@@ -61,6 +53,7 @@ class WeightedValue:
     pareto_k: float | None = None
     clipped_share: float | None = None
     resampled: int | None = None
+    sums: RatioSums | None = field(default=None, repr=False, compare=False)
 
 
 def weigh(
@@ -70,6 +63,7 @@ def weigh(
     *,
     standing: Tensor | None = None,
     zeros: bool = False,
+    keep_sums: bool = False,
 ) -> WeightedValue:
     """The weighted value of n rollouts, or of N logged episodes.
 
@@ -88,6 +82,7 @@ def weigh(
             was cut.
         zeros: whether a log-ratio may be −∞, a ratio of 0, as that of a policy which never takes a
             logged action. A learned ratio that says so has diverged.
+        keep_sums: whether to give `WeightedValue.sums`, twice as large as the rewards.
 
     Raises:
         DivergedError: if a log-ratio or a reward is not finite, or weights overflow.
@@ -106,7 +101,7 @@ def weigh(
     standing = torch.ones_like(rewards) if standing is None else standing
     standing = standing if stepwise else standing[:, -1:]
     seen = standing > 0
-    shaped = _shape(log_ratio, weighting, standing, zeros=zeros)
+    shaped = shape(log_ratio, weighting, standing, zeros=zeros)
     log_weight = shaped.log_weight + standing.log()
     normalised = _normalised(log_weight, needed=weighting.self_normalised)
     equal = standing / len(rewards)
@@ -114,7 +109,8 @@ def weigh(
     term = rewards if stepwise else rewards.sum(1, keepdim=True)
     centre = (share * term).sum(0, keepdim=True)
     value = float(centre.sum())
-    influence = (share * term - (share if weighting.self_normalised else equal) * centre).sum(1)
+    over = share if weighting.self_normalised else equal
+    influence = (share * term - over * centre).sum(1)
     n = int(seen.any(1).sum())
     influence = influence * math.sqrt(n / max(n - 1, 1))
     error = float(influence.square().sum().sqrt())
@@ -138,6 +134,7 @@ def weigh(
         first=shaped.first,
         pareto_k=shaped.pareto_k,
         clipped_share=shaped.clipped_share,
+        sums=RatioSums.of(share * term, over.expand_as(share)) if keep_sums else None,
     )
 
 
@@ -156,74 +153,6 @@ def _normalised(log_weight: Tensor, *, needed: bool) -> Tensor:
             "overlap (FQE, LFIW, ModelBased)."
         )
     return torch.where(none, -torch.inf, self_normalise(log_weight, dim=0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shaped:
-    """Weights as a form wants them; `WeightedValue` says what the fields are."""
-
-    log_weight: Tensor  # [n, T], or [n, 1] where every reward meets the whole product
-    raw_ess: float
-    exponent: float | None = None
-    first: int | None = None
-    pareto_k: float | None = None
-    clipped_share: float | None = None
-
-
-def _shape(log_ratio: Tensor, weighting: Weighting, standing: Tensor, *, zeros: bool) -> _Shaped:
-    """Weights by ratio alone where they are seen, `[n, T]` or `[n, 1]`, and −∞ elsewhere."""
-    n, seen = len(standing), standing > 0
-    if weighting.form == "uniform":
-        return _Shaped(
-            log_weight=_only(seen, torch.zeros_like(standing)),
-            raw_ess=float(effective_sample_size(standing.log(), dim=0)),
-        )
-    check = require_weights if zeros else require_finite
-    log_ratio = check(log_ratio, "log-ratios").double()
-    clipped_share = exponent = pareto_k = None
-    if weighting.clip is not None:
-        within = clip(log_ratio, *weighting.clip)
-        clipped_share = float((within != log_ratio).double().mean())
-        log_ratio = within
-    log_ratio = flatten(log_ratio, weighting.exponent)
-    first = weighting.first
-    if weighting.first_ess is not None:
-        first = int(longest_first(log_ratio, max(1.0, weighting.first_ess * n)))
-    kept = slice(-1, None) if weighting.form == "trajectory" else slice(None)
-    raw = _only(seen, cumulate(log_ratio, weighting.first)[:, kept])
-    raw_ess = float(effective_sample_size(raw + standing.log(), dim=0).min())
-    log_weight = raw
-    if first != weighting.first:
-        log_weight = _only(seen, cumulate(log_ratio, first)[:, kept])
-    if weighting.temper is not None:
-        log_weight, exponent = _tempered(log_weight, seen.sum(0), weighting.temper)
-    if weighting.pareto:
-        smoothed = [pareto_smooth(column) for column in log_weight.T]
-        log_weight = torch.stack([one.log_weight for one in smoothed], 1)
-        pareto_k = max((one.shape for one in smoothed if one.shape is not None), default=None)
-    return _Shaped(
-        log_weight=log_weight,
-        raw_ess=raw_ess,
-        exponent=exponent,
-        first=first,
-        pareto_k=pareto_k,
-        clipped_share=clipped_share,
-    )
-
-
-def _only(seen: Tensor, log_weight: Tensor) -> Tensor:
-    return torch.where(seen, log_weight, -torch.inf)
-
-
-def _tempered(log_weight: Tensor, count: Tensor, share: float) -> tuple[Tensor, float]:
-    """Weights that keep this share of those that are seen at each step, and the least exponent."""
-    found, least = log_weight.clone(), 1.0
-    for number in set(count.tolist()):
-        alike = count == number
-        tempered = temper(log_weight[:, alike], max(1.0, share * number), dim=0)
-        found[:, alike] = tempered.log_weight
-        least = min(least, float(tempered.exponent.min()))
-    return found, least
 
 
 def average(values: Sequence[WeightedValue]) -> WeightedValue:

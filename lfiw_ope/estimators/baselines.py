@@ -11,6 +11,8 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import cut_short_warning
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.episodes import episode_intervals
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive
@@ -29,16 +31,24 @@ class BehaviourMean:
 
     Args:
         estimand: what is estimated.
+        interval: how intervals are made, of the behaviour's own value.
         device: accepted as of every estimator; nothing here takes one.
 
     Raises:
         ConfigError: if the device is not there.
     """
 
-    def __init__(self, estimand: Estimand, *, device: str | None = None) -> None:
+    def __init__(
+        self,
+        estimand: Estimand,
+        *,
+        interval: IntervalConfig | None = None,
+        device: str | None = None,
+    ) -> None:
         if device is not None:
             device_there(device)
         self.estimand = estimand
+        self.interval = IntervalConfig() if interval is None else interval
 
     def fit(
         self, data: Trajectories, seed: int, *, progress: Progress = silent
@@ -54,6 +64,14 @@ class BehaviourMean:
         started = time.perf_counter()
         padded = PaddedEpisodes.of(data, self.estimand.horizon)
         found = mean_return(padded, self.estimand.discount)
+        assert found.sums is not None
+        told = episode_intervals(
+            found.sums,
+            standard_error=found.mc_standard_error,
+            ess=None if padded.cut_short == 0 else float(found.ess_by_step.min()),
+            config=self.interval,
+            seed=seed,
+        )
         whole = padded.observed[:, -1]
         progress("behaviour mean", 1, 1)
         return FittedBehaviourMean(
@@ -62,6 +80,8 @@ class BehaviourMean:
                 estimand=self.estimand,
                 value=found.value,
                 standard_error=found.mc_standard_error,
+                intervals=told.intervals,
+                no_interval=told.no_interval,
                 seed=int(seed),
                 episodes=data.num_episodes,
                 diagnostics={"cut_short": float(padded.cut_short)},

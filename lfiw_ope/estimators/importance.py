@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.config import IntervalConfig
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.config import BehaviourConfig
 from lfiw_ope.policy_ratio.fitted import FittedImportance
@@ -29,6 +30,7 @@ class ImportanceConfig:
         temper: lower the exponent until the effective sample size is this share of the episodes,
             before those that went on count for those that were cut short.
         pareto: smooth the largest weights (PSIS), and report k̂.
+        interval: how intervals are made.
     """
 
     behaviour: BehaviourConfig = field(default_factory=BehaviourConfig)
@@ -36,6 +38,7 @@ class ImportanceConfig:
     exponent: float = 1.0
     temper: float | None = None
     pareto: bool = False
+    interval: IntervalConfig = field(default_factory=IntervalConfig)
 
     def __post_init__(self) -> None:
         self.weighting("trajectory", self_normalised=True)  # checks them
@@ -121,6 +124,7 @@ class ImportanceSampling:
             weighting=self.config.weighting(self.form, self_normalised=self.self_normalised),
             ratio=fit_policy_ratio(data, self.config.behaviour, seed, progress=progress),
             padded=padded,
+            interval=self.config.interval,
             seed=int(seed),
             seconds={"behaviour": time.perf_counter() - started},
         )

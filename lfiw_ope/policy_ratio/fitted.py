@@ -18,6 +18,8 @@ from lfiw_ope.diagnostics import (
     tail_warning,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.episodes import Told, episode_intervals
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.ratio import PolicyRatio
 from lfiw_ope.results import Estimate
@@ -47,6 +49,7 @@ class FittedImportance(Answering):
         weighting: the form of the weights.
         ratio: target over behaviour, of each logged transition.
         padded: the logged episodes side by side.
+        interval: how intervals are made.
         seed: of the fit.
         seconds: wall-clock by stage.
     """
@@ -56,6 +59,7 @@ class FittedImportance(Answering):
     weighting: Weighting
     ratio: PolicyRatio = field(repr=False)
     padded: PaddedEpisodes = field(repr=False)
+    interval: IntervalConfig
     seed: int
     seconds: dict[str, float]
 
@@ -80,7 +84,10 @@ class FittedImportance(Answering):
         """From log-ratios `[N, T]`, 0 after the end."""
         padded, weighting = self.padded, self.weighting
         rewards = padded.discounted(self.estimand.discount)
-        found = weigh(rewards, log_ratio, weighting, standing=padded.standing, zeros=True)
+        found = weigh(
+            rewards, log_ratio, weighting, standing=padded.standing, zeros=True, keep_sums=True
+        )
+        told = self._intervals(found)
         whole = padded.observed[:, -1]
         stepwise = weighting.form == "stepwise"
         episodes = len(whole) if stepwise else int(whole.sum())
@@ -92,6 +99,8 @@ class FittedImportance(Answering):
             estimand=self.estimand,
             value=found.value,
             standard_error=found.mc_standard_error,
+            intervals=told.intervals,
+            no_interval=told.no_interval,
             seed=self.seed,
             episodes=episodes,
             ess=float(found.ess_by_step.min()),
@@ -105,6 +114,16 @@ class FittedImportance(Answering):
             returns=rewards.sum(1)[whole].numpy() if has_returns else None,
             log_weights=log_weights.numpy() if has_returns else None,
             ess_by_step=found.ess_by_step.numpy(),
+        )
+
+    def _intervals(self, found: WeightedValue) -> Told:
+        assert found.sums is not None
+        return episode_intervals(
+            found.sums,
+            standard_error=found.mc_standard_error,
+            ess=float(found.ess_by_step.min()),
+            config=self.interval,
+            seed=self.seed,
         )
 
     def _diagnostics(self, weight: MeanWeight) -> dict[str, float]:

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "lfiw_ope"
 ORDER = [
     *("version", "errors", "checks", "types", "estimand", "seeding"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
+    "data.member_rows",
     *("nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective", "nn.fit"),
     "nn.settling",
     *("policies.actions", "policies.density", "policies.executed"),

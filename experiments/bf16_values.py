@@ -39,7 +39,7 @@ def cell(env_id: str, seed: int, updates: int) -> dict[str, float | str | int]:
 
     def config(precision: str) -> ope.DynamicsConfig:
         fit = ope.FitConfig(updates=updates, precision=precision)  # type: ignore[arg-type]
-        return ope.DynamicsConfig(fit=fit)
+        return ope.DynamicsConfig(bootstrap=False, fit=fit)
 
     values, errors = {}, {}
     fits = {}

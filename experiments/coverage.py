@@ -105,9 +105,7 @@ def summary(everything):
     settings = sorted({(w.bed, w.mismatch, w.episodes, w.family) for w, _ in everything})
     for setting in settings:
         of_setting = [
-            block
-            for w, block in everything
-            if (w.bed, w.mismatch, w.episodes, w.family) == setting
+            block for w, block in everything if (w.bed, w.mismatch, w.episodes, w.family) == setting
         ]
         told = [row for block in of_setting for row in block["rows"]]
         commits = sorted({block["commit"] for block in of_setting})

@@ -102,7 +102,9 @@ def cell(name: str, seed: int) -> dict[str, Any]:
     data, targets = draw(name, seed)
     config = ope.LFIWConfig(
         dynamics=ope.DynamicsConfig(
-            hidden=task.hidden, fit=ope.FitConfig(updates=task.updates, evaluate_every=100)
+            bootstrap=False,
+            hidden=task.hidden,
+            fit=ope.FitConfig(updates=task.updates, evaluate_every=100),
         ),
         ratio=ope.RatioConfig(
             members=3,

@@ -54,7 +54,7 @@ def cell(env_id: str, noise: str, seed: int) -> dict[str, float | str | int]:
     env = gym.vector.SyncVectorEnv([make] * 20)
     data = ope.collect(env, behaviour, episodes=episodes, seed=seed)
     config = ope.LFIWConfig(
-        dynamics=ope.DynamicsConfig(noise=noise, fit=ope.FitConfig(updates=2000)),  # type: ignore[arg-type]
+        dynamics=ope.DynamicsConfig(bootstrap=False, noise=noise, fit=ope.FitConfig(updates=2000)),  # type: ignore[arg-type]
         ratio=ope.RatioConfig(fit=ope.FitConfig(updates=1000)),
     )
     fit = ope.LFIW(ope.Estimand(horizon), config).fit(data, seed)

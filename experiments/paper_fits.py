@@ -32,7 +32,7 @@ def cells(tasks=()):
 
 def dynamics_config(noise):
     fit = ope.FitConfig(updates=UPDATES, precision="bfloat16")
-    return ope.DynamicsConfig(noise=noise, fit=fit)
+    return ope.DynamicsConfig(bootstrap=False, noise=noise, fit=fit)
 
 
 def log_of(name, seed, episodes, cache):

@@ -4,6 +4,7 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 """
 
 from lfiw_ope.agreement import Agreement, compare_rules
+from lfiw_ope.anchors import Anchor, AnchorGap, clones
 from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
 from lfiw_ope.data.actions import ActionSpec
@@ -49,6 +50,7 @@ from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.intervals.config import IntervalConfig
 from lfiw_ope.intervals.record import Interval
+from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.fit import fit_dice
@@ -91,6 +93,8 @@ __all__ = [
     "WPDIS",
     "ActionSpec",
     "Agreement",
+    "Anchor",
+    "AnchorGap",
     "BehaviourConfig",
     "BehaviourMean",
     "ClassifierConfig",
@@ -142,6 +146,7 @@ __all__ = [
     "Resampling",
     "ReturnDistribution",
     "Rollout",
+    "SimulatedIntervalConfig",
     "TabularPolicy",
     "Trajectories",
     "TransitionRatio",
@@ -149,6 +154,7 @@ __all__ = [
     "UntrustedFileError",
     "Weighting",
     "__version__",
+    "clones",
     "collect",
     "compare_rules",
     "expected_calibration_error",

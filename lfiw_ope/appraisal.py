@@ -1,5 +1,6 @@
 """From simulated rollouts to an estimate, for one policy and one form of weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout
+from lfiw_ope.simulated_error import SimulatedError
 from lfiw_ope.weighted import WeightedValue, average, weigh
 from lfiw_ope.weighting import Weighting
 from lfiw_ope.weights import require_finite
@@ -30,6 +32,8 @@ class Appraisal:
         estimand: what is estimated.
         rollout: of P policies.
         ratio: that the weights come from, or None for the plain model alone.
+        error: what is known of the model's error.
+        policies: `[P]`, the row of each in `error`.
         seed: of the fit.
         seconds: wall-clock by stage; "classifier" is left out of what does not use it.
     """
@@ -37,6 +41,8 @@ class Appraisal:
     estimand: Estimand
     rollout: Rollout
     ratio: TransitionRatio | None
+    error: SimulatedError
+    policies: Sequence[int]
     seed: int
     seconds: dict[str, float]
 
@@ -52,17 +58,22 @@ class Appraisal:
         ess = float(weighted.ess_by_step.min())
         warnings = bounds_warning(bounded_share)
         if weighted.exponent is not None:
-            told = (weighting.label, weighted.raw_ess, n, weighted.exponent)
-            warnings += tempering_warning(*told)
+            shaped = (weighting.label, weighted.raw_ess, n, weighted.exponent)
+            warnings += tempering_warning(*shaped)
         if weighted.mc_standard_error is None:
             if weighting.resample_below is None:
                 warnings.append(collapse_warning(weighting.label, ess, n))
             else:
                 warnings.append(populations_warning(weighting.label, weighting.populations))
+        told = self.error.told(weighted, rollout.starts, self.policies[place])
         return Estimate(
             estimator=weighting.label,
             estimand=self.estimand,
             value=weighted.value,
+            standard_error=told.standard_error,
+            intervals=told.intervals,
+            no_interval=told.no_interval,
+            diagnostics=told.diagnostics,
             mc_standard_error=weighted.mc_standard_error,
             seed=self.seed,
             rollouts=n,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lfiw_ope.censored import members_log_density
 from lfiw_ope.checks import choice, device_there, real, whole, widths
 from lfiw_ope.drawing import Draws
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import Deal
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import autocast
@@ -32,6 +33,9 @@ class DynamicsConfig:
         noise: "residual": means trained by squared error, constant noise with the covariance of
             held-out residuals; "diagonal": the same with their variances alone; "gaussian": mean
             and bounded scale trained by likelihood, independent entries.
+        bootstrap: each member learns from its own bootstrap sample of the training episodes, so
+            that members differ as fits to other logs would; else all learn from the same, and
+            differ by initial weights and batches alone.
         bound_margin: states and rewards that leave the data's range by more than this many ranges
             are put back there, and counted; inf never does.
         device: where the model is fitted and simulated, such as "cpu" or "cuda".
@@ -45,6 +49,7 @@ class DynamicsConfig:
     hidden: tuple[int, ...] = (256, 256, 256)
     activation: str = "silu"
     noise: Literal["residual", "diagonal", "gaussian"] = "residual"
+    bootstrap: bool = True
     bound_margin: float = 1.0
     device: str = "cpu"
     fit: FitConfig = field(default_factory=FitConfig)
@@ -54,6 +59,8 @@ class DynamicsConfig:
         widths("hidden", self.hidden)
         choice("activation", self.activation, tuple(ACTIVATIONS))
         choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
+        if not isinstance(self.bootstrap, bool):
+            raise ConfigError(f"bootstrap is {self.bootstrap!r}; it must be True or False.")
         real("bound_margin", self.bound_margin, least=0.0)
         device_there(self.device)
 

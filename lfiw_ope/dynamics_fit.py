@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lfiw_ope.data.member_rows import MemberRows, bootstrapped
 from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
@@ -23,13 +25,13 @@ class _OneStepLoss:
     """Squared error or Gaussian likelihood of standardised targets, and of termination."""
 
     def __init__(
-        self, model: EnsembleDynamics, log: DeviceLog, train: Tensor, held_out: Tensor
+        self, model: EnsembleDynamics, log: DeviceLog, train: MemberRows, held_out: Tensor
     ) -> None:
         self.model, self.log, self.train, self.held_out = model, log, train, held_out
-        self.rows = len(train)
+        self.rows = train.below
 
     def content(self) -> tuple[str, Sequence[Tensor]]:
-        return repr(self.model.config), (*self.log, self.train, self.held_out)
+        return repr(self.model.config), (*self.log, *self.train[:3], self.held_out)
 
     def targets(self, rows: TransitionTensors) -> Tensor:
         standardised: Tensor = self.model.targets(_moved(rows))
@@ -50,7 +52,7 @@ class _OneStepLoss:
         return loss
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        return self._loss(self.log.at(self.train.index_select(0, rows.flatten()).view(rows.shape)))
+        return self._loss(self.log.at(self.train.pick(rows)))
 
     def held_out_loss(self) -> Tensor:
         total = torch.zeros(self.model.config.members, device=self.held_out.device)
@@ -146,7 +148,12 @@ def fit_dynamics(
     ).to(device)
     drawing = torch_generator(seed, "dynamics", "held out", device=device)
     kept = thin(log.rows_of(held_out), MOST_HELD_OUT, drawing)
-    loss = _OneStepLoss(model, log, rows, kept)
+    learned = MemberRows.shared(rows, config.members)
+    if config.bootstrap:
+        learned = MemberRows.of(
+            log, bootstrapped(np.asarray(train), config.members, seed, "dynamics")
+        )
+    loss = _OneStepLoss(model, log, learned, kept)
     model.report = fit(
         model.network,
         loss,

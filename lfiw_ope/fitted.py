@@ -7,17 +7,21 @@ from typing import Literal
 
 from torch import Tensor
 
+from lfiw_ope.anchors import AnchorGap
 from lfiw_ope.answering import Answering, Spaces
 from lfiw_ope.appraisal import Appraisal, fall_back
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
+from lfiw_ope.members import member_values
 from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import simulate
+from lfiw_ope.simulated_error import SimulatedError
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
 
@@ -43,6 +47,8 @@ class FittedModel(Answering):
         seed: of the fit and of every rollout.
         fallback: where weights mean nothing and `estimate` gives the plain model's value; None
             gives the weighted value all the same.
+        interval: which intervals estimates have.
+        gaps: the model's error on anchors, policies whose value the log tells.
         seconds: wall-clock of each stage of the fit.
     """
 
@@ -57,6 +63,8 @@ class FittedModel(Answering):
     draws: int
     seed: int
     fallback: Fallback | None = None
+    interval: SimulatedIntervalConfig = field(default_factory=SimulatedIntervalConfig)
+    gaps: tuple[AnchorGap, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -107,10 +115,12 @@ class FittedModel(Answering):
             self._check_weighting(weighting)
             simulations.setdefault(weighting.resampling, []).append(index)
         self.check(policies)
+        error = self._error(policies, progress)
         found: dict[tuple[int, int], Estimate] = {}
         for resampling, places in simulations.items():
             chosen = [weightings[index] for index in places]
-            for policy_index, of_policy in self._simulate(policies, resampling, chosen, progress):
+            told = self._simulate(policies, resampling, chosen, error, progress)
+            for policy_index, of_policy in told:
                 for index, estimate in zip(places, of_policy, strict=True):
                     found[policy_index, index] = estimate
         return [[found[p, w] for w in range(len(weightings))] for p in range(len(policies))]
@@ -120,6 +130,7 @@ class FittedModel(Answering):
         policies: Sequence[Policy],
         resampling: Resampling,
         weightings: Sequence[Weighting],
+        error: SimulatedError,
         progress: Progress,
     ) -> Iterator[tuple[int, list[Estimate]]]:
         """Each policy's index, with its estimates by forms that share one way of resampling."""
@@ -127,8 +138,6 @@ class FittedModel(Answering):
         draws = self.draws if any(weighting.conditional for weighting in weightings) else 1
         at_once = max(1, ROWS_AT_ONCE // (self.rollouts * max(draws, resampling.candidates)))
         groups = group_policies(policies, self.initial_states.device, at_once)
-        for group in groups:
-            probe(group.policy, self.initial_states[:2].expand(len(group.indices), -1, -1))
         for group in groups:
             started = time.perf_counter()
             rollout = simulate(
@@ -149,11 +158,32 @@ class FittedModel(Answering):
                 estimand=self.estimand,
                 rollout=rollout,
                 ratio=self.ratio if weighted else None,
+                error=error,
+                policies=group.indices,
                 seed=self.seed,
                 seconds=seconds,
             )
             for place, index in enumerate(group.indices):
                 yield index, [appraisal.estimate(place, weighting) for weighting in weightings]
+
+    def _error(self, policies: Sequence[Policy], progress: Progress) -> SimulatedError:
+        """What is known of the model's error on these policies, once for all forms of weights."""
+        groups = group_policies(policies, self.initial_states.device, max(1, len(policies)))
+        for group in groups:
+            probe(group.policy, self.initial_states[:2].expand(len(group.indices), -1, -1))
+        config = self.dynamics.config
+        members = None
+        if self.interval.method == "total" and config.bootstrap and config.members > 1:
+            members = member_values(
+                policies,
+                self.dynamics,
+                self.initial_states,
+                self.estimand,
+                rollouts=self.rollouts,
+                seed=self.seed,
+                progress=progress,
+            )
+        return SimulatedError(self.interval, config.bootstrap, self.gaps, members)
 
     def _check_weighting(self, weighting: Weighting) -> None:
         if weighting.needs_ratio and self.ratio is None:

@@ -29,6 +29,8 @@ class Rollout:
         conditional_log_ratio: the same, conditionally normalised with K draws; None for K = 1.
         bounded_share: `[P]`, of the alive steps, those whose drawn state was put back on the
             model's bounds.
+        starts: `[n]` int64, which of the initial states each rollout began at; with SMC, each
+            slot's first rollout.
         log_weight: `[P, n, T]` float64, with SMC alone: what meets the reward of step t, with the
             mean weights of every earlier resampling in it. Not normalised: E[W f] = E_p[f].
         ancestors: `[P, n, T]` int64, with SMC alone: the slot at step t that each slot of step
@@ -41,6 +43,7 @@ class Rollout:
     log_ratio: Tensor | None
     conditional_log_ratio: Tensor | None
     bounded_share: Tensor
+    starts: Tensor
     log_weight: Tensor | None = None
     ancestors: Tensor | None = None
 
@@ -117,11 +120,10 @@ def simulate(
     starts, acting, moving, beginning, further, choosing, surviving = (
         torch_generator(seed, "rollout", name, device=device) for name in STREAMS
     )
-    state = initial_states
+    chosen = torch.arange(len(initial_states), device=device)
     if resampled:
-        chosen = torch.randint(len(state), (rollouts,), generator=starts, device=device)
-        state = state[chosen]
-    state = state.expand(policies, -1, -1)
+        chosen = torch.randint(len(chosen), (rollouts,), generator=starts, device=device)
+    state = initial_states[chosen].expand(policies, -1, -1)
     alive = torch.ones((policies, rollouts), dtype=torch.bool, device=device)
     # Time leads in memory, so that each step writes one contiguous block.
     shape = (horizon, policies, rollouts)
@@ -154,7 +156,7 @@ def simulate(
                 state = state.take_along_dim(ancestors[..., None], 1)
                 alive = alive.take_along_dim(ancestors, 1)
         progress("rollout", t + 1, horizon)
-    return record.rollout(weights)
+    return record.rollout(chosen, weights)
 
 
 def _one_of(
@@ -214,7 +216,7 @@ class _Record:
         assert of is not None
         return of[t]
 
-    def rollout(self, weights: RunningWeights | None) -> Rollout:
+    def rollout(self, starts: Tensor, weights: RunningWeights | None) -> Rollout:
         alive = self.alive.movedim(0, -1)
         return Rollout(
             self.rewards.movedim(0, -1),
@@ -222,6 +224,7 @@ class _Record:
             _time_last(self.log_ratio),
             _time_last(self.conditional),
             self.bounded / alive.sum((1, 2)),
+            starts,
             None if weights is None else _time_last(weights.log_weight),
             None if weights is None else _time_last(weights.ancestors),
         )

@@ -2,19 +2,23 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
+from lfiw_ope.anchors import Anchor, AnchorGap, check_anchors, clones, measure
 from lfiw_ope.checks import whole
 from lfiw_ope.data.split import EpisodeSplit, require_episodes
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig
+from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics_fit import fit_dynamics
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.types import Progress, Reward, Termination, silent
 from lfiw_ope.weighting import Weighting
 
@@ -26,13 +30,20 @@ class SimulationConfig:
     Attributes:
         dynamics: the ensemble.
         rollouts: n, of each policy.
+        interval: which intervals estimates have.
     """
 
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     rollouts: int = 1000
+    interval: SimulatedIntervalConfig = field(default_factory=SimulatedIntervalConfig)
 
     def __post_init__(self) -> None:
         whole("rollouts", self.rollouts, least=2)
+        if not isinstance(self.interval, SimulatedIntervalConfig):
+            raise ConfigError(
+                f"interval is {self.interval!r}; it must be a SimulatedIntervalConfig, such as "
+                'SimulatedIntervalConfig(method="total").'
+            )
 
 
 Config = TypeVar("Config", bound=SimulationConfig)
@@ -48,6 +59,9 @@ class ModelEstimator(ABC, Generic[Config]):
             configuration's.
         reward: the reward function, where it is known exactly; else it is learned.
         termination: the termination rule, where it is known; else it is learned.
+        anchors: policies whose value the log tells, such as the behaviour itself or snapshots whose
+            episodes a replay holds. The model's error on them bounds its bias in the intervals;
+            where any are given, the behaviour is not cloned for that.
 
     Raises:
         ConfigError: if the device is not there.
@@ -63,8 +77,9 @@ class ModelEstimator(ABC, Generic[Config]):
         device: str | None = None,
         reward: Reward | None = None,
         termination: Termination | None = None,
+        anchors: Sequence[Anchor] = (),
     ) -> None:
-        self.estimand = estimand
+        self.estimand, self.anchors = estimand, tuple(anchors)
         config = self.default_config() if config is None else config
         if device is not None:
             config = replace(config, dynamics=replace(config.dynamics, device=device))
@@ -103,6 +118,7 @@ class ModelEstimator(ABC, Generic[Config]):
     ) -> FittedModel:
         """The dynamics, and uniform weights."""
         require_episodes(data, 2, "one is held out")
+        check_anchors(self.anchors, data)
         started = time.perf_counter()
         dynamics = fit_dynamics(
             data,
@@ -115,6 +131,8 @@ class ModelEstimator(ABC, Generic[Config]):
             progress=progress,
             checkpoint=None if checkpoints is None else Path(checkpoints) / "dynamics.pt",
         )
+        fitted = time.perf_counter()
+        gaps = self._measure(data, dynamics, seed, progress)
         return FittedModel(
             estimand=self.estimand,
             dynamics=dynamics,
@@ -126,5 +144,30 @@ class ModelEstimator(ABC, Generic[Config]):
             rollouts=self.config.rollouts,
             draws=1,
             seed=int(seed),
-            seconds={"dynamics": time.perf_counter() - started},
+            interval=self.config.interval,
+            gaps=gaps,
+            seconds={"dynamics": fitted - started, "anchors": time.perf_counter() - fitted},
+        )
+
+    def _measure(
+        self, data: Trajectories, dynamics: EnsembleDynamics, seed: int, progress: Progress
+    ) -> tuple[AnchorGap, ...]:
+        """The model's error on the anchors, where intervals need it."""
+        interval, config = self.config.interval, self.config.dynamics
+        anchors: Sequence[Anchor] = self.anchors
+        if interval.method != "total" or config.members < 2 or not config.bootstrap:
+            return ()
+        if not anchors and interval.anchors == "clone" and data.num_episodes >= 3:
+            training = interval.clone.fit
+            short = replace(training, updates=min(training.updates, config.fit.updates))
+            clone = replace(interval.clone, device=config.device, fit=short)
+            anchors = clones(data, 1, clone, seed, progress=progress)
+        return measure(
+            anchors,
+            data,
+            dynamics,
+            self.estimand,
+            rollouts=self.config.rollouts,
+            seed=seed,
+            progress=progress,
         )

@@ -120,6 +120,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         dynamics = DynamicsConfig(
             hidden=hidden,
             noise="gaussian",
+            bootstrap=False,
             fit=FitConfig(updates=100_000, batch_size=128, evaluate_every=1000, patience=None),
         )
         ratio = RatioConfig(

@@ -7,20 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lfiw_ope.data.member_rows import MemberRows, bootstrapped
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, DivergedError
 from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.fitted_q.config import FQEConfig
 from lfiw_ope.fitted_q.networks import ValueNetworks
-from lfiw_ope.fitted_q.objective import BellmanError, MemberRows
+from lfiw_ope.fitted_q.objective import BellmanError
 from lfiw_ope.fitted_q.report import reports
 from lfiw_ope.fitted_q.scale import ValueScale
 from lfiw_ope.fitted_q.value import FittedQ, StateValue
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import fit
 from lfiw_ope.policies.together import LARGEST_GROUP, TargetPolicies
-from lfiw_ope.seeding import derive, numpy_generator, torch_generator
+from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import Policy, Progress, silent
 
 HIDDEN_AT_ONCE = 1 << 26
@@ -94,7 +95,7 @@ class _Fit:
         )
         self.spread = float(data.returns(estimand.horizon, estimand.discount).std())
         self.inputs = Standardiser.of_chunks(self.log.inputs(rows)).to(self.device)
-        self.rows = MemberRows.of(self.log, bootstrapped(chosen, config.members, seed))
+        self.rows = MemberRows.of(self.log, bootstrapped(chosen, config.members, seed, "fitted q"))
         self.initial_states = torch.from_numpy(data.initial_states).to(self.device)
         drawing = torch_generator(seed, "fitted q", "looks", device=self.device)
         places = torch.arange(len(self.initial_states), device=self.device)
@@ -171,13 +172,3 @@ class _Fit:
             )
         networks.requires_grad_(False)
         return networks, objective.course.record
-
-
-def bootstrapped(
-    episodes: np.ndarray[tuple[int], np.dtype[np.int64]], members: int, seed: int
-) -> list[list[int]]:
-    """The episodes of each member: drawn with replacement, or all of them for a single one."""
-    if members == 1:
-        return [episodes.tolist()]
-    rng = numpy_generator(seed, "fitted q", "episodes")
-    return [rng.choice(episodes, len(episodes)).tolist() for _ in range(members)]

@@ -2,46 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lfiw_ope.data.member_rows import MemberRows
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.fitted_q.networks import ValueNetworks
 from lfiw_ope.policies.together import TargetPolicies
 
-MANY_ROWS = 1 << 48
-"""Rows that the loop draws from. Members have samples of different sizes, into which a drawn number
-goes by its remainder: over a range so large, every row is as likely as any other."""
-
-
 ROWS_AT_A_LOOK = 1 << 12
 """Transitions of each member that the mean TD error is taken over, drawn anew every time."""
-
-
-class MemberRows(NamedTuple):
-    """The transitions that each of M members learns from, one member's after the other's.
-
-    Attributes:
-        rows: `[Σ R_m]`, rows of the log.
-        begin: `[M, 1]`, where each member's begin.
-        size: `[M, 1]`, R_m.
-    """
-
-    rows: Tensor
-    begin: Tensor
-    size: Tensor
-
-    @classmethod
-    def of(cls, log: DeviceLog, episodes: Sequence[Sequence[int]]) -> "MemberRows":
-        parts = [log.rows_of(chosen) for chosen in episodes]
-        size = torch.tensor([[len(part)] for part in parts], device=log.rewards.device)
-        return cls(torch.cat(parts), size.cumsum(0) - size, size)
-
-    def pick(self, drawn: Tensor) -> Tensor:
-        """Rows of the log `[M, B]` from numbers drawn below `MANY_ROWS`."""
-        return self.rows[self.begin + drawn % self.size]
 
 
 @dataclass
@@ -116,7 +87,7 @@ class BellmanError:
         self.networks, self.log, self.members = networks, log, rows
         self.policies, self.samples = policies, samples
         self.next_actions, self.initial, self.seed = next_actions, initial, seed
-        self.rows, self.batches = MANY_ROWS, len(rows.size)
+        self.rows, self.batches = rows.below, len(rows.size)
         self.updates = 0
         self.looking = torch.Generator(log.rewards.device).manual_seed(seed)
         count = policies.count, self.batches
@@ -189,7 +160,7 @@ class BellmanError:
         networks, scale, log = self.networks, self.networks.scale, self.log
         count = len(self.members.size), ROWS_AT_A_LOOK
         device = log.rewards.device
-        rows = torch.randint(MANY_ROWS, count, generator=self.looking, device=device)
+        rows = torch.randint(self.rows, count, generator=self.looking, device=device)
         step = torch.randint(scale.estimand.horizon, count, generator=self.looking, device=device)
         chosen = self.members.pick(rows)
         logged = log.at(chosen)

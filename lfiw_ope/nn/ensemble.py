@@ -109,6 +109,13 @@ class BatchedMLP(nn.Module):
                     values.uniform_(-limit, limit, generator=generator)
                 parameters.append(nn.Parameter(values))
 
+    def member(self, number: int) -> "BatchedMLP":
+        """One network alone, its parameters views of these: for use, not for training."""
+        one = BatchedMLP(1, self.sizes, self.activation).requires_grad_(False)
+        for own, every in zip(one.parameters(), self.parameters(), strict=True):
+            own.data = every.data[number : number + 1]
+        return one
+
     def forward(self, x: Tensor) -> Tensor:
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
         if not torch.is_grad_enabled():

@@ -56,3 +56,64 @@ def beds():
         "tabular": Bed(mdp, behaviour, leaning),
         "linear-Gaussian": Bed(continuous, driver, turned),
     }
+
+
+def nets(updates, **settings):
+    """Small networks, looked at ten times."""
+    return ope.FitConfig(
+        updates=updates, evaluate_every=updates // 10, batch_size=64, learning_rate=4e-3, **settings
+    )
+
+
+DYNAMICS = ope.DynamicsConfig(members=5, hidden=(32,), fit=nets(600))
+CLASSIFIERS = ope.RatioConfig(members=2, hidden=(16,), fit=nets(200))
+FITTED_Q = ope.FQEConfig(
+    hidden=(32,),
+    members=5,
+    tau=0.03,
+    action_samples=2,
+    fit=nets(500, patience=None, schedule="cosine"),
+)
+
+
+def importance(estimand, data, target, seed):
+    """Every form by every kind of interval; the weights are those of logged likelihoods."""
+    found = {}
+    for kind in (ope.IS, ope.PDIS, ope.WIS, ope.WPDIS):
+        for method in ("t", "percentile", "bca"):
+            config = ope.ImportanceConfig(interval=ope.IntervalConfig(method=method))
+            told = kind(estimand, config).fit(data, seed).estimate(target)
+            found[f"{kind.label}, {method}"] = told
+    return found
+
+
+def simulated(estimand, data, target, seed):
+    """The plain model, by what its interval holds."""
+    config = ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=500)
+    fitted = ope.ModelBased(estimand, config).fit(data, seed)
+    unbiased = replace(fitted, gaps=(), interval=replace(fitted.interval, anchors="none"))
+    noise = replace(fitted, interval=replace(fitted.interval, method="simulation"))
+    return {
+        "model, simulation noise": noise.estimate(target),
+        "model, with members and starts": unbiased.estimate(target),
+        "model, with bias": fitted.estimate(target),
+    }
+
+
+def weighted_model(estimand, data, target, seed):
+    """The default form of weights."""
+    config = ope.LFIWConfig(dynamics=DYNAMICS, ratio=CLASSIFIERS, rollouts=500, draws=4)
+    return {"LFIW": ope.LFIW(estimand, config).fit(data, seed).estimate(target)}
+
+
+def fitted_q(estimand, data, target, seed):
+    """Five members, each of its own bootstrap sample."""
+    return {"FQE, members": ope.FQE(estimand, FITTED_Q).fit(data, seed).estimate(target)}
+
+
+ESTIMATORS = {
+    "importance": importance,
+    "model": simulated,
+    "LFIW": weighted_model,
+    "FQE": fitted_q,
+}

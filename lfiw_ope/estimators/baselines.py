@@ -68,7 +68,6 @@ class BehaviourMean:
         told = episode_intervals(
             found.sums,
             standard_error=found.mc_standard_error,
-            ess=None if padded.cut_short == 0 else float(found.ess_by_step.min()),
             config=self.interval,
             seed=seed,
         )

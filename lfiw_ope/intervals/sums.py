@@ -67,6 +67,13 @@ class RatioSums:
         )
 
     @property
+    def influence(self) -> Floats:
+        """`[N]`, what each episode adds to v's deviation (delta method); they sum to 0."""
+        over = self.denominator.sum(0)
+        deviation = self.numerator - self._ratios * self.denominator
+        return np.divide(deviation, over, out=np.zeros_like(deviation), where=over > 0).sum(1)
+
+    @property
     def _ratios(self) -> Floats:
         x, y = self.numerator.sum(0), self.denominator.sum(0)
         return np.divide(x, y, out=np.zeros_like(x), where=y > 0)
@@ -74,5 +81,5 @@ class RatioSums:
     def _value(self, x: Floats, y: Floats) -> Floats:
         stand_in = np.broadcast_to(self._ratios, x.shape).copy()
         ratios: Floats = np.divide(x, y, out=stand_in, where=y > 0)
-        found: Floats = np.asarray(ratios.sum(-1))
+        found: Floats = np.add.reduce(ratios, axis=-1)
         return found

@@ -121,7 +121,6 @@ class FittedImportance(Answering):
         return episode_intervals(
             found.sums,
             standard_error=found.mc_standard_error,
-            ess=float(found.ess_by_step.min()),
             config=self.interval,
             seed=self.seed,
         )

@@ -8,7 +8,7 @@ from lfiw_ope.classifier import ClassifierConfig
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.fitted_q.config import FQEConfig
-from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.config import IntervalConfig, no_bernstein
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.policy_ratio.config import BehaviourConfig
 
@@ -39,6 +39,7 @@ class DoublyRobustConfig:
 
     def __post_init__(self) -> None:
         choice("value", self.value, ("fqe", "model"))
+        no_bernstein(self.interval)
         whole("folds", self.folds, least=1)
         whole("rollouts", self.rollouts, least=1)
 
@@ -98,6 +99,7 @@ class CorrectedModelConfig:
 
     def __post_init__(self) -> None:
         choice("ratio", self.ratio, ("dice", "classifier"))
+        no_bernstein(self.interval)
         choice("time", self.time, ("auto", "input", "none"))
         whole("folds", self.folds, least=1)
         whole("rollouts", self.rollouts, least=1)

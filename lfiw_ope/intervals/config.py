@@ -69,3 +69,16 @@ def _range(given: object) -> tuple[float, float]:
         f"return_range is {given!r}; it must be the lowest and the highest return, such as "
         "(0, 100)."
     )
+
+
+def no_bernstein(config: IntervalConfig) -> None:
+    """That an estimator which rests on what was fitted is not asked for a guarantee.
+
+    Raises:
+        ConfigError: if it is.
+    """
+    if config.method == "bernstein":
+        raise ConfigError(
+            "The interval's method is 'bernstein', which holds where nothing was fitted; use 't', "
+            "'percentile' or 'bca' here, or one of IS, PDIS, WIS, WPDIS and BehaviourMean."
+        )

@@ -71,12 +71,14 @@ class RatioSums:
         """`[N]`, what each episode adds to v's deviation (delta method); they sum to 0."""
         over = self.denominator.sum(0)
         deviation = self.numerator - self._ratios * self.denominator
-        return np.divide(deviation, over, out=np.zeros_like(deviation), where=over > 0).sum(1)
+        shares: Floats = np.divide(deviation, over, out=np.zeros_like(deviation), where=over > 0)
+        return shares.sum(1)
 
     @property
     def _ratios(self) -> Floats:
         x, y = self.numerator.sum(0), self.denominator.sum(0)
-        return np.divide(x, y, out=np.zeros_like(x), where=y > 0)
+        ratios: Floats = np.divide(x, y, out=np.zeros_like(x), where=y > 0)
+        return ratios
 
     def _value(self, x: Floats, y: Floats) -> Floats:
         stand_in = np.broadcast_to(self._ratios, x.shape).copy()

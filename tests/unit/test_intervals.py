@@ -1,7 +1,6 @@
 """Intervals of estimates over logged episodes, against scipy, closed forms and slow references."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,11 +204,6 @@ def test_one_seed_gives_one_interval_in_any_company(form, method):
     mine, other = policies()
     alone = fit.estimate(other)
     assert fit.estimate([mine, other])[1].intervals == alone.intervals
-    assert (
-        FORMS[form](ESTIMAND, config).fit(log(), seed=3).estimate(other)
-        == replace(alone, seconds=fit.estimate(other).seconds)
-        or alone.intervals
-    )
     again = FORMS[form](ESTIMAND, config).fit(log(), seed=3).estimate(other)
     assert again.intervals == alone.intervals
     assert [one.method for one in alone.intervals] == [method] * len(LEVELS)
@@ -244,7 +238,7 @@ def test_no_interval_where_heavy_weights_are_missing():
     data, (_, other) = log(episodes=200), policies()
     fit = ope.IS(ESTIMAND).fit(data, seed=0)
     weight = fit.padded.spread(fit.ratio.log_ratio(other)).sum(1).exp().numpy()
-    light = np.flatnonzero(weight < np.quantile(weight, 0.6))
+    light = np.flatnonzero(weight < np.quantile(weight, 0.5))
     found = ope.WIS(ESTIMAND).fit(data.select(light.tolist()), seed=0).estimate(other)
     assert found.diagnostics["mean_weight"] < 0.8
     assert "missing" in found.no_interval

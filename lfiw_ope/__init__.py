@@ -42,6 +42,7 @@ from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
+from lfiw_ope.estimators.refitted import Refitted
 from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.fitted_q.config import FQEConfig
@@ -49,6 +50,7 @@ from lfiw_ope.fitted_q.fit import fit_q
 from lfiw_ope.fitted_q.value import FittedQ
 from lfiw_ope.induced import InducedDynamics, InducedModel
 from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.members import MemberIntervalConfig
 from lfiw_ope.intervals.record import Interval
 from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.nn.fit_config import FitConfig
@@ -132,6 +134,7 @@ __all__ = [
     "LFIWConfig",
     "MAGICConfig",
     "MLPPolicy",
+    "MemberIntervalConfig",
     "MissingDependencyError",
     "Mixture",
     "ModelBased",
@@ -142,6 +145,7 @@ __all__ = [
     "PolicyError",
     "PolicyRatio",
     "RatioConfig",
+    "Refitted",
     "ReliabilityCurve",
     "Resampling",
     "ReturnDistribution",

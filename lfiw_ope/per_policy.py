@@ -12,6 +12,7 @@ from lfiw_ope.checks import choice, device_there, widths
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand, beyond_horizon, has_time
+from lfiw_ope.intervals.members import Uncertainty
 from lfiw_ope.nn.ensemble import ACTIVATIONS
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.results import Estimate
@@ -115,6 +116,10 @@ class PerPolicyEstimator(ABC, Generic[Config]):
     ) -> Trained:
         """Of one policy or more."""
 
+    @abstractmethod
+    def uncertainty(self, value: float, report: Any) -> Uncertainty:
+        """What is known of the error of a policy's value, from how its training went."""
+
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the settings, whatever the training gives."""
         return beyond_horizon(self.estimand, self.config.time)
@@ -141,14 +146,22 @@ class KeptLog(Answering):
     def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
         trained = self.estimator.train(self.data, policies, self.seed, progress)
         return [
-            Estimate(
-                estimator=self.estimator.label,
-                estimand=self.estimator.estimand,
-                value=float(value),
-                seed=self.seed,
-                diagnostics=dict(report.diagnostics),
-                seconds={"training": report.seconds},
-                warnings=(*self.estimator.warnings(), *report.warnings),
-            )
+            self._estimate(float(value), report)
             for value, report in zip(trained.values, trained.reports, strict=True)
         ]
+
+    def _estimate(self, value: float, report: Report) -> Estimate:
+        estimator = self.estimator
+        error, told = estimator.uncertainty(value, report)
+        return Estimate(
+            estimator=estimator.label,
+            estimand=estimator.estimand,
+            value=value,
+            seed=self.seed,
+            standard_error=error,
+            intervals=told.intervals,
+            no_interval=told.no_interval,
+            diagnostics=dict(report.diagnostics),
+            seconds={"training": report.seconds},
+            warnings=(*estimator.warnings(), *report.warnings),
+        )

@@ -8,6 +8,7 @@ from lfiw_ope.classifier import ClassifierConfig
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.fitted_q.config import FQEConfig
+from lfiw_ope.intervals.config import IntervalConfig, no_bernstein
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.policy_ratio.config import BehaviourConfig
 
@@ -25,6 +26,7 @@ class DoublyRobustConfig:
         fqe: the fitted Q, where it is that.
         dynamics: the model, where it is that.
         rollouts: simulated from each logged state, where it is a model.
+        interval: how intervals are made.
     """
 
     value: Literal["fqe", "model"] = "fqe"
@@ -33,9 +35,11 @@ class DoublyRobustConfig:
     fqe: FQEConfig = field(default_factory=FQEConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     rollouts: int = 1
+    interval: IntervalConfig = field(default_factory=IntervalConfig)
 
     def __post_init__(self) -> None:
         choice("value", self.value, ("fqe", "model"))
+        no_bernstein(self.interval)
         whole("folds", self.folds, least=1)
         whole("rollouts", self.rollouts, least=1)
 
@@ -80,6 +84,7 @@ class CorrectedModelConfig:
         rollouts: simulated for the direct part, spread evenly over the logged initial states, at
             least one from each; and for the classifier's samples.
         transitions: logged steps whose residual is simulated, at most; drawn at random.
+        interval: how intervals are made.
     """
 
     ratio: Literal["dice", "classifier"] = "dice"
@@ -90,9 +95,11 @@ class CorrectedModelConfig:
     time: Literal["auto", "input", "none"] = "auto"
     rollouts: int = 1000
     transitions: int = 10_000
+    interval: IntervalConfig = field(default_factory=IntervalConfig)
 
     def __post_init__(self) -> None:
         choice("ratio", self.ratio, ("dice", "classifier"))
+        no_bernstein(self.interval)
         choice("time", self.time, ("auto", "input", "none"))
         whole("folds", self.folds, least=1)
         whole("rollouts", self.rollouts, least=1)

@@ -142,6 +142,7 @@ class FittedDoublyRobust(Answering):
             self.estimand,
             self.seed,
             found,
+            interval=self.config.interval,
             advice=BY_PRODUCTS,
             diagnostics=diagnostics,
             seconds=seconds,

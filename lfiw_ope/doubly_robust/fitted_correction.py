@@ -99,6 +99,7 @@ class FittedCorrectedModel(Answering):
                     self.estimand,
                     self.seed,
                     value,
+                    interval=config.interval,
                     advice=BY_OCCUPANCY,
                     diagnostics={**diagnostics, "mean_ratio": float(ratio.mean())},
                     seconds=seconds,

@@ -79,8 +79,7 @@ def magic(terms: Terms, lengths: Tensor, counts: Tensor, confidence: float = 0.9
     error = (covariance + bias[:, None] * bias).numpy()
     weights = torch.from_numpy(least_on_simplex(error))
     blend = weights @ blended  # [T], how much of each step's correction is in
-    influence = (term - share * term.sum(0)) @ blend
-    found = corrected(terms.initial, float(term.sum(0) @ blend), influence, terms.ess_by_step)
+    found = corrected(terms.initial, term * blend, share, terms.ess_by_step)
     return Blend(**vars(found), lengths=lengths, weights=weights, returns=returns)
 
 

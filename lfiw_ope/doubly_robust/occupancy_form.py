@@ -181,9 +181,8 @@ def _stationary(
         for values in (by_row, ratio)
     )
     terms = Terms(initial, of_episode[:, None], weight[:, None].log(), standing)
-    correction = float(of_episode.sum())
-    lengths = torch.bincount(logged.episode, minlength=len(initial))
+    lengths = torch.bincount(logged.episode, minlength=len(initial)).double()
     # A long episode has a larger share in a mean over rows, whatever its residuals are.
-    influence = of_episode - correction * lengths / lengths.sum()
+    over = (lengths / lengths.sum())[:, None]
     ess = effective_sample_size(terms.seen_log_weight, dim=0).expand(estimand.horizon)
-    return corrected(initial, correction, influence, torch.nan_to_num(ess))
+    return corrected(initial, of_episode[:, None], over, torch.nan_to_num(ess))

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from lfiw_ope.doubly_robust.terms import CorrectedValue
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.episodes import episode_intervals
 from lfiw_ope.results import Estimate
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 
@@ -22,6 +24,7 @@ def said_of(
     seed: int,
     found: CorrectedValue,
     *,
+    interval: IntervalConfig,
     advice: str,
     diagnostics: dict[str, float],
     seconds: dict[str, float],
@@ -43,12 +46,17 @@ def said_of(
             f"The weights of {label} rest on {ess:.1f} of {episodes} episodes at some step, so "
             f"what it corrects there means little and has no standard error: {advice}."
         )
+    told = episode_intervals(
+        found.sums, standard_error=found.standard_error, config=interval, seed=seed
+    )
     return Estimate(
         estimator=label,
         estimand=estimand,
         value=found.value,
         seed=seed,
         standard_error=found.standard_error,
+        intervals=told.intervals,
+        no_interval=told.no_interval,
         episodes=episodes,
         ess=ess,
         raw_ess=ess,

@@ -16,12 +16,13 @@ so that where logs were cut matters as little as Q̂ is wrong.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lfiw_ope.errors import DataError, DivergedError
+from lfiw_ope.intervals.sums import RatioSums
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 from lfiw_ope.weights import effective_sample_size, require_finite
 
@@ -96,6 +97,7 @@ class CorrectedValue:
             the root of the sum of their squares.
         ess_by_step: `[T]`, effective sample size of the weights over episodes; 0 at steps where
             none has any, at which nothing was corrected.
+        sums: what the value is a function of.
     """
 
     value: float
@@ -103,6 +105,7 @@ class CorrectedValue:
     standard_error: float | None
     influence: Tensor
     ess_by_step: Tensor
+    sums: RatioSums = field(repr=False)
 
 
 def doubly_robust(terms: Terms) -> CorrectedValue:
@@ -121,8 +124,8 @@ def doubly_robust(terms: Terms) -> CorrectedValue:
             f"The weights of DR overflow: the largest has a logarithm of {largest:.0f}; use WDR."
         )
     term = share * terms.residual
-    centre = terms.standing / len(terms.initial) * term.sum(0)
-    return corrected(terms.initial, float(term.sum()), (term - centre).sum(1), terms.ess_by_step)
+    over = terms.standing / len(terms.initial)
+    return corrected(terms.initial, term, over, terms.ess_by_step)
 
 
 def weighted_doubly_robust(terms: Terms) -> CorrectedValue:
@@ -134,9 +137,7 @@ def weighted_doubly_robust(terms: Terms) -> CorrectedValue:
     The standard error is the delta method's.
     """
     share = normalised(terms)
-    term = share * terms.residual
-    influence = (term - share * term.sum(0)).sum(1)
-    return corrected(terms.initial, float(term.sum()), influence, terms.ess_by_step)
+    return corrected(terms.initial, share * terms.residual, share, terms.ess_by_step)
 
 
 def normalised(terms: Terms) -> Tensor:
@@ -146,25 +147,28 @@ def normalised(terms: Terms) -> Tensor:
     return torch.where(total > -math.inf, (log_weight - total).exp(), 0.0)
 
 
-def corrected(
-    initial: Tensor, correction: float, influence: Tensor, ess_by_step: Tensor
-) -> CorrectedValue:
+def corrected(initial: Tensor, term: Tensor, over: Tensor, ess_by_step: Tensor) -> CorrectedValue:
     """The direct method and a correction, with the standard error of both together.
 
     Args:
         initial: `[N]`, V̂_0(s_0).
-        correction: what is added to their mean.
-        influence: `[N]`, what each episode adds to the correction's deviation.
+        term: `[N, K]`, what each episode adds to the correction's K parts.
+        over: `[N, K]`, what it counts in each, of sum 1 (or 0, where none counts): a part is the
+            ratio of the two's sums.
         ess_by_step: `[T]`, of the correction's weights.
     """
     n, direct = len(initial), float(initial.mean())
-    influence = influence + (initial - direct) / n
-    influence = influence * math.sqrt(n / max(n - 1, 1))
+    whole = initial[:, None] / n
+    sums = RatioSums.of(
+        torch.cat((whole, term), 1), torch.cat((torch.full_like(whole, 1 / n), over), 1)
+    )
+    influence = torch.from_numpy(sums.influence) * math.sqrt(n / max(n - 1, 1))
     known = float(ess_by_step.min()) >= LEAST_ESS_FOR_A_STANDARD_ERROR
     return CorrectedValue(
-        value=direct + correction,
+        value=direct + float(term.sum()),
         direct=direct,
         standard_error=float(influence.square().sum().sqrt()) if known else None,
         influence=influence,
         ess_by_step=ess_by_step,
+        sums=sums,
     )

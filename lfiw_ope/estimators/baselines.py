@@ -11,12 +11,14 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import cut_short_warning
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.bernstein import NO_GUARANTEE, bernstein, check_returns
 from lfiw_ope.intervals.config import IntervalConfig
-from lfiw_ope.intervals.episodes import episode_intervals
+from lfiw_ope.intervals.episodes import Told, episode_intervals, no_interval
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive
 from lfiw_ope.types import Policy, Progress, silent
+from lfiw_ope.weighted import WeightedValue
 
 
 class BehaviourMean:
@@ -57,21 +59,15 @@ class BehaviourMean:
 
         Raises:
             DataError: if there are fewer than 2 episodes, or one stands there twice, or the
-                longest were cut short of the horizon.
+                longest were cut short of the horizon, or a return lies outside the interval's
+                return_range.
         """
         derive(seed, "behaviour mean")  # nothing is random, and a bad seed is one all the same
         require_episodes(data, 2, "a single one has no standard error")
         started = time.perf_counter()
         padded = PaddedEpisodes.of(data, self.estimand.horizon)
         found = mean_return(padded, self.estimand.discount)
-        assert found.sums is not None
-        told = episode_intervals(
-            found.sums,
-            standard_error=found.mc_standard_error,
-            ess=None if padded.cut_short == 0 else float(found.ess_by_step.min()),
-            config=self.interval,
-            seed=seed,
-        )
+        told = self._intervals(padded, found, seed)
         whole = padded.observed[:, -1]
         progress("behaviour mean", 1, 1)
         return FittedBehaviourMean(
@@ -93,6 +89,21 @@ class BehaviourMean:
                 log_weights=found.log_weights[whole].numpy(),
             ),
             spaces_of(data),
+        )
+
+    def _intervals(self, padded: PaddedEpisodes, found: WeightedValue, seed: int) -> Told:
+        returns = padded.discounted(self.estimand.discount).sum(1)
+        check_returns(returns, self.interval)
+        if self.interval.method == "bernstein":
+            if padded.cut_short:
+                return no_interval(NO_GUARANTEE)
+            return bernstein(returns.numpy(), self.interval)
+        assert found.sums is not None
+        return episode_intervals(
+            found.sums,
+            standard_error=found.mc_standard_error,
+            config=self.interval,
+            seed=seed,
         )
 
 

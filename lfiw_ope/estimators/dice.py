@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.intervals.episodes import no_interval
+from lfiw_ope.intervals.members import Uncertainty
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.occupancy.fit import fit_dice
 from lfiw_ope.occupancy.ratio import OccupancyRatio
+from lfiw_ope.occupancy.report import RatioReport
 from lfiw_ope.per_policy import PerPolicyEstimator
 from lfiw_ope.types import Policy, Progress
 
@@ -17,8 +20,8 @@ class DICE(PerPolicyEstimator[DICEConfig]):
     needs neither densities nor a model, and no ratio is a product over steps.
 
     There is no standard error: ω solves an equation on the very log whose rewards it weighs, and a
-    spread of ω r over episodes would take it as given. `Estimate.diagnostics` has those of
-    `lfiw_ope.occupancy.report.RatioReport`.
+    spread of ω r over episodes would take it as given; `Refitted` fits it again.
+    `Estimate.diagnostics` has those of `lfiw_ope.occupancy.report.RatioReport`.
 
     The arguments are `lfiw_ope.per_policy.PerPolicyEstimator`'s.
     """
@@ -30,3 +33,12 @@ class DICE(PerPolicyEstimator[DICEConfig]):
         self, data: Trajectories, policies: Sequence[Policy], seed: int, progress: Progress
     ) -> OccupancyRatio:
         return fit_dice(data, policies, self.estimand, self.config, seed, progress=progress)
+
+    def uncertainty(self, value: float, report: RatioReport) -> Uncertainty:  # noqa: ARG002
+        return Uncertainty(
+            None,
+            no_interval(
+                "The ratio is learned on the very log that it weighs, so that the log's spread "
+                "under it is not the estimate's; wrap it in Refitted, which fits it again."
+            ),
+        )

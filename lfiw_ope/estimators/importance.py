@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.bernstein import check_returns
 from lfiw_ope.intervals.config import IntervalConfig
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.config import BehaviourConfig
@@ -111,13 +112,15 @@ class ImportanceSampling:
 
         Raises:
             DataError: if there are too few episodes, or one stands there twice, or the longest were
-                cut short of the horizon, or likelihoods are wanted that were not logged.
+                cut short of the horizon, or likelihoods are wanted that were not logged, or a
+                return lies outside the interval's return_range.
             DivergedError: if a clone's training diverges.
         """
         derive(seed, "behaviour")
         require_episodes(data, 2, "a single one has no standard error")
         started = time.perf_counter()
         padded = PaddedEpisodes.of(data, self.estimand.horizon)
+        check_returns(padded.discounted(self.estimand.discount).sum(1), self.config.interval)
         return FittedImportance(
             label=self.label,
             estimand=self.estimand,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from lfiw_ope.checks import real, whole
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.members import MemberIntervalConfig
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.per_policy import PerPolicyConfig
 
@@ -28,6 +29,8 @@ class FQEConfig(PerPolicyConfig):
             settled, and the constant that the mean TD error asks for is added to every Q
             (`lfiw_ope.fitted_q.objective.BellmanError`), so that how often one looks changes
             what is learned.
+        interval: how intervals are made of the members' spread. Three members know it roughly,
+            and their intervals are wide (t_2); 10 make them half as wide.
         device: where the networks are.
     """
 
@@ -35,6 +38,7 @@ class FQEConfig(PerPolicyConfig):
     members: int = 3
     action_samples: int = 4
     tau: float = 0.01
+    interval: MemberIntervalConfig = field(default_factory=MemberIntervalConfig)
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
             updates=20_000,

@@ -96,6 +96,8 @@ class _Fit:
         self.spread = float(data.returns(estimand.horizon, estimand.discount).std())
         self.inputs = Standardiser.of_chunks(self.log.inputs(rows)).to(self.device)
         self.rows = MemberRows.of(self.log, bootstrapped(chosen, config.members, seed, "fitted q"))
+        self.drawn = bootstrapped(chosen, config.members, seed)
+        self.rows = MemberRows.of(self.log, self.drawn)
         self.initial_states = torch.from_numpy(data.initial_states).to(self.device)
         drawing = torch_generator(seed, "fitted q", "looks", device=self.device)
         places = torch.arange(len(self.initial_states), device=self.device)
@@ -118,10 +120,13 @@ class _Fit:
         samples = max(self._samples(settled) for _, settled in groups)
         state_value = StateValue(networks, everyone, samples, self.seed)
         at_start = torch.zeros(len(self.initial_states), dtype=torch.int64, device=self.device)
-        values = state_value(self.initial_states, at_start).double().mean(-1).T.cpu()
+        by_start = state_value(self.initial_states, at_start).double().cpu()
+        values = by_start.mean(-1).T
+        drawn = [by_start[:, m, episodes].mean(-1) for m, episodes in enumerate(self.drawn)]
         told = reports(
             torch.cat(records, 2)[:, :, back],
             values,
+            torch.stack(drawn),
             spread=self.spread,
             updates=self.config.fit.updates,
             every=self.config.fit.evaluate_every,

@@ -17,6 +17,7 @@ class QReport:
 
     Attributes:
         member_values: `[M]`, each member's value at the logged initial states.
+        bootstrap_values: `[M]`, each at those of the episodes that it drew.
         td_error: root mean squared TD error, in units of value, since the last look.
         bounded_share: of the bootstrapped values since the last look, those that rewards do not
             allow, by far, and that were put on the bounds of what they do.
@@ -26,6 +27,7 @@ class QReport:
     """
 
     member_values: tuple[float, ...]
+    bootstrap_values: tuple[float, ...]
     td_error: float
     bounded_share: float
     settling: Settling
@@ -63,13 +65,21 @@ class QReport:
 
 
 def reports(
-    record: Tensor, values: Tensor, *, spread: float, updates: int, every: int, seconds: float
+    record: Tensor,
+    values: Tensor,
+    drawn_values: Tensor,
+    *,
+    spread: float,
+    updates: int,
+    every: int,
+    seconds: float,
 ) -> list[QReport]:
     """Of P policies.
 
     Args:
         record: `[looks, 3, P, M]`, see `lfiw_ope.fitted_q.objective.Course`.
         values: `[M, P]` at the end, over all initial states.
+        drawn_values: `[M, P]`, over those of the episodes that the member drew.
         spread: standard deviation of the logged returns.
         updates: how many were run.
         every: updates between two looks.
@@ -80,6 +90,7 @@ def reports(
     return [
         QReport(
             member_values=tuple(values[:, place].tolist()),
+            bootstrap_values=tuple(drawn_values[:, place].tolist()),
             td_error=float(error[place]),
             bounded_share=float(beyond[place]),
             settling=settled[place],

@@ -67,12 +67,21 @@ class RatioSums:
         )
 
     @property
+    def influence(self) -> Floats:
+        """`[N]`, what each episode adds to v's deviation (delta method); they sum to 0."""
+        over = self.denominator.sum(0)
+        deviation = self.numerator - self._ratios * self.denominator
+        shares: Floats = np.divide(deviation, over, out=np.zeros_like(deviation), where=over > 0)
+        return shares.sum(1)
+
+    @property
     def _ratios(self) -> Floats:
         x, y = self.numerator.sum(0), self.denominator.sum(0)
-        return np.divide(x, y, out=np.zeros_like(x), where=y > 0)
+        ratios: Floats = np.divide(x, y, out=np.zeros_like(x), where=y > 0)
+        return ratios
 
     def _value(self, x: Floats, y: Floats) -> Floats:
         stand_in = np.broadcast_to(self._ratios, x.shape).copy()
         ratios: Floats = np.divide(x, y, out=stand_in, where=y > 0)
-        found: Floats = np.asarray(ratios.sum(-1))
+        found: Floats = np.add.reduce(ratios, axis=-1)
         return found

@@ -18,8 +18,9 @@ from lfiw_ope.diagnostics import (
     tail_warning,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.bernstein import NO_GUARANTEE, weighted_bernstein
 from lfiw_ope.intervals.config import IntervalConfig
-from lfiw_ope.intervals.episodes import Told, episode_intervals
+from lfiw_ope.intervals.episodes import Told, episode_intervals, no_interval
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.ratio import PolicyRatio
 from lfiw_ope.results import Estimate
@@ -29,6 +30,16 @@ from lfiw_ope.weighting import Weighting
 
 MOST_NUMBERS = 1 << 24
 """Log-ratios of policies times transitions that are held at once."""
+
+LEAST_MEAN_WEIGHT = 0.8
+"""Of whole episodes, for an interval. The mean is 1 in expectation, and below it where heavy
+weights happen to be missing, as they mostly are where the policies differ much: on test-beds of 5
+to 20 steps intervals at 95 % covered 68 to 84 % below 0.8, and 89 to 97 % above."""
+
+SHAPED = (
+    "The weights were clipped or flattened, and the bias of that shows in no spread of them; use "
+    "the plain weights for an interval."
+)
 
 
 class MeanWeight(NamedTuple):
@@ -87,13 +98,13 @@ class FittedImportance(Answering):
         found = weigh(
             rewards, log_ratio, weighting, standing=padded.standing, zeros=True, keep_sums=True
         )
-        told = self._intervals(found)
         whole = padded.observed[:, -1]
         stepwise = weighting.form == "stepwise"
         episodes = len(whole) if stepwise else int(whole.sum())
         log_weights = found.log_weights[whole]
         has_returns = bool((log_weights > -torch.inf).any())
         mean_weight = _mean_weight(log_ratio[whole].sum(1), padded.standing[whole, -1])
+        told = self._intervals(found, mean_weight, log_ratio.sum(1), rewards.sum(1))
         return Estimate(
             estimator=self.label,
             estimand=self.estimand,
@@ -116,12 +127,27 @@ class FittedImportance(Answering):
             ess_by_step=found.ess_by_step.numpy(),
         )
 
-    def _intervals(self, found: WeightedValue) -> Told:
+    def _intervals(
+        self, found: WeightedValue, weight: MeanWeight, log_weights: Tensor, returns: Tensor
+    ) -> Told:
+        """From unshaped log-weights `[N]` of whole episodes and their returns `[N]`."""
+        if self.interval.method == "bernstein":
+            if self.padded.cut_short or self.ratio.report is not None:
+                return no_interval(NO_GUARANTEE)
+            weights = log_weights.exp().numpy()
+            return weighted_bernstein(weights, returns.numpy(), self.interval, self.seed)
+        if self.interval.method != "none":
+            if (found.exponent or self.weighting.exponent) != 1.0 or found.clipped_share:
+                return no_interval(SHAPED)
+            if weight.mean < LEAST_MEAN_WEIGHT:
+                return no_interval(
+                    f"The mean weight is {weight.mean:.2f} and should be 1: the episodes that "
+                    "would count most are missing in this log, and its spread does not show it."
+                )
         assert found.sums is not None
         return episode_intervals(
             found.sums,
             standard_error=found.mc_standard_error,
-            ess=float(found.ess_by_step.min()),
             config=self.interval,
             seed=self.seed,
         )

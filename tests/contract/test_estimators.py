@@ -221,6 +221,17 @@ def test_an_estimate_says_what_it_is(case, estimand, fit, found):
         assert found.distribution.cdf(found.returns.max()) == 1.0
 
 
+def test_an_estimate_has_intervals_or_says_why_not(found):
+    assert bool(found.intervals) != bool(found.no_interval)
+    widest = None
+    for one in found.intervals[::-1]:
+        assert one.low <= found.value <= one.high
+        if widest is not None:
+            assert one.level < widest.level
+            assert widest.low <= one.low <= one.high <= widest.high
+        widest = one
+
+
 def test_one_seed_gives_one_number_and_leaves_global_state_alone(case, bed, estimand, found):
     _, policy, data = bed
     before = global_state()

@@ -125,12 +125,17 @@ def root_mean_square(values: Sequence[float]) -> float:
 def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
     """How large the model's bias on a target may be, from its errors on anchors.
 
-        b = √(mean over anchors of gap²) · max(1, s / s_anchors)
+        b = √(g² + s_a²) · max(1, s / s_a)
 
-    s is the standard deviation over members of the target's value, s_anchors that of the anchors'
-    (root mean square): the further a policy leads from the data, the more members disagree, and the
-    bias that they share is taken to grow as they do. The gaps hold the noise of fit, simulation and
+    g is the root mean square of the gaps, s_a that of the standard deviations over members of the
+    anchors' values, s the standard deviation over members of the target's. A gap as large as the
+    bias has the fit's noise on it, so that a small one shows no more than that the bias is not
+    much larger than s_a. And the further a policy leads from the data the more members disagree:
+    the bias that they share is taken to grow as they do. The gaps hold the noise of simulation and
     logged returns as well, which is not taken out.
+
+    It is a bound where these assumptions hold, and no proof: what all members get wrong where no
+    anchor goes, it does not see.
 
     Args:
         gaps: of the anchors; without any it is 0.
@@ -138,7 +143,7 @@ def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
     """
     if not gaps:
         return 0.0
-    spreads = [one.stretch * spread_of(one.members).standard_error for one in gaps if one.members]
-    there = root_mean_square(spreads) if spreads else 0.0
+    spreads = [one.stretch * spread_of(one.members).standard_error for one in gaps]
+    there = root_mean_square(spreads)
     growth = max(1.0, spread / there) if there > 0 else 1.0
-    return root_mean_square([one.gap for one in gaps]) * growth
+    return math.hypot(root_mean_square([one.gap for one in gaps]), there) * growth

@@ -78,7 +78,7 @@ def clustered(influence: Tensor, starts: Tensor) -> Noise:
     """
     n = len(influence)
     psi = influence.double() * math.sqrt((n - 1) / n)
-    begun = starts.unique()
+    begun = torch.unique(starts)
     if len(begun) < 2:
         return Noise(float(influence.double().square().sum().sqrt()), n - 1)
     total = psi.new_zeros(int(begun[-1]) + 1).index_add(0, starts, psi)

@@ -24,7 +24,6 @@ from lfiw_ope.weighted import WeightedValue
 class Told:
     """What an estimate says of its own error; its fields are named as `Estimate`'s."""
 
-    standard_error: float | None = None
     intervals: tuple[Interval, ...] = ()
     no_interval: str | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
@@ -83,6 +82,7 @@ class SimulatedError:
         whole = combined(noise, spread)
         method = "total" if self.gaps else "total without bias"
         numbers = {
+            "standard_error": whole.standard_error,
             "start_noise": math.sqrt(max(noise.standard_error**2 - plain_error**2, 0.0)),
             "member_spread": spread.standard_error,
         }
@@ -90,7 +90,6 @@ class SimulatedError:
             numbers |= {"anchor_gap": root_mean_square([one.gap for one in self.gaps])}
             numbers |= {"bias_bound": bias}
         return Told(
-            standard_error=whole.standard_error,
             intervals=bias_aware(weighted.value, whole, bias, levels=levels, method=method),
             diagnostics=numbers,
         )
@@ -103,15 +102,15 @@ class SimulatedError:
             return "The weights rest on too few rollouts to know how noisy the value is."
         if self.config.method == "simulation":
             return None
-        if self.members is None or self.members.shape[1] < 2:
-            return (
-                "The dynamics are a single network, which does not say how far another fit would "
-                "be off: use members=2 or more."
-            )
         if not self.bootstrapped:
             return (
                 "The members of the dynamics learned from the same episodes, and their spread does "
                 "not say what another log would change: set bootstrap=True."
+            )
+        if self.members is None or self.members.shape[1] < 2:
+            return (
+                "The dynamics are a single network, which does not say how far another fit would "
+                "be off: use members=2 or more."
             )
         if not self.gaps and self.config.anchors != "none":
             return "The log has too few episodes to clone its policy and measure the model's bias."

@@ -49,7 +49,7 @@ class AnchorGap:
         logged: the mean return of the anchor's episodes.
         standard_error: of their difference: simulation, starts and logged returns, paired by
             episode; the fit is taken as given. None where the logged value has none.
-        members: `[M]`, the value under each member; empty where it was not asked for.
+        members: `[M]`, the simulated value under each member.
         stretch: what the estimand's horizon is to the steps that the log knows, Σ_{t<T} γ^t over
             both; 1 where it knows them all.
     """

@@ -70,7 +70,6 @@ class Appraisal:
             estimator=weighting.label,
             estimand=self.estimand,
             value=weighted.value,
-            standard_error=told.standard_error,
             intervals=told.intervals,
             no_interval=told.no_interval,
             diagnostics=told.diagnostics,

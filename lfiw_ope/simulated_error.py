@@ -24,7 +24,6 @@ from lfiw_ope.weighted import WeightedValue
 class Told:
     """What an estimate says of its own error; its fields are named as `Estimate`'s."""
 
-    standard_error: float | None = None
     intervals: tuple[Interval, ...] = ()
     no_interval: str | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
@@ -83,6 +82,7 @@ class SimulatedError:
         whole = combined(noise, spread)
         method = "total" if self.gaps else "total without bias"
         numbers = {
+            "standard_error": whole.standard_error,
             "start_noise": math.sqrt(max(noise.standard_error**2 - plain_error**2, 0.0)),
             "member_spread": spread.standard_error,
         }
@@ -90,7 +90,6 @@ class SimulatedError:
             numbers |= {"anchor_gap": root_mean_square([one.gap for one in self.gaps])}
             numbers |= {"bias_bound": bias}
         return Told(
-            standard_error=whole.standard_error,
             intervals=bias_aware(weighted.value, whole, bias, levels=levels, method=method),
             diagnostics=numbers,
         )
@@ -103,15 +102,15 @@ class SimulatedError:
             return "The weights rest on too few rollouts to know how noisy the value is."
         if self.config.method == "simulation":
             return None
-        if self.members is None or self.members.shape[1] < 2:
-            return (
-                "The dynamics are a single network, which does not say how far another fit would "
-                "be off: use members=2 or more."
-            )
         if not self.bootstrapped:
             return (
                 "The members of the dynamics learned from the same episodes, and their spread does "
                 "not say what another log would change: set bootstrap=True."
+            )
+        if self.members is None or self.members.shape[1] < 2:
+            return (
+                "The dynamics are a single network, which does not say how far another fit would "
+                "be off: use members=2 or more."
             )
         if not self.gaps and self.config.anchors != "none":
             return "The log has too few episodes to clone its policy and measure the model's bias."
@@ -125,12 +124,17 @@ def root_mean_square(values: Sequence[float]) -> float:
 def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
     """How large the model's bias on a target may be, from its errors on anchors.
 
-        b = √(mean over anchors of gap²) · max(1, s / s_anchors)
+        b = √(g² + s_a²) · max(1, s / s_a)
 
-    s is the standard deviation over members of the target's value, s_anchors that of the anchors'
-    (root mean square): the further a policy leads from the data, the more members disagree, and the
-    bias that they share is taken to grow as they do. The gaps hold the noise of fit, simulation and
+    g is the root mean square of the gaps, s_a that of the standard deviations over members of the
+    anchors' values, s the standard deviation over members of the target's. A gap as large as the
+    bias has the fit's noise on it, so that a small one shows no more than that the bias is not
+    much larger than s_a. And the further a policy leads from the data the more members disagree:
+    the bias that they share is taken to grow as they do. The gaps hold the noise of simulation and
     logged returns as well, which is not taken out.
+
+    It is a bound where these assumptions hold, and no proof: what all members get wrong where no
+    anchor goes, it does not see.
 
     Args:
         gaps: of the anchors; without any it is 0.
@@ -138,7 +142,7 @@ def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
     """
     if not gaps:
         return 0.0
-    spreads = [one.stretch * spread_of(one.members).standard_error for one in gaps if one.members]
-    there = root_mean_square(spreads) if spreads else 0.0
+    spreads = [one.stretch * spread_of(one.members).standard_error for one in gaps]
+    there = root_mean_square(spreads)
     growth = max(1.0, spread / there) if there > 0 else 1.0
-    return root_mean_square([one.gap for one in gaps]) * growth
+    return math.hypot(root_mean_square([one.gap for one in gaps]), there) * growth

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from scipy import optimize, stats
+from scipy import optimize, special
 from torch import Tensor
 
 from lfiw_ope.checks import choice
 from lfiw_ope.intervals.record import LEVELS, Interval, check_levels, student_t
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.policy_ratio.config import BehaviourConfig
+
+MANY = 1e8
+"""Degrees of freedom at which Student's distribution is the normal one."""
 
 
 def _short_clone() -> BehaviourConfig:
@@ -78,7 +81,7 @@ def clustered(influence: Tensor, starts: Tensor) -> Noise:
     """
     n = len(influence)
     psi = influence.double() * math.sqrt((n - 1) / n)
-    begun = starts.unique()
+    begun = torch.unique(starts)
     if len(begun) < 2:
         return Noise(float(influence.double().square().sum().sqrt()), n - 1)
     total = psi.new_zeros(int(begun[-1]) + 1).index_add(0, starts, psi)
@@ -101,13 +104,13 @@ def critical_value(shift: float, freedom: float, level: float) -> float:
     For ν = ∞ it is cv_α(b / se), the quantile of a folded normal (Armstrong and Kolesár 2018,
     "Optimal inference in a class of regression models").
     """
-    shift = abs(shift)
+    shift, known = abs(shift), min(freedom, MANY)
 
     def beyond(c: float) -> float:
-        inside = stats.t.cdf(c - shift, freedom) - stats.t.cdf(-c - shift, freedom)
+        inside = special.stdtr(known, c - shift) - special.stdtr(known, -c - shift)
         return float(inside) - level
 
-    widest = shift + float(stats.t.ppf(0.5 + level / 2, freedom))
+    widest = shift + float(special.stdtrit(known, 0.5 + level / 2))
     return float(optimize.brentq(beyond, 0.0, widest + 1e-9))
 
 

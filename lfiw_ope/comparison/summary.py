@@ -168,8 +168,8 @@ METRICS: dict[str, Metric] = {
     "mean value": Metric(_mean_value, needs_truth=False),
     "seed spread": Metric(_seed_spread, needs_truth=False, over_seeds=False),
 }
-"""By name. "coverage" is the share of intervals that hold the true value, "seed spread" the standard
-deviation over seeds averaged over policies; `lfiw_ope.metrics` has the others."""
+"""By name. "coverage" is the share of intervals that hold the true value, "seed spread" the
+standard deviation over seeds averaged over policies; `lfiw_ope.metrics` has the others."""
 
 
 def summarise(

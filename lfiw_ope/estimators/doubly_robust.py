@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 from lfiw_ope.data.trajectories import Trajectories
@@ -122,10 +122,7 @@ class DoublyRobustEstimator(ABC, Generic[Config]):
     @property
     def sharing_key(self) -> object:
         """All settings but those of how terms become a value."""
-        shared = {
-            field.name: getattr(self.config, field.name) for field in fields(DoublyRobustConfig)
-        }
-        return DoublyRobustEstimator, settings_but(self, shared)
+        return DoublyRobustEstimator, settings_but(self, "lengths", "resamples", "confidence")
 
     def adopt(self, fitted: "FittedDoublyRobust") -> "FittedDoublyRobust":
         """Combine another's terms; see `lfiw_ope.sharing.SharingEstimator`.

@@ -7,6 +7,10 @@ from lfiw_ope.agreement import Agreement, compare_rules
 from lfiw_ope.anchors import Anchor, AnchorGap, clones
 from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
+from lfiw_ope.comparison.compare import compare
+from lfiw_ope.comparison.result import Comparison
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.summary import Score
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
@@ -103,6 +107,7 @@ __all__ = [
     "ClassifierReport",
     "CloneReport",
     "ClonedBehaviour",
+    "Comparison",
     "ConfigError",
     "CorrectedModel",
     "CorrectedModelConfig",
@@ -150,6 +155,8 @@ __all__ = [
     "Resampling",
     "ReturnDistribution",
     "Rollout",
+    "Row",
+    "Score",
     "SimulatedIntervalConfig",
     "TabularPolicy",
     "Trajectories",
@@ -160,6 +167,7 @@ __all__ = [
     "__version__",
     "clones",
     "collect",
+    "compare",
     "compare_rules",
     "expected_calibration_error",
     "fit_behaviour",

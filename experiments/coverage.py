@@ -29,10 +29,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
+from coverage_estimators import ESTIMATORS, beds
 from scipy import stats
 
 import lfiw_ope as ope
-from coverage_estimators import ESTIMATORS, beds
 from lfiw_ope.plots import new_figure, save_figure
 from lfiw_ope.stored import provenance, write_text
 

@@ -30,6 +30,11 @@ class Bed:
         returns = self.log(20_000, horizon, seed=0).returns()
         return float(returns.max() - returns.min())
 
+    @property
+    def reward_range(self):
+        """The lowest and the highest reward of a tabular MDP."""
+        return float(self.mdp.reward.min()), float(self.mdp.reward.max())
+
 
 @cache
 def beds():
@@ -65,8 +70,11 @@ def nets(updates, **settings):
     )
 
 
-DYNAMICS = ope.DynamicsConfig(members=5, hidden=(32,), fit=nets(600))
+DYNAMICS = ope.DynamicsConfig(members=5, hidden=(32,), fit=nets(400))
 CLASSIFIERS = ope.RatioConfig(members=2, hidden=(16,), fit=nets(200))
+TOTAL = ope.SimulatedIntervalConfig(
+    clone=ope.BehaviourConfig(source="cloned", folds=2, hidden=(32,), fit=nets(200))
+)
 FITTED_Q = ope.FQEConfig(
     hidden=(32,),
     members=5,
@@ -87,12 +95,39 @@ def importance(estimand, data, target, seed):
     return found
 
 
+def bounded(estimand, data, target, seed):
+    """By the range of returns, where they have one."""
+    if data.action_spec.kind == "continuous":
+        return {}
+    low, high = beds()["tabular"].reward_range
+    ends = (estimand.horizon * min(low, 0.0), estimand.horizon * max(high, 0.0))
+    interval = ope.IntervalConfig(method="bernstein", return_range=ends)
+    fitted = ope.IS(estimand, ope.ImportanceConfig(interval=interval)).fit(data, seed)
+    return {"IS, bernstein": fitted.estimate(target)}
+
+
+def doubly_robust(estimand, data, target, seed):
+    """One fit of Q for three; it takes the values of Q as given."""
+    found = {}
+    settings = {
+        "fqe": replace(FITTED_Q, members=2, fit=nets(250, patience=None, schedule="cosine"))
+    }
+    first = ope.DR(estimand, ope.DoublyRobustConfig(**settings))
+    fitted = first.fit(data, seed)
+    for kind, config in ((ope.DR, ope.DoublyRobustConfig), (ope.WDR, ope.DoublyRobustConfig)):
+        for method in ("t", "bca"):
+            interval = ope.IntervalConfig(method=method)
+            estimator = kind(estimand, config(interval=interval, **settings))
+            found[f"{kind.label}, {method}"] = estimator.adopt(fitted).estimate(target)
+    return found
+
+
 def simulated(estimand, data, target, seed):
     """The plain model, by what its interval holds."""
-    config = ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=500)
+    config = ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=500, interval=TOTAL)
     fitted = ope.ModelBased(estimand, config).fit(data, seed)
-    unbiased = replace(fitted, gaps=(), interval=replace(fitted.interval, anchors="none"))
-    noise = replace(fitted, interval=replace(fitted.interval, method="simulation"))
+    unbiased = replace(fitted, gaps=(), interval=replace(TOTAL, anchors="none"))
+    noise = replace(fitted, interval=replace(TOTAL, method="simulation"))
     return {
         "model, simulation noise": noise.estimate(target),
         "model, with members and starts": unbiased.estimate(target),
@@ -102,7 +137,9 @@ def simulated(estimand, data, target, seed):
 
 def weighted_model(estimand, data, target, seed):
     """The default form of weights."""
-    config = ope.LFIWConfig(dynamics=DYNAMICS, ratio=CLASSIFIERS, rollouts=500, draws=4)
+    config = ope.LFIWConfig(
+        dynamics=DYNAMICS, ratio=CLASSIFIERS, rollouts=500, draws=4, interval=TOTAL
+    )
     return {"LFIW": ope.LFIW(estimand, config).fit(data, seed).estimate(target)}
 
 
@@ -111,9 +148,18 @@ def fitted_q(estimand, data, target, seed):
     return {"FQE, members": ope.FQE(estimand, FITTED_Q).fit(data, seed).estimate(target)}
 
 
+def refitted(estimand, data, target, seed):
+    """Twenty fits, each to half of the log."""
+    single = ope.FQE(estimand, replace(FITTED_Q, members=1))
+    return {"FQE, refitted": ope.Refitted(single).fit(data, seed).estimate(target)}
+
+
 ESTIMATORS = {
     "importance": importance,
+    "bounded": bounded,
     "model": simulated,
-    "LFIW": weighted_model,
     "FQE": fitted_q,
+    "DR": doubly_robust,
+    "LFIW": weighted_model,
+    "refitted": refitted,
 }

@@ -25,9 +25,10 @@ class Estimate:
         estimand: what is estimated.
         value: the estimate, in units of return.
         seed: of the fit.
-        standard_error: from the sampling of the logged episodes, for estimators that are a mean
-            over episodes; what else was fitted to them is taken as given. None where the
-            estimator does not know it, or too few episodes carry the weights.
+        standard_error: from the sampling of the logged episodes: of estimators that are a mean
+            over episodes, with what else was fitted to them taken as given; of others from the
+            spread of members or refits, with their training's noise. None where the estimator
+            does not know it, or too few episodes carry the weights.
         intervals: of the value, one a confidence level; none where none is known to cover what it
             says, see `no_interval`.
         no_interval: why there is no interval; None where there are.

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
+from lfiw_ope.doubly_robust.magic import Blend
 from lfiw_ope.doubly_robust.terms import CorrectedValue
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.config import IntervalConfig
-from lfiw_ope.intervals.episodes import episode_intervals
+from lfiw_ope.intervals.episodes import episode_intervals, no_interval
 from lfiw_ope.results import Estimate
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 
@@ -16,6 +17,12 @@ BY_PRODUCTS = (
 """What to do about weights that are products of policy ratios and rest on few episodes."""
 
 BY_OCCUPANCY = "use a log that goes where the policy goes"
+
+LEANS_ON_VALUE = (
+    "MAGIC leans to the value function alone where it can, and how wrong that is does not show in "
+    "any spread over episodes; wrap it in Refitted, which fits the value function again."
+)
+"""Why MAGIC has no interval of its own."""
 
 
 def said_of(
@@ -46,9 +53,12 @@ def said_of(
             f"The weights of {label} rest on {ess:.1f} of {episodes} episodes at some step, so "
             f"what it corrects there means little and has no standard error: {advice}."
         )
-    told = episode_intervals(
-        found.sums, standard_error=found.standard_error, config=interval, seed=seed
-    )
+    if interval.method == "none" and isinstance(found, Blend):
+        told = no_interval(LEANS_ON_VALUE)
+    else:
+        told = episode_intervals(
+            found.sums, standard_error=found.standard_error, config=interval, seed=seed
+        )
     return Estimate(
         estimator=label,
         estimand=estimand,

@@ -93,13 +93,13 @@ class Refitted:
         halves = [np.sort(rng.permutation(count)[:size]) for _ in range(self.refits)]
         whole_log = self.estimator.fit(data, seed, progress=progress)
         started = time.perf_counter()
-        tasks = [
-            _Fit(self.estimator, data, half, derive(seed, "refit", str(number)))
+        tasks = (
+            _Fit(self.estimator, data.select(half.tolist()), derive(seed, "refit", str(number)))
             for number, half in enumerate(halves)
-        ]
+        )
         return RefittedEstimates(
             whole_log=whole_log,
-            halves=tuple(_each(tasks, self.jobs, progress)),
+            halves=tuple(_each(tasks, self.refits, self.jobs, progress)),
             scale=math.sqrt(size / (count - size)),
             levels=self.levels,
             jobs=self.jobs,
@@ -147,8 +147,8 @@ class RefittedEstimates:
         found = self.whole_log.estimate(every, progress=progress)
         if every:
             started = time.perf_counter()
-            tasks = [_Answer(half, every) for half in self.halves]
-            refits = np.array(list(_each(tasks, self.jobs, progress)))  # [B, P]
+            tasks = (_Answer(half, every) for half in self.halves)
+            refits = np.array(list(_each(tasks, len(self.halves), self.jobs, progress)))  # [B, P]
             seconds = self.seconds + time.perf_counter() - started
             found = [
                 self._with_spread(one, of_policy, seconds)
@@ -179,12 +179,11 @@ class _Fit:
     """One fit to a half of the log; a process of its own may run it."""
 
     estimator: Estimator
-    data: Trajectories
-    half: NDArray[np.int64]
+    half: Trajectories
     seed: int
 
     def __call__(self) -> Fitted:
-        return self.estimator.fit(self.data.select(self.half.tolist()), self.seed)
+        return self.estimator.fit(self.half, self.seed)
 
 
 @dataclass(frozen=True)
@@ -198,14 +197,16 @@ class _Answer:
         return [one.value for one in self.fitted.estimate(self.policies)]
 
 
-def _each(tasks: Sequence[Callable[[], Done]], jobs: int, progress: Progress) -> Iterable[Done]:
-    """What the tasks give, in their order."""
+def _each(
+    tasks: Iterable[Callable[[], Done]], total: int, jobs: int, progress: Progress
+) -> Iterable[Done]:
+    """What the tasks give, in their order; each is made when it is its turn."""
     for done, found in enumerate(_run(tasks, jobs), 1):
-        progress("refits", done, len(tasks))
+        progress("refits", done, total)
         yield found
 
 
-def _run(tasks: Sequence[Callable[[], Done]], jobs: int) -> Iterable[Done]:
+def _run(tasks: Iterable[Callable[[], Done]], jobs: int) -> Iterable[Done]:
     if jobs == 1:
         return (task() for task in tasks)
     try:

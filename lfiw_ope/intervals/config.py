@@ -17,7 +17,8 @@ class IntervalConfig:
     """Settings of the intervals of an estimate that is a function of sums over logged episodes.
 
     All but "bernstein" hold for many episodes only, and take as given what was fitted to them: the
-    value function, a cloned behaviour, an occupancy ratio.
+    value function, a cloned behaviour, an occupancy ratio, MAGIC's blend. `lfiw_ope.Refitted` fits
+    them again.
 
     Attributes:
         method: "percentile" takes quantiles of the estimate over bootstrap samples of the episodes

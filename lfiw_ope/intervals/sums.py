@@ -72,8 +72,8 @@ class RatioSums:
         over = self.denominator.sum(0)
         deviation = self.numerator - self._ratios * self.denominator
         shares: Floats = np.divide(deviation, over, out=np.zeros_like(deviation), where=over > 0)
-        added: Floats = np.add.reduce(shares, axis=1)
-        return added
+        found: Floats = shares.sum(1)
+        return found
 
     @property
     def _ratios(self) -> Floats:

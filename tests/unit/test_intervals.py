@@ -233,12 +233,25 @@ def test_there_is_no_interval_where_none_is_honest():
     assert "'none'" in ope.IS(ESTIMAND, off).fit(data, seed=0).estimate(mine).no_interval
 
 
+def test_magic_has_none_of_its_own_but_where_asked_for():
+    data, (_, other) = log(), policies()
+    quick = ope.FitConfig(updates=20, evaluate_every=10, batch_size=32, patience=None)
+    given = {"fqe": ope.FQEConfig(hidden=(8,), members=2, fit=quick)}
+    found = ope.MAGIC(ESTIMAND, ope.MAGICConfig(**given)).fit(data, seed=0).estimate(other)
+    assert found.intervals == ()
+    assert "Refitted" in found.no_interval
+    asked = ope.MAGICConfig(**given, interval=ope.IntervalConfig(method="bca"))
+    nested(ope.MAGIC(ESTIMAND, asked).fit(data, seed=0).estimate(other))
+    told = ope.DR(ESTIMAND, ope.DoublyRobustConfig(**given)).fit(data, seed=0).estimate(other)
+    assert told.interval().covers(told.value)
+
+
 def test_no_interval_where_heavy_weights_are_missing():
     """Episodes that the target would have had more of are taken out: weights average below 1."""
     data, (_, other) = log(episodes=200), policies()
     fit = ope.IS(ESTIMAND).fit(data, seed=0)
     weight = fit.padded.spread(fit.ratio.log_ratio(other)).sum(1).exp().numpy()
-    light = np.flatnonzero(weight < np.quantile(weight, 0.5))
+    light = np.flatnonzero(weight < np.quantile(weight, 0.3))
     found = ope.WIS(ESTIMAND).fit(data.select(light.tolist()), seed=0).estimate(other)
     assert found.diagnostics["mean_weight"] < 0.8
     assert "missing" in found.no_interval

@@ -13,9 +13,9 @@ LEAST = 15
 """Of the logs, those that 95 % intervals must cover. Where they cover 95 % of the time, fewer are
 covered once in 3000 runs; where they cover 40 %, as many once in 600."""
 
-NETS = ope.FitConfig(updates=150, evaluate_every=50, batch_size=128, learning_rate=6e-3)
+NETS = ope.FitConfig(updates=100, evaluate_every=50, batch_size=64, learning_rate=6e-3)
 CONFIG = ope.ModelBasedConfig(
-    dynamics=ope.DynamicsConfig(members=5, hidden=(16,), fit=NETS), rollouts=1000
+    dynamics=ope.DynamicsConfig(members=5, hidden=(16,), fit=NETS), rollouts=500
 )
 
 

@@ -16,7 +16,7 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.simulated import clustered
 from lfiw_ope.members import member_values
 from lfiw_ope.padding import PaddedEpisodes, known_steps
-from lfiw_ope.policies.stacking import check_policy
+from lfiw_ope.policies.stacking import check_policy, group_policies, probe
 from lfiw_ope.policy_ratio.clone import fit_behaviour
 from lfiw_ope.policy_ratio.config import BehaviourConfig
 from lfiw_ope.rollout import simulate
@@ -129,7 +129,7 @@ def measure(
         progress: told how far the simulation is.
 
     Raises:
-        PolicyError: if an anchor's policy is none for these data.
+        PolicyError: if an anchor's policy cannot act at the log's initial states.
         DataError: if an anchor's episodes are not in the data.
     """
     return tuple(
@@ -151,8 +151,10 @@ def _measure(
     known = Estimand(steps, estimand.discount)
     starts = torch.from_numpy(part.initial_states.copy()).to(dynamics.low.device)
     logged = mean_return(PaddedEpisodes.of(part, steps), estimand.discount)
+    (group,) = group_policies([anchor.policy], starts.device, 1)  # on the model's device
+    probe(group.policy, starts[:2][None])
     rollout = simulate(
-        anchor.policy,
+        group.policy,
         dynamics,
         starts,
         horizon=steps,

@@ -34,6 +34,12 @@ policies are simulated in several calls, with the same numbers."""
 class FittedModel(Answering):
     """A dynamics model with what a simulated value needs besides it. Serves any policy.
 
+    With total intervals `Estimate.diagnostics` has `standard_error`, of simulation, starts and fit
+    together; of that `start_noise`, what there being N logged starts adds to the simulation noise,
+    and `member_spread`, the standard deviation over members of the plain model's value;
+    `anchor_gap`, the root mean square of the model's errors on anchors, and `bias_bound`, what the
+    intervals take the bias on this policy to be at most (`lfiw_ope.simulated_error`).
+
     Attributes:
         estimand: what is estimated.
         dynamics: the fitted ensemble.
@@ -153,7 +159,8 @@ class FittedModel(Answering):
                 resampling=resampling,
                 progress=progress,
             )
-            seconds = {**self.seconds, "rollout": time.perf_counter() - started}
+            before = {**self.seconds, "members": error.seconds}
+            seconds = {**before, "rollout": time.perf_counter() - started}
             appraisal = Appraisal(
                 estimand=self.estimand,
                 rollout=rollout,
@@ -171,7 +178,7 @@ class FittedModel(Answering):
         groups = group_policies(policies, self.initial_states.device, max(1, len(policies)))
         for group in groups:
             probe(group.policy, self.initial_states[:2].expand(len(group.indices), -1, -1))
-        config = self.dynamics.config
+        config, started = self.dynamics.config, time.perf_counter()
         members = None
         if self.interval.method == "total" and config.bootstrap and config.members > 1:
             members = member_values(
@@ -183,7 +190,8 @@ class FittedModel(Answering):
                 seed=self.seed,
                 progress=progress,
             )
-        return SimulatedError(self.interval, config.bootstrap, self.gaps, members)
+        took = time.perf_counter() - started
+        return SimulatedError(self.interval, config.bootstrap, self.gaps, members, took)
 
     def _check_weighting(self, weighting: Weighting) -> None:
         if weighting.needs_ratio and self.ratio is None:

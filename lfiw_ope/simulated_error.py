@@ -39,12 +39,14 @@ class SimulatedError:
         gaps: the model's error on anchors.
         members: `[P, M]` float64, the plain model's value of each policy under each member; None
             where it was not simulated.
+        seconds: wall-clock that simulating them took.
     """
 
     config: SimulatedIntervalConfig
     bootstrapped: bool
     gaps: tuple[AnchorGap, ...] = ()
     members: Tensor | None = None
+    seconds: float = 0.0
 
     def told(self, weighted: WeightedValue, starts: Tensor, policy: int) -> Told:
         """Of one policy's value, by any form of weights.

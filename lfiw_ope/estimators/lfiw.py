@@ -37,6 +37,7 @@ class LFIWConfig(SimulationConfig):
         ratio: the classifiers.
         weighting: the form of the weights.
         rollouts: n, of each policy.
+        interval: which intervals estimates have.
         draws: K, draws of the model at each step for conditional normalisation.
         fallback: where weights mean nothing and the plain model's value is given instead; None
             never does.

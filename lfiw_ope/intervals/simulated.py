@@ -17,12 +17,21 @@ from lfiw_ope.policy_ratio.config import BehaviourConfig
 MANY = 1e8
 """Degrees of freedom at which Student's distribution is the normal one."""
 
+LARGE_SHIFT = 1e6
+"""Standard errors of bias beyond which an interval is the bias to either side, and a little more:
+a root would be found to fewer digits than that."""
+
 
 def _short_clone() -> BehaviourConfig:
     fit = FitConfig(
-        updates=2000, learning_rate=1e-3, weight_decay=0.1, evaluate_every=100, patience=3
+        updates=2000,
+        batch_size=128,
+        learning_rate=3e-3,
+        weight_decay=0.1,
+        evaluate_every=100,
+        patience=3,
     )
-    return BehaviourConfig(source="cloned", folds=2, fit=fit)
+    return BehaviourConfig(source="cloned", folds=2, hidden=(32, 32), fit=fit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,8 @@ def critical_value(shift: float, freedom: float, level: float) -> float:
     "Optimal inference in a class of regression models").
     """
     shift, known = abs(shift), min(freedom, MANY)
+    if shift > LARGE_SHIFT:  # the other side is out of reach
+        return shift + float(special.stdtrit(known, level))
 
     def beyond(c: float) -> float:
         inside = special.stdtr(known, c - shift) - special.stdtr(known, -c - shift)

@@ -143,6 +143,9 @@ def test_critical_values_are_a_folded_normals_and_students(level):
         sample = np.abs(stats.t.rvs(4, size=200_000, random_state=0) + shift)
         inside = (sample <= critical_value(shift, 4, level)).mean()
         assert abs(inside - level) < 4 * 0.5 / np.sqrt(200_000)  # 4 standard errors
+    for huge in (9e5, 1e12):
+        one_sided = huge + stats.t.ppf(level, 4)
+        assert critical_value(huge, 4, level) == pytest.approx(one_sided, rel=1e-9)
     assert critical_value(0.0, 4, level) == pytest.approx(stats.t.ppf(0.5 + level / 2, 4))
 
 

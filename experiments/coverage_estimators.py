@@ -107,7 +107,7 @@ def bounded(estimand, data, target, seed):
 
 
 def doubly_robust(estimand, data, target, seed):
-    """One fit of Q for three; it takes the values of Q as given."""
+    """One fit of Q for three, which take its values as given."""
     found = {}
     settings = {
         "fqe": replace(FITTED_Q, members=2, fit=nets(250, patience=None, schedule="cosine"))
@@ -119,6 +119,8 @@ def doubly_robust(estimand, data, target, seed):
             interval = ope.IntervalConfig(method=method)
             estimator = kind(estimand, config(interval=interval, **settings))
             found[f"{kind.label}, {method}"] = estimator.adopt(fitted).estimate(target)
+    blend = ope.MAGICConfig(interval=ope.IntervalConfig(method="t"), **settings)
+    found["MAGIC, t"] = ope.MAGIC(estimand, blend).adopt(fitted).estimate(target)
     return found
 
 

@@ -46,7 +46,9 @@ class Work:
     estimators: Mapping[str, Estimator]
     seed: int
 
-    def failed(self, inputs: Inputs, reason: str, seconds: float = 0.0) -> "list[Cell]":
+    def failed(
+        self, inputs: Inputs, reason: str, seconds: float = 0.0, *, lasting: bool = True
+    ) -> "list[Cell]":
         """What it comes to where nothing came of it."""
         each = seconds / len(self.estimators) / len(inputs.policies)
         return [
@@ -56,6 +58,7 @@ class Work:
                 tuple(
                     _without(name, policy, self.seed, reason, each) for policy in inputs.policies
                 ),
+                lasting,
             )
             for name in self.estimators
         ]
@@ -63,11 +66,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one estimator said at one seed: a row a policy."""
+    """What one estimator said at one seed: a row a policy.
+
+    `lasting` is False of one whose process or machine was lost: it is worth another try.
+    """
 
     estimator: str
     seed: int
     rows: tuple[Row, ...]
+    lasting: bool = True
 
 
 def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:

@@ -52,7 +52,7 @@ def compare(
         store: a folder where each finished cell, an estimator at a seed, is written at once; None
             keeps all in memory. With several jobs, estimators that share a fit finish together.
         resume: go on with a store's cells. Estimators and seeds may be added; everything else must
-            be as it was.
+            be as it was. A failure stays one, but where a process or a machine was lost.
         jobs: processes; with Ray, CPUs of the cluster where one has to be started.
         engine: "joblib" works on this machine; "ray" on the cluster that the caller is connected
             to, or that runs here, or else on one that is started here and stopped at the end.
@@ -83,7 +83,7 @@ def compare(
         cells = _finished(place, named, chosen)
         total = len(named) * len(chosen)
         for cell in _run(inputs, _waiting(named, chosen, cells), jobs, engine, progress):
-            if place is not None:
+            if place is not None and cell.lasting:
                 place.add(cell)
             cells[cell.estimator, cell.seed] = cell
             progress("compare", len(cells), total, f"{cell.estimator}, seed {cell.seed}")

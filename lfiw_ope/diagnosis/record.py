@@ -107,8 +107,8 @@ class Diagnosis:
             loop = self.open_loop
             said.append(
                 f"Open loop: the model's reward beats a constant for {loop.lasting} of "
-                f"{loop.compared} steps; it is off by {loop.return_bias:+.2f} standard deviations of the return on "
-                f"{loop.episodes} held-out episodes"
+                f"{loop.compared} steps; its return is off by {loop.return_bias:+.2f} standard "
+                f"deviations on {loop.episodes} held-out episodes"
             )
         if self.ratio_accuracy is not None:
             said.append(

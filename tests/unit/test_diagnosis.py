@@ -248,8 +248,11 @@ def test_what_is_not_known_says_why(logged):
     assert "Model: not known, because no fitted model was given" in str(found)
     longer = ope.diagnose(data, policy, ope.Estimand(HORIZON + 1), config=QUICK, seed=0)
     assert "cut short after step 6" in longer.no_weights
-    settled = ope.from_function(lambda state: state[..., :2], state_size=3, action_size=2)
-    assert ope.diagnose(data, settled, ESTIMAND, config=QUICK, seed=0).no_weights is not None
+    settled = ope.from_function(
+        lambda states: states[:, :2], state_size=3, action_spec=data.action_spec
+    )
+    without = ope.diagnose(data, settled, ESTIMAND, config=QUICK, seed=0)
+    assert "density" in without.no_weights
     clones = ope.BehaviourConfig(source="cloned", folds=2, hidden=(), fit=NETS)
     cloned = replace(QUICK, behaviour=clones)
     assert ope.diagnose(bare, policy, ESTIMAND, config=cloned, seed=0).ess > 1

@@ -41,8 +41,7 @@ FAMILIES = {
         lfiw(fallback=ope.Fallback()),
     ],
     "model": [
-        ope.ModelBased(E, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=20))
-        for _ in range(2)
+        ope.ModelBased(E, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=20)) for _ in range(2)
     ],
     "doubly robust": [
         ope.MAGIC(E, ope.MAGICConfig(fqe=Q, behaviour=CLONES)),

@@ -22,6 +22,10 @@ from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
+from lfiw_ope.diagnosis.config import DiagnosisConfig
+from lfiw_ope.diagnosis.diagnose import diagnose
+from lfiw_ope.diagnosis.open_loop import OpenLoop
+from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.doubly_robust.config import CorrectedModelConfig, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
@@ -35,6 +39,7 @@ from lfiw_ope.errors import (
     MissingDependencyError,
     OPEError,
     PolicyError,
+    RefusedError,
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
@@ -78,6 +83,7 @@ from lfiw_ope.policy_ratio.config import BehaviourConfig, CloneReport
 from lfiw_ope.policy_ratio.ratio import PolicyRatio, fit_policy_ratio
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.refusal import Thresholds
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
@@ -115,6 +121,8 @@ __all__ = [
     "DataError",
     "DataWarning",
     "DensityRatio",
+    "Diagnosis",
+    "DiagnosisConfig",
     "DivergedError",
     "DoublyRobustConfig",
     "DynamicsConfig",
@@ -147,10 +155,12 @@ __all__ = [
     "OPEError",
     "ObservationNormaliser",
     "OccupancyRatio",
+    "OpenLoop",
     "PolicyError",
     "PolicyRatio",
     "RatioConfig",
     "Refitted",
+    "RefusedError",
     "ReliabilityCurve",
     "Resampling",
     "ReturnDistribution",
@@ -159,6 +169,7 @@ __all__ = [
     "Score",
     "SimulatedIntervalConfig",
     "TabularPolicy",
+    "Thresholds",
     "Trajectories",
     "TransitionRatio",
     "UniformPolicy",
@@ -169,6 +180,7 @@ __all__ = [
     "collect",
     "compare",
     "compare_rules",
+    "diagnose",
     "expected_calibration_error",
     "fit_behaviour",
     "fit_density_ratio",

@@ -56,6 +56,7 @@ class FittedModel(Answering):
         interval: which intervals estimates have.
         gaps: the model's error on anchors, policies whose value the log tells.
         seconds: wall-clock of each stage of the fit.
+        held_out: episodes that the dynamics were not trained on, by their number in the log.
     """
 
     estimand: Estimand
@@ -72,6 +73,7 @@ class FittedModel(Answering):
     interval: SimulatedIntervalConfig = field(default_factory=SimulatedIntervalConfig)
     gaps: tuple[AnchorGap, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    held_out: tuple[int, ...] = ()
 
     @property
     def spaces(self) -> Spaces:

@@ -146,6 +146,7 @@ class ModelEstimator(ABC, Generic[Config]):
             seed=int(seed),
             interval=self.config.interval,
             gaps=gaps,
+            held_out=split.unseen_by_dynamics,
             seconds={"dynamics": fitted - started, "anchors": time.perf_counter() - fitted},
         )
 

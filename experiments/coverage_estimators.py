@@ -47,7 +47,7 @@ def beds():
     better = np.eye(3)[mdp.action_values(behaviour, 10)[0].argmax(1)]
     leaning = {
         name: TabularPolicy((1 - share) * behaviour.table + share * better)
-        for name, share in (("near", 0.1), ("far", 0.3))
+        for name, share in (("near", 0.1), ("far", 0.3), ("lost", 0.8))
     }
     continuous, _, driver = linear_gaussian()
     turn = np.random.default_rng(1).normal(size=driver.gain.shape)
@@ -55,7 +55,7 @@ def beds():
         name: LinearGaussianPolicy(
             driver.gain + by * turn, driver.bias + by * np.array([1.0, -1.0]), driver.scale
         )
-        for name, by in (("near", 0.05), ("far", 0.12))
+        for name, by in (("near", 0.05), ("far", 0.12), ("lost", 0.3))
     }
     return {
         "tabular": Bed(mdp, behaviour, leaning),

@@ -8,6 +8,7 @@ import torch
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, MissingDependencyError, PolicyError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.config import IntervalConfig
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.pareto import LEAST_WEIGHTS, pareto_smooth
 from lfiw_ope.policy_ratio.config import BehaviourConfig
@@ -66,7 +67,16 @@ def episode_weights(
     except DataError as error:
         return [EpisodeWeights(unknown=_within(error))] * len(policies)
     weighting = Weighting(form="trajectory")
-    fitted = FittedImportance("weights", estimand, weighting, ratio, padded, seed, {})
+    fitted = FittedImportance(
+        label="weights",
+        estimand=estimand,
+        weighting=weighting,
+        interval=IntervalConfig(method="none"),
+        ratio=ratio,
+        padded=padded,
+        seed=seed,
+        seconds={},
+    )
     return [_of_policy(fitted, policy) for policy in policies]
 
 

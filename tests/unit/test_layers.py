@@ -54,7 +54,7 @@ ORDER = [
     *("estimators.base", "estimators.lfiw", "estimators.model_based"),
     *("estimators.importance", "estimators.baselines", "estimators.fqe", "estimators.dice"),
     *("estimators.doubly_robust", "estimators.corrected_model"),
-    "catalogue",
+    *("sb3_callback", "catalogue"),
     *("agreement", "plots", "describe", "evaluation", "demo"),
     *(f"commands.{name}" for name in ("terminal", "rules", "reading", "demo", "info", "evaluate")),
     "cli",

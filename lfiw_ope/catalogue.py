@@ -1,6 +1,6 @@
 """Estimators by the names that the command line calls them by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -182,3 +182,25 @@ def estimator_named(name: str, estimand: Estimand, options: Options) -> Estimato
             "it out."
         )
     return CATALOGUE[name](estimand, options)
+
+
+def estimators_named(
+    names: Sequence[str], estimand: Estimand, options: Options
+) -> dict[str, Estimator]:
+    """Several estimators by their names, each with the options that mean something to it.
+
+    Raises:
+        ConfigError: if there is none of a name, or an option is given that none has a use for.
+    """
+    for name in names:
+        choice("estimator", name, tuple(CATALOGUE))
+    takers = {
+        "rollouts": [name for name in names if name in SIMULATING],
+        "updates": [name for name in names if name != "behaviour"],
+    }
+    found = {}
+    for name in names:
+        # Where an option has no taker at all, the first name refuses it in its own words.
+        unused = [option for option, of in takers.items() if of and name not in of]
+        found[name] = estimator_named(name, estimand, replace(options, **dict.fromkeys(unused)))
+    return found

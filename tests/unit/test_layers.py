@@ -56,7 +56,8 @@ ORDER = [
     *("estimators.doubly_robust", "estimators.corrected_model"),
     *("sb3_callback", "catalogue"),
     *("agreement", "plots", "describe", "evaluation", "demo"),
-    *(f"commands.{name}" for name in ("terminal", "rules", "reading", "demo", "info", "evaluate")),
+    *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
+    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "evaluate")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,

@@ -36,22 +36,20 @@ def policy_files(patterns: Sequence[str]) -> dict[str, Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    twins = Counter(path.resolve().with_suffix("") for path in paths)
-    whole = [
-        path.resolve().parts
-        if twins[path.resolve().with_suffix("")] > 1
-        # Without its ending, where another ending does not make another policy.
-        else path.resolve().with_suffix("").parts
-        for path in paths
-    ]
-    names = [parts[-1] for parts in whole]
-    for depth in range(2, max(map(len, whole), default=0) + 1):
-        shared = Counter(names)
-        names = [
-            "/".join(parts[-depth:]) if shared[name] > 1 else name
-            for name, parts in zip(names, whole, strict=True)
-        ]
-    return names
+    places = Counter(path.resolve().with_suffix("") for path in paths)
+    named = {place: place.name for place in places}
+    for depth in range(2, max((len(place.parts) for place in places), default=0) + 1):
+        shared = Counter(named.values())
+        named = {
+            place: "/".join(place.parts[-depth:]) if shared[name] > 1 else name
+            for place, name in named.items()
+        }
+    found = []
+    for path in paths:
+        place = path.resolve().with_suffix("")
+        found.append(named[place] + (path.suffix if places[place] > 1 else ""))
+    # A name that holds a dot may look like another's with its ending.
+    return found if len(set(found)) == len(found) else [str(path) for path in paths]
 
 
 def load_policies(

@@ -6,6 +6,10 @@ Importing this package loads numpy, scipy and torch and does nothing else.
 from lfiw_ope.agreement import Agreement, compare_rules
 from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.classifier import ClassifierConfig, ClassifierReport
+from lfiw_ope.comparison.compare import compare
+from lfiw_ope.comparison.result import Comparison
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.summary import Score
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
@@ -95,6 +99,7 @@ __all__ = [
     "ClassifierReport",
     "CloneReport",
     "ClonedBehaviour",
+    "Comparison",
     "ConfigError",
     "CorrectedModel",
     "CorrectedModelConfig",
@@ -138,6 +143,8 @@ __all__ = [
     "Resampling",
     "ReturnDistribution",
     "Rollout",
+    "Row",
+    "Score",
     "TabularPolicy",
     "Trajectories",
     "TransitionRatio",
@@ -146,6 +153,7 @@ __all__ = [
     "Weighting",
     "__version__",
     "collect",
+    "compare",
     "compare_rules",
     "expected_calibration_error",
     "fit_behaviour",

@@ -91,7 +91,9 @@ def compare_command(
     activation: Activation = None,
     vec_normalize: Annotated[
         str | None,
-        typer.Option(help="VecNormalize statistics of the .zip files, such as '{folder}/{stem}.pkl'"),
+        typer.Option(
+            help="VecNormalize statistics of the .zip files, such as '{folder}/{stem}.pkl'"
+        ),
     ] = None,
     trust: Trust = False,
     episodes: Episodes = None,

@@ -80,9 +80,7 @@ def metrics_tables(
     comparison: Comparison, scores: Iterable[Score], k: int, console: Console
 ) -> list[Table]:
     """Each metric that any estimator has, beside the truth, with its interval."""
-    found = {
-        (score.metric, score.estimator): score for score in scores if score.value is not None
-    }
+    found = {(score.metric, score.estimator): score for score in scores if score.value is not None}
     metrics = [
         metric
         for metric, of in METRICS.items()

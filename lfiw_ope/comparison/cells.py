@@ -1,0 +1,173 @@
+"""The unit of work: estimators that share a fit, at one seed, on every policy."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, cast
+
+from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import OPEError
+from lfiw_ope.results import Estimate
+from lfiw_ope.sharing import SharingEstimator
+from lfiw_ope.types import Policy, Progress
+
+
+class Refusal(Protocol):
+    """When an estimate is no answer."""
+
+    def reasons(self, estimate: Estimate, diagnosis: Any, /) -> tuple[str, ...]:
+        """Why the data cannot tell this value; none where they can."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every unit of work is given.
+
+    Attributes:
+        data: the log.
+        policies: by name.
+        refusal: when an estimate is no answer; None takes every one.
+        diagnoses: of policies, by name, for the refusal; those that are missing are None.
+    """
+
+    data: Trajectories
+    policies: Mapping[str, Policy]
+    refusal: Refusal | None
+    diagnoses: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Estimators that share a fit, by name, and a seed."""
+
+    estimators: Mapping[str, Estimator]
+    seed: int
+
+    def failed(self, inputs: Inputs, reason: str, seconds: float = 0.0) -> "list[Cell]":
+        """What it comes to where nothing came of it."""
+        each = seconds / len(self.estimators) / len(inputs.policies)
+        return [
+            Cell(
+                name,
+                self.seed,
+                tuple(
+                    _without(name, policy, self.seed, reason, each) for policy in inputs.policies
+                ),
+            )
+            for name in self.estimators
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one estimator said at one seed: a row a policy."""
+
+    estimator: str
+    seed: int
+    rows: tuple[Row, ...]
+
+
+def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
+    """Fit once, and let each of the estimators answer; a failure is a row with its reason."""
+    started = time.perf_counter()
+    first, fits = next(iter(work.estimators.values())), dict[str, Fitted | Exception]()
+    try:
+        fitted = first.fit(inputs.data, work.seed, progress=progress)
+    except Exception as error:  # whatever it is, the other cells are worth having
+        reason = f"The fit failed: {reason_of(error)}"
+        yield from work.failed(inputs, reason, time.perf_counter() - started)
+        return
+    for name, estimator in work.estimators.items():
+        # All adopt before one answers, so that what is trained in answering is kept for all.
+        fits[name] = fitted if estimator is first else _adopted(estimator, fitted)
+    shared = (time.perf_counter() - started) / len(work.estimators)
+    for name, fit in fits.items():
+        yield _cell(inputs, name, work.seed, fit, shared, progress)
+
+
+def reason_of(error: BaseException) -> str:
+    """What was raised, in words: the package's own messages say all, others need their type."""
+    text = str(error).strip()
+    if isinstance(error, OPEError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _adopted(estimator: Estimator, fitted: Fitted) -> Fitted | Exception:
+    try:
+        return cast(SharingEstimator, estimator).adopt(fitted)
+    except Exception as error:
+        return error
+
+
+def _cell(
+    inputs: Inputs,
+    name: str,
+    seed: int,
+    fitted: Fitted | Exception,
+    shared: float,
+    progress: Progress,
+) -> Cell:
+    started = time.perf_counter()
+    policies = inputs.policies
+    answers = _answers(fitted, list(policies.values()), progress)
+    seconds = (shared + time.perf_counter() - started) / len(policies)
+    rows = []
+    for policy, answer in zip(policies, answers, strict=True):
+        if isinstance(answer, Exception):
+            rows.append(_without(name, policy, seed, reason_of(answer), seconds))
+            continue
+        row = replace(Row.of(answer, name, policy, seed), seconds=seconds)
+        rows.append(_refused(row, inputs, answer))
+    return Cell(name, seed, tuple(rows))
+
+
+def _answers(
+    fitted: Fitted | Exception, policies: Sequence[Policy], progress: Progress
+) -> list[Estimate | Exception]:
+    """Of all policies in one call; where that fails, of each alone, to see which is guilty."""
+    if isinstance(fitted, Exception):
+        return [fitted] * len(policies)
+    try:
+        found = fitted.estimate(policies, progress=progress)
+        if len(found) != len(policies):
+            raise ValueError(f"{len(found)} estimates of {len(policies)} policies")
+        return list(found)
+    except Exception as error:
+        if len(policies) == 1:
+            return [error]
+    return [answer for policy in policies for answer in _answers(fitted, [policy], progress)]
+
+
+def _refused(row: Row, inputs: Inputs, estimate: Estimate) -> Row:
+    """The row, or one without numbers where the data cannot tell them."""
+    if inputs.refusal is None or row.status != "ok":
+        return row
+    reasons = inputs.refusal.reasons(estimate, inputs.diagnoses.get(row.policy))
+    if not reasons:
+        return row
+    empty = _without(
+        row.estimator, row.policy, row.seed, " ".join(reasons), row.seconds, status="refused"
+    )
+    return replace(empty, warnings=row.warnings)
+
+
+def _without(
+    estimator: str,
+    policy: str,
+    seed: int,
+    reason: str,
+    seconds: float,
+    status: Literal["failed", "refused"] = "failed",
+) -> Row:
+    return Row(
+        estimator=estimator,
+        policy=policy,
+        seed=seed,
+        status=status,
+        reason=reason,
+        seconds=seconds,
+    )

@@ -1,0 +1,204 @@
+"""Many estimators on many policies by many seeds, in one call."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from lfiw_ope.answering import Estimator
+from lfiw_ope.behaviour_return import BehaviourReturn
+from lfiw_ope.checks import choice, whole
+from lfiw_ope.comparison.cells import Cell, Inputs, Refusal, Work
+from lfiw_ope.comparison.engines import run_here, run_processes
+from lfiw_ope.comparison.ray_engine import run_cluster
+from lfiw_ope.comparison.result import Comparison
+from lfiw_ope.comparison.store import Store, open_store
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.sharing import share_fits
+from lfiw_ope.types import Policy, Progress, silent
+
+T = TypeVar("T")
+
+
+def compare(
+    estimators: Mapping[str, Estimator] | Sequence[Estimator],
+    data: Trajectories,
+    policies: Mapping[str, Policy] | Sequence[Policy],
+    truth: Mapping[str, float] | Sequence[float] | None = None,
+    seeds: Iterable[int] = (0,),
+    *,
+    store: str | Path | None = None,
+    resume: bool = False,
+    jobs: int = 1,
+    engine: Literal["joblib", "ray"] = "joblib",
+    refuse: Refusal | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Let every estimator estimate every policy, once a seed.
+
+    Estimators that can answer from one fit share it, with the numbers that each would give by
+    itself. Whatever an estimator raises is a row with its reason and stops nothing else.
+
+    Args:
+        estimators: by name; those of a sequence are named by their labels. All estimate one thing.
+        data: the log.
+        policies: by name; those of a sequence are called "policy 0" and so on.
+        truth: true values, where they are known: by policy, or in the policies' order. No estimate
+            depends on them.
+        seeds: one fit each; an estimator in which nothing is random says the same by all.
+        store: a folder where each finished cell, an estimator at a seed, is written at once; None
+            keeps all in memory. With several jobs, estimators that share a fit finish together.
+        resume: go on with a store's cells. Estimators and seeds may be added; everything else must
+            be as it was.
+        jobs: processes; with Ray, CPUs of the cluster where one has to be started.
+        engine: "joblib" works on this machine; "ray" on the cluster that the caller is connected
+            to, or that runs here, or else on one that is started here and stopped at the end.
+        refuse: when an estimate is no answer: its row then is "refused" and has no numbers.
+        progress: told each finished cell.
+
+    Raises:
+        ConfigError: if an argument is out of its range, names are not known or not unique,
+            estimands differ, or the store holds another run.
+        PolicyError: if a policy cannot be sent to other processes, and there are several.
+        MissingDependencyError: if joblib, Ray or filelock is needed and not installed.
+    """
+    whole("jobs", jobs, least=1)
+    choice("engine", engine, ("joblib", "ray"))
+    if resume and store is None:
+        raise ConfigError("resume is True and there is no store to go on from; name its folder.")
+    named = _named("estimator", estimators, [_label(one) for one in _listed(estimators)])
+    of = _named("policy", policies, [f"policy {index}" for index in range(len(policies))])
+    estimand = _one_estimand(named)
+    chosen, known = _checked_seeds(seeds), _checked_truth(truth, list(of))
+    inputs = Inputs(data, of, refuse, {})
+    opened = (
+        nullcontext(None)
+        if store is None
+        else open_store(Path(store), inputs, named, resume=resume)
+    )
+    with opened as place:
+        cells = _finished(place, named, chosen)
+        total = len(named) * len(chosen)
+        for cell in _run(inputs, _waiting(named, chosen, cells), jobs, engine, progress):
+            if place is not None:
+                place.add(cell)
+            cells[cell.estimator, cell.seed] = cell
+            progress("compare", len(cells), total, f"{cell.estimator}, seed {cell.seed}")
+    rows = tuple(row for name in named for seed in chosen for row in cells[name, seed].rows)
+    behaviour = BehaviourReturn.of(data, estimand)
+    return Comparison(rows, estimand, None, behaviour).with_truth(known)
+
+
+def _run(
+    inputs: Inputs, works: list[Work], jobs: int, engine: str, progress: Progress
+) -> Iterator[Cell]:
+    if not works:
+        return iter(())
+    if engine == "ray":
+        return run_cluster(inputs, works, jobs)
+    if jobs == 1:
+        return run_here(inputs, works, progress)
+    return run_processes(inputs, works, jobs)
+
+
+def _finished(
+    store: Store | None, estimators: Iterable[str], seeds: Iterable[int]
+) -> dict[tuple[str, int], Cell]:
+    if store is None:
+        return {}
+    found = {(name, seed): store.find(name, seed) for name in estimators for seed in seeds}
+    return {place: cell for place, cell in found.items() if cell is not None}
+
+
+def _waiting(
+    estimators: Mapping[str, Estimator],
+    seeds: Iterable[int],
+    finished: Mapping[tuple[str, int], Cell],
+) -> list[Work]:
+    """Seed by seed: a run that is stopped early has all estimators, and less of seeds."""
+    groups, works = share_fits(estimators), []
+    for seed in seeds:
+        for group in groups:
+            left = {name: of for name, of in group.items() if (name, seed) not in finished}
+            if left:
+                works.append(Work(left, seed))
+    return works
+
+
+def _listed(given: Mapping[str, T] | Sequence[T]) -> list[T]:
+    return list(given.values()) if isinstance(given, Mapping) else list(given)
+
+
+def _label(estimator: Estimator) -> str:
+    return str(getattr(estimator, "label", type(estimator).__name__))
+
+
+def _named(what: str, given: Mapping[str, T] | Sequence[T], names: Sequence[str]) -> dict[str, T]:
+    """By the names that were given, or by these, made unique by numbers."""
+    if isinstance(given, Mapping):
+        found = dict(given)
+        for name in found:
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"{name!r} is the name of a {what}; it must be a text.")
+    else:
+        found = {}
+        for name, one in zip(names, given, strict=True):
+            unique, count = name, 2
+            while unique in found:
+                unique, count = f"{name} {count}", count + 1
+            found[unique] = one
+    if not found:
+        raise ConfigError(f"There is no {what} to compare; give one or more.")
+    return found
+
+
+def _one_estimand(estimators: Mapping[str, Any]) -> Estimand:
+    for name, estimator in estimators.items():
+        if isinstance(estimator, type) or not isinstance(estimator, Estimator):
+            raise ConfigError(
+                f"{name!r} is no estimator: it needs an estimand and fit(data, seed), such as "
+                "FQE(Estimand(horizon=100))."
+            )
+    first, *others = estimators
+    for name in others:
+        if estimators[name].estimand != estimators[first].estimand:
+            raise ConfigError(
+                f"{first!r} estimates {estimators[first].estimand} and {name!r} "
+                f"{estimators[name].estimand}; estimates of two things cannot be compared."
+            )
+    estimand: Estimand = estimators[first].estimand
+    return estimand
+
+
+def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    found = [whole("A seed", seed, least=0) for seed in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"seeds is {found}; it must be one whole number or more, each once.")
+    return found
+
+
+def _checked_truth(
+    truth: Mapping[str, float] | Sequence[float] | None, policies: list[str]
+) -> dict[str, float] | None:
+    if truth is None:
+        return None
+    if not isinstance(truth, Mapping):
+        if len(truth) != len(policies):
+            raise ConfigError(
+                f"truth has {len(truth)} values and there are {len(policies)} policies; give one "
+                "each, or name them."
+            )
+        truth = dict(zip(policies, truth, strict=True))
+    unknown = [name for name in truth if name not in policies]
+    if unknown:
+        raise ConfigError(
+            f"truth names {', '.join(map(repr, unknown))}, which is no policy of this comparison; "
+            f"they are {', '.join(policies)}."
+        )
+    for name, value in truth.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"The truth of {name!r} is {value}; leave out what is not known.")
+    return {name: float(truth[name]) for name in policies if name in truth}

@@ -1,0 +1,110 @@
+"""Figures of a comparison: each function draws on the axes it is given and returns them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.summary import Score
+from lfiw_ope.plots import TRUTH, WEIGHTED
+
+COLOURS = ("#2f6f9f", "#d1733c", "#4f8f4f", "#8a5a9e", "#b03a48", "#6b6b6b", "#b8932f", "#3a9c9c")
+MARKERS = "osD^vP*X"
+
+
+def plot_against_truth(ax: Any, rows: Sequence[Row]) -> Any:
+    """Estimates against true values, a colour an estimator; on the diagonal they agree.
+
+    Bars are 95 % intervals, where there are any. Rows without a value or a truth are left out, and
+    the legend counts what each estimator has.
+    """
+    shown = [row for row in rows if row.value is not None and row.truth is not None]
+    for index, name in enumerate(dict.fromkeys(row.estimator for row in rows)):
+        mine = [row for row in shown if row.estimator == name]
+        total = sum(row.estimator == name for row in rows)
+        colour, marker = _style(index)
+        label = name if len(mine) == total else f"{name} ({len(mine)} of {total})"
+        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=label)
+        _points(ax, mine, [row.truth for row in mine], colour, marker)
+    if shown:
+        ax.axline(
+            (0, 0) if not shown else (shown[0].truth,) * 2, slope=1, color=TRUTH, lw=1, ls="--"
+        )
+    ax.set_xlabel("true value")
+    ax.set_ylabel("estimate")
+    _legend(ax)
+    return ax
+
+
+def plot_values(ax: Any, rows: Sequence[Row]) -> Any:
+    """Estimates by policy, a colour an estimator and a dot a seed; bars are 95 % intervals."""
+    policies = list(dict.fromkeys(row.policy for row in rows))
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    for index, name in enumerate(names):
+        mine = [row for row in rows if row.estimator == name and row.value is not None]
+        shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
+        colour, marker = _style(index)
+        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=name)
+        _points(ax, mine, [policies.index(row.policy) + shift for row in mine], colour, marker)
+    ax.set_xticks(range(len(policies)), policies, rotation=30 if len(policies) > 4 else 0)
+    ax.set_xlim(-0.6, len(policies) - 0.4)
+    ax.set_ylabel("estimate")
+    _legend(ax)
+    return ax
+
+
+def plot_errors(ax: Any, rows: Sequence[Row]) -> Any:
+    """Mean absolute error by estimator: a dot a seed, over policies, and a bar for their mean."""
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    places = np.arange(len(names))[::-1]
+    for place, name in zip(places, names, strict=True):
+        errors: dict[int, list[float]] = {}
+        for row in rows:
+            if row.estimator == name and row.value is not None and row.truth is not None:
+                errors.setdefault(row.seed, []).append(abs(row.value - row.truth))
+        means = [float(np.mean(of)) for of in errors.values()]
+        if means:
+            ax.barh(place, np.mean(means), color=WEIGHTED, alpha=0.35, height=0.6)
+            ax.plot(means, np.full(len(means), place), ls="", marker="o", ms=4, color=WEIGHTED)
+    _by_estimator(ax, places, names)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("mean absolute error (dots: seeds)")
+    return ax
+
+
+def plot_scores(ax: Any, scores: Sequence[Score]) -> Any:
+    """One metric by estimator, such as the rank correlation, with its bootstrap interval."""
+    places = np.arange(len(scores))[::-1]
+    for place, score in zip(places, scores, strict=True):
+        if score.value is None:
+            continue
+        ax.barh(place, score.value, color=WEIGHTED, alpha=0.35, height=0.6)
+        if score.low is not None and score.high is not None:
+            ax.plot([score.low, score.high], [place, place], color=WEIGHTED, lw=2)
+        ax.plot([score.value], [place], marker="o", ms=5, color=WEIGHTED)
+    ax.axvline(0.0, color=TRUTH, lw=0.8)
+    _by_estimator(ax, places, [score.estimator for score in scores])
+    metrics = dict.fromkeys(score.metric for score in scores)
+    ax.set_xlabel(f"{', '.join(metrics)} (lines: bootstrap interval)")
+    return ax
+
+
+def _points(ax: Any, rows: Sequence[Row], x: Sequence[Any], colour: str, marker: str) -> None:
+    for place, row in zip(x, rows, strict=True):
+        if row.low is not None and row.high is not None:
+            ax.plot([place, place], [row.low, row.high], color=colour, lw=1, alpha=0.5)
+    ax.plot(x, [row.value for row in rows], ls="", marker=marker, color=colour, ms=4, alpha=0.8)
+
+
+def _style(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], MARKERS[(index // len(COLOURS) + index) % len(MARKERS)]
+
+
+def _by_estimator(ax: Any, places: Any, names: Sequence[str]) -> None:
+    ax.set_yticks(places, names)
+    ax.set_ylim(-0.7, len(names) - 0.3)
+
+
+def _legend(ax: Any) -> None:
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

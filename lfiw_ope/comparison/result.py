@@ -1,0 +1,167 @@
+"""The table of a comparison, and what is read from it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lfiw_ope.behaviour_return import BehaviourReturn
+from lfiw_ope.comparison.figures import plot_against_truth, plot_values
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.summary import Score, Table, summarise
+from lfiw_ope.comparison.text import as_text
+from lfiw_ope.errors import DataError, MissingDependencyError
+from lfiw_ope.estimand import Estimand
+from lfiw_ope.stored import provenance, write_text
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimates of many estimators, policies and seeds, with what is known of the truth.
+
+    Attributes:
+        rows: by estimator, then seed, then policy, each in the order that it was given in.
+        estimand: what all of them estimate.
+        truth: true values by policy; None where none is known.
+        behaviour: the log's own mean return.
+    """
+
+    rows: tuple[Row, ...]
+    estimand: Estimand
+    truth: Mapping[str, float] | None
+    behaviour: BehaviourReturn
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Names, in their order."""
+        return tuple(dict.fromkeys(row.estimator for row in self.rows))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names, in their order."""
+        return tuple(dict.fromkeys(row.policy for row in self.rows))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In their order."""
+        return tuple(dict.fromkeys(row.seed for row in self.rows))
+
+    @property
+    def frame(self) -> Any:
+        """The rows as a pandas data frame, one a row.
+
+        Raises:
+            MissingDependencyError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependencyError(
+                "A frame needs pandas, which is not installed: pip install 'lfiw-ope[compare]'."
+            ) from error
+        return pandas.DataFrame([asdict(row) for row in self.rows])
+
+    def with_truth(self, truth: Mapping[str, float] | None) -> "Comparison":
+        """The same estimates beside other true values."""
+        rows = tuple(
+            row.told(None if truth is None else truth.get(row.policy)) for row in self.rows
+        )
+        return replace(self, rows=rows, truth=None if truth is None else dict(truth))
+
+    def summary(
+        self,
+        metrics: Sequence[str] | None = None,
+        *,
+        k: int = 1,
+        threshold: float | None = None,
+        resamples: int = 1000,
+        level: float = 0.95,
+        seed: int = 0,
+    ) -> tuple[Score, ...]:
+        """Metrics of each estimator, with intervals bootstrapped over policies and seeds.
+
+        Args:
+            metrics: names, of `lfiw_ope.comparison.summary.METRICS`; all that can be had by
+                default: without true values those that need none.
+            k: how many of the best policies regret, precision and Sharpe ratio look at.
+            threshold: the value that a policy has to reach, for type I and II errors; the
+                behaviour's mean return by default.
+            resamples: of the bootstrap.
+            level: of the intervals.
+            seed: of the bootstrap. Every estimator is resampled alike.
+
+        Raises:
+            ConfigError: if a metric is not known, or needs a truth that was not given.
+        """
+        table = Table(
+            rows=self.rows,
+            behaviour=self.behaviour.mean,
+            k=k,
+            threshold=self.behaviour.mean if threshold is None else threshold,
+        )
+        return summarise(table, metrics, resamples=resamples, level=level, seed=seed)
+
+    def rank_correlation(self, **settings: Any) -> dict[str, Score]:
+        """Spearman's ρ of estimates and true values, by estimator; settings are `summary`'s."""
+        return self._one("Spearman", **settings)
+
+    def regret(self, k: int = 1, **settings: Any) -> dict[str, Score]:
+        """The best true value less the best of the k that look best; settings are `summary`'s."""
+        return self._one("regret@k", k=k, **settings)
+
+    def precision(self, k: int = 1, **settings: Any) -> dict[str, Score]:
+        """Of the k truly best, the share that is among the k that look best; see `summary`."""
+        return self._one("precision@k", k=k, **settings)
+
+    def _one(self, metric: str, **settings: Any) -> dict[str, Score]:
+        return {score.estimator: score for score in self.summary([metric], **settings)}
+
+    def plot(self, ax: Any) -> Any:
+        """Estimates against true values; without those, estimates by policy."""
+        return (
+            plot_values(ax, self.rows) if self.truth is None else plot_against_truth(ax, self.rows)
+        )
+
+    def text(self) -> str:
+        """A table that a terminal shows: a line an estimator, and what failed."""
+        return as_text(self.rows, self.summary(resamples=0))
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings."""
+        return {
+            "estimand": asdict(self.estimand),
+            "behaviour": asdict(self.behaviour),
+            "truth": None if self.truth is None else dict(self.truth),
+            "rows": [row.to_dict() for row in self.rows],
+            **provenance(),
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """JSON text; written to `path` too, where one is given, whole or not at all."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        if path is not None:
+            write_text(path, text + "\n")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> "Comparison":
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: if the text is no stored comparison.
+        """
+        try:
+            plain = json.loads(text)
+            rows: Iterable[Any] = plain["rows"]
+            return cls(
+                tuple(Row.from_dict(row) for row in rows),
+                Estimand(**plain["estimand"]),
+                plain["truth"],
+                BehaviourReturn(**plain["behaviour"]),
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(f"This is no stored comparison ({error}).") from error

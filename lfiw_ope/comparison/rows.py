@@ -1,0 +1,101 @@
+"""A row of the table: one estimator, one policy, one seed."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from lfiw_ope.errors import DataError
+from lfiw_ope.results import Estimate
+
+LEVEL = 0.95
+"""Confidence level of the interval that a row carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one estimator said of one policy, or why it said nothing.
+
+    Attributes:
+        estimator: its name in the comparison.
+        policy: its name in the comparison.
+        seed: of the fit and of everything after it.
+        status: "ok"; "failed", where something was raised; "refused", where the data cannot tell.
+        reason: why there is no value; empty where there is one.
+        value: the estimate, in units of return; None without one, like all numbers that follow.
+        standard_error: from the sampling of the logged episodes; None where it is not known.
+        low, high: ends of the 95 % interval; None where the estimate has none.
+        ess: effective sample size of the weights; None where nothing is weighed.
+        truth: the policy's value, where it was given.
+        seconds: wall-clock, of which every policy of a call and every estimator of a shared fit
+            bears an equal part, so that rows add up to what was spent. What an estimator finds
+            done by another that shares its fit costs it nothing.
+        warnings: the estimate's.
+    """
+
+    estimator: str
+    policy: str
+    seed: int
+    status: Literal["ok", "failed", "refused"]
+    reason: str = ""
+    value: float | None = None
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ess: float | None = None
+    truth: float | None = None
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, estimate: Estimate, estimator: str, policy: str, seed: int) -> "Row":
+        """What an estimate comes to in the table."""
+        if not math.isfinite(estimate.value):
+            reason = f"The estimate is {estimate.value}."
+            return cls(
+                estimator=estimator, policy=policy, seed=seed, status="failed", reason=reason
+            )
+        near = [one for one in estimate.intervals if math.isclose(one.level, LEVEL)]
+        return cls(
+            estimator=estimator,
+            policy=policy,
+            seed=seed,
+            status="ok",
+            value=float(estimate.value),
+            standard_error=_finite(estimate.standard_error),
+            low=_finite(near[0].low) if near else None,
+            high=_finite(near[0].high) if near else None,
+            ess=_finite(estimate.ess),
+            warnings=tuple(estimate.warnings),
+        )
+
+    @property
+    def covers(self) -> bool | None:
+        """Whether the interval holds the truth; None where one of them is missing."""
+        if self.low is None or self.high is None or self.truth is None:
+            return None
+        return self.low <= self.truth <= self.high
+
+    def told(self, truth: float | None) -> "Row":
+        """The same row with the policy's value."""
+        return replace(self, truth=truth)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings."""
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Row":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: if fields are missing or unknown.
+        """
+        try:
+            return cls(**{**plain, "warnings": tuple(plain["warnings"])})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"This is no stored row of a comparison ({error}).") from error
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no number for infinity and NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)

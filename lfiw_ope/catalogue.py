@@ -194,13 +194,15 @@ def estimators_named(
     """
     for name in names:
         choice("estimator", name, tuple(CATALOGUE))
-    takers = {
-        "rollouts": [name for name in names if name in SIMULATING],
-        "updates": [name for name in names if name != "behaviour"],
-    }
+    simulating = [name for name in names if name in SIMULATING]
+    trained = [name for name in names if name != "behaviour"]
     found = {}
     for name in names:
-        # Where an option has no taker at all, the first name refuses it in its own words.
-        unused = [option for option, of in takers.items() if of and name not in of]
-        found[name] = estimator_named(name, estimand, replace(options, **dict.fromkeys(unused)))
+        # An option that has no use at all is refused by the first estimator, in its own words.
+        own = replace(
+            options,
+            rollouts=None if simulating and name not in simulating else options.rollouts,
+            updates=None if trained and name not in trained else options.updates,
+        )
+        found[name] = estimator_named(name, estimand, own)
     return found

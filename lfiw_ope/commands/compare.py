@@ -6,13 +6,14 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from lfiw_ope.catalogue import CATALOGUE, SIMULATING, Options, estimators_named
 from lfiw_ope.checks import whole
+from lfiw_ope.commands.comparison_files import save_comparison
 from lfiw_ope.commands.comparison_tables import (
     estimates_tables,
     metrics_tables,
@@ -47,13 +48,10 @@ from lfiw_ope.commands.rules import Rules, rules_to_simulate
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
 from lfiw_ope.commands.truth import read_truth
 from lfiw_ope.comparison.compare import compare
-from lfiw_ope.comparison.figures import plot_errors, plot_scores, plot_values
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.summary import Score
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.plots import new_figure, save_figure
-from lfiw_ope.stored import write_text
 
 USUAL = "lfiw,model,fqe,wis,behaviour"
 
@@ -172,7 +170,7 @@ def compare_command(
     note = f"{seconds:.0f} s in all."
     if output is not None:
         replaced = (output / "comparison.json").exists()
-        saved = _save(result, scores, k, text, output)
+        saved = save_comparison(result, scores, text, output)
         note += f" {saved_note(saved, replaced=replaced)}"
     terminal.print(note, soft_wrap=True)
     if not any(row.status == "ok" for row in result.rows):
@@ -221,26 +219,3 @@ def _show(terminal: Console, result: Comparison, scores: tuple[Score, ...], k: i
     if result.truth is not None:
         for table in metrics_tables(result, scores, k, terminal):
             terminal.print(table)
-
-
-def _save(
-    result: Comparison, scores: tuple[Score, ...], k: int, text: str, folder: Path
-) -> tuple[Path, ...]:
-    """The table as JSON, which `Comparison.from_json` reads, and as CSV; and the figures."""
-    table: Any = result.frame
-    table["warnings"] = [" ".join(row.warnings) for row in result.rows]
-    saved = [
-        write_text(folder / "comparison.json", text + "\n"),
-        write_text(folder / "comparison.csv", table.to_csv(index=False)),
-    ]
-    figure = new_figure(max(6.0, 3 + 0.9 * len(result.policies)), 4.5)
-    plot_values(figure.subplots(), result.rows)
-    saved.append(save_figure(figure, folder / "estimates.png"))
-    if result.truth is not None:
-        figure = new_figure(15, 0.4 * len(result.estimators) + 2.5)
-        left, middle, right = figure.subplots(1, 3)
-        result.plot(left)
-        plot_errors(middle, result.rows)
-        plot_scores(right, [score for score in scores if score.metric == "Spearman"])
-        saved.append(save_figure(figure, folder / "truth.png"))
-    return tuple(saved)

@@ -17,14 +17,15 @@ from lfiw_ope.comparison.summary import METRICS, Score
 MOST_WARNINGS = 3
 """Of an estimator, in the terminal; all of them are in the JSON."""
 
-T, K = TypeVar("T"), TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 Column = tuple[str, Sequence[str]]
 """A heading, and a text a line of the table, which may be of two lines itself."""
 
 
 def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
-    """Each policy's value by each estimator, over seeds; in several tables where one is too wide."""
+    """Each policy's value by each estimator, over seeds; in as many tables as it takes."""
     behaviour, estimand = comparison.behaviour, comparison.estimand
     seeds, episodes = len(comparison.seeds), behaviour.episodes
     error = behaviour.standard_error

@@ -62,7 +62,7 @@ ORDER = [
     "demo",
     *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
     *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "evaluate")),
-    *(f"commands.{name}" for name in ("comparison_tables", "compare")),
+    *(f"commands.{name}" for name in ("comparison_tables", "comparison_files", "compare")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,

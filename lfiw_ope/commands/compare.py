@@ -214,8 +214,10 @@ def _check_saving(output: Path | None, *, resume: bool, jobs: int, engine: str) 
 
 
 def _show(terminal: Console, result: Comparison, scores: tuple[Score, ...], k: int) -> None:
-    for table in estimates_tables(result, terminal):
-        terminal.print(table)
+    tables = estimates_tables(result, terminal)
     if result.truth is not None:
-        for table in metrics_tables(result, scores, k, terminal):
-            terminal.print(table)
+        tables += metrics_tables(result, scores, k, terminal)
+    for table in tables:
+        terminal.print()
+        terminal.print(table)
+    terminal.print()

@@ -7,8 +7,14 @@ from typing import Any
 from lfiw_ope.comparison.figures import plot_errors, plot_scores, plot_values
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.summary import Score
-from lfiw_ope.plots import new_figure, save_figure
+from lfiw_ope.plots import TRUTH, new_figure, save_figure
 from lfiw_ope.stored import write_text
+
+MOST_INCHES = 30.0
+"""Of a figure, however many policies there are."""
+
+UPRIGHT = 30
+"""More policies than these have their names upright."""
 
 
 def save_comparison(
@@ -28,14 +34,41 @@ def save_comparison(
         write_text(folder / "comparison.json", text + "\n"),
         write_text(folder / "comparison.csv", table.to_csv(index=False)),
     ]
-    figure = new_figure(max(6.0, 3 + 0.9 * len(result.policies)), 4.5)
-    plot_values(figure.subplots(), result.rows)
-    saved.append(save_figure(figure, folder / "estimates.png"))
+    saved.append(save_figure(_estimates(result), folder / "estimates.png"))
     if result.truth is not None:
-        figure = new_figure(15, 0.4 * len(result.estimators) + 2.5)
-        left, middle, right = figure.subplots(1, 3)
-        result.plot(left)
-        plot_errors(middle, result.rows)
-        plot_scores(right, [score for score in scores if score.metric == "Spearman"])
-        saved.append(save_figure(figure, folder / "truth.png"))
+        saved.append(save_figure(_against_truth(result, scores), folder / "truth.png"))
     return tuple(saved)
+
+
+def _estimates(result: Comparison) -> Any:
+    """By policy, with the true values and the behaviour's mean return."""
+    policies, known = result.policies, result.truth or {}
+    figure = new_figure(min(MOST_INCHES, max(6.0, 3 + 0.9 * len(policies))), 4.5)
+    ax = figure.subplots()
+    places = [index for index, name in enumerate(policies) if name in known]
+    if places:
+        true = [known[policies[index]] for index in places]
+        ax.plot(places, true, ls="", marker="_", ms=30, mew=2, color=TRUTH, label="truth")
+    mean = result.behaviour.mean
+    ax.axhline(mean, color=TRUTH, lw=0.8, ls=":", label="behaviour's mean return")
+    plot_values(ax, result.rows)
+    if len(policies) > UPRIGHT:
+        ax.tick_params(axis="x", rotation=90, labelsize=7)
+    ax.set_title(_title(result))
+    return figure
+
+
+def _against_truth(result: Comparison, scores: Sequence[Score]) -> Any:
+    """Estimates, errors and rank correlations."""
+    figure = new_figure(16, max(4.0, 0.4 * len(result.estimators) + 2.5))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
+    result.plot(left)
+    plot_errors(middle, result.rows)
+    plot_scores(right, [score for score in scores if score.metric == "Spearman"])
+    right.set_xticks((-1.0, -0.5, 0.0, 0.5, 1.0))
+    figure.suptitle(_title(result))
+    return figure
+
+
+def _title(result: Comparison) -> str:
+    return f"value over {result.estimand.horizon} steps, discount {result.estimand.discount:g}"

@@ -30,12 +30,11 @@ def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
     seeds, episodes = len(comparison.seeds), behaviour.episodes
     error = behaviour.standard_error
     logged = f"{behaviour.mean:.4g}" + ("" if error is None else f" ± {error:.2g}")
-    spread = (
-        f"Means over {seeds} seeds ± standard deviation over them, and means of the ends of the "
-        "95 % intervals"
+    said = (
+        f"Means over {seeds} seeds ± their standard deviation, or, where a seed changes nothing, "
+        "the standard error over logged episodes"
         if seeds > 1
-        else "± is the standard error over logged episodes, where it is known; below it the 95 % "
-        "interval, where there is one"
+        else "± is the standard error over logged episodes, where it is known"
     )
     by_cell: dict[tuple[str, str], list[Row]] = {}
     for row in comparison.rows:
@@ -54,7 +53,8 @@ def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
         console,
         f"Value over {estimand.horizon} steps, discount {estimand.discount:g}; the behaviour's "
         f"mean return is {logged} ({episodes} episodes)",
-        f"{spread}.",
+        f"{said}. In brackets 95 % intervals, where there are any"
+        + ("; the means of their ends." if seeds > 1 else "."),
         fixed,
         columns,
     )
@@ -66,7 +66,8 @@ def _cell(rows: Sequence[Row]) -> str:
     if not answered:
         return rows[0].status
     values = [row.value for row in answered if row.value is not None]
-    error = statistics.stdev(values) if len(values) > 1 else answered[0].standard_error
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    error = spread or answered[0].standard_error
     text = f"{statistics.fmean(values):.4g}" + ("" if error is None else f" ± {error:.2g}")
     if len(answered) < len(rows):
         text += f" ({len(answered)}/{len(rows)})"
@@ -81,33 +82,35 @@ def metrics_tables(
     comparison: Comparison, scores: Iterable[Score], k: int, console: Console
 ) -> list[Table]:
     """Each metric that any estimator has, beside the truth, with its interval."""
-    found = {(score.metric, score.estimator): score for score in scores if score.value is not None}
+    found = {(score.metric, score.estimator): score for score in scores}
     metrics = [
         metric
         for metric, of in METRICS.items()
-        if of.needs_truth and any(metric == known for known, _ in found)
+        if of.needs_truth
+        and any(known == metric and score.value is not None for (known, _), score in found.items())
     ]
-    columns = [
-        (name, [_score(found.get((metric, name))) for metric in metrics])
-        for name in comparison.estimators
-    ]
-    policies = len(comparison.truth or ())
+    columns = []
+    for name in comparison.estimators:
+        of_one = [found[metric, name] for metric in metrics]
+        counted = str(max((score.policies for score in of_one), default=0))
+        columns.append((name, [counted, *map(_score, of_one)]))
     return _tables(
         console,
-        f"Against the truth of {policies} {'policy' if policies == 1 else 'policies'}",
-        "In brackets 95 % intervals, by a bootstrap over policies and seeds.",
-        [("", [metric.replace("@k", f"@{k}") for metric in metrics])],
+        "Against the truth",
+        "Of policies whose truth is known and that an estimator answered at every seed. In "
+        "brackets 95 % intervals, by a bootstrap over policies and seeds.",
+        [("", ["policies", *(metric.replace("@k", f"@{k}") for metric in metrics)])],
         columns,
     )
 
 
-def _score(score: Score | None) -> str:
-    if score is None or score.value is None:
+def _score(score: Score) -> str:
+    if score.value is None:
         return "–"
     text = f"{score.value:.3g}"
     if score.low is None or score.high is None:
         return text
-    return f"{text} [{score.low:.2g}, {score.high:.2g}]"
+    return f"{text} [{score.low:.3g}, {score.high:.3g}]"
 
 
 def _tables(

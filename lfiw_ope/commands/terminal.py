@@ -98,5 +98,6 @@ def check_folder(folder: Path) -> None:
 
 def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     """What was written, and whether it took the place of something."""
-    names = " and ".join(str(path) for path in paths)
+    *most, last = map(str, paths)
+    names = f"{', '.join(most)} and {last}" if most else last
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")

@@ -24,12 +24,13 @@ class SharingEstimator(Estimator, Protocol):
         ...
 
 
-def settings_but(estimator: Any, config: object) -> dict[str, Any]:
-    """All that an estimator was given, with `config` in place of its configuration.
+def settings_but(estimator: Any, *names: str) -> dict[str, Any]:
+    """All that an estimator was given, without these entries of its configuration.
 
-    What a configuration may have that is not known here counts as a difference, and not as
-    something that can be shared.
+    What is not named counts as something that the fit depends on: a setting that is added later
+    keeps estimators apart until it is said that it need not.
     """
+    config = {name: of for name, of in vars(estimator.config).items() if name not in names}
     return {**vars(estimator), "config": config}
 
 

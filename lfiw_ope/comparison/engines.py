@@ -1,6 +1,7 @@
 """Units of work, one after the other here or side by side in processes of this machine."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -43,9 +44,8 @@ def run_processes(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[
         PolicyError: if a policy cannot be sent to another process.
     """
     try:
+        import cloudpickle
         import joblib
-        from joblib.externals import cloudpickle
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
     except ImportError as error:
         raise MissingDependencyError(
             "jobs above 1 need joblib, which is not installed: pip install 'lfiw-ope[compare]'."
@@ -79,15 +79,15 @@ def run_processes(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[
                 done.add(index)
                 yield from cells
             return
-        except TerminatedWorkerError:
+        except BrokenProcessPool:
             suspects = [waiting[index] for index in given if index not in done]
             waiting = waiting[len(given) :]
         for suspect in suspects:
             try:
                 for _, cells in side_by_side([suspect], []):
                     yield from cells
-            except TerminatedWorkerError:
-                yield from suspect.failed(inputs, DIED)
+            except BrokenProcessPool as error:
+                yield from suspect.failed(inputs, f"{DIED} ({error})")
 
 
 def _numbered(inputs: Inputs, work: Work, index: int) -> tuple[int, list[Cell]]:

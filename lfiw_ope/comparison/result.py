@@ -8,8 +8,9 @@ from typing import Any
 
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.comparison.figures import plot_against_truth, plot_values
+from lfiw_ope.comparison.measures import Table
 from lfiw_ope.comparison.rows import Row
-from lfiw_ope.comparison.summary import Score, Table, summarise
+from lfiw_ope.comparison.summary import Score, agreement, summarise
 from lfiw_ope.comparison.text import as_text
 from lfiw_ope.errors import DataError, MissingDependencyError
 from lfiw_ope.estimand import Estimand
@@ -82,7 +83,7 @@ class Comparison:
         """Metrics of each estimator, with intervals bootstrapped over policies and seeds.
 
         Args:
-            metrics: names, of `lfiw_ope.comparison.summary.METRICS`; all that can be had by
+            metrics: names, of `lfiw_ope.comparison.measures.METRICS`; all that can be had by
                 default: without true values those that need none.
             k: how many of the best policies regret, precision and Sharpe ratio look at.
             threshold: the value that a policy has to reach, for type I and II errors; the
@@ -113,6 +114,13 @@ class Comparison:
     def precision(self, k: int = 1, **settings: Any) -> dict[str, Score]:
         """Of the k truly best, the share that is among the k that look best; see `summary`."""
         return self._one("precision@k", k=k, **settings)
+
+    def agreement(self) -> dict[str, dict[str, float | None]]:
+        """Spearman's ρ of each two estimators' values: what can be said without a truth.
+
+        Of means over seeds, over the policies that both answered. None where it is not defined.
+        """
+        return agreement(self.rows)
 
     def _one(self, metric: str, **settings: Any) -> dict[str, Score]:
         return {score.estimator: score for score in self.summary([metric], **settings)}

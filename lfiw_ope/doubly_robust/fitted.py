@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -29,6 +30,27 @@ Combine = Callable[[Terms], CorrectedValue]
 """How terms become a value."""
 
 
+@dataclass(eq=False)
+class Kept:
+    """What Q̂ said of the log for the last policies, where several estimators want it.
+
+    Attributes:
+        shared: whether there are several: one alone has no use for it, and needs the memory.
+        policies: that it is of.
+        judged: what Q̂ said.
+        warnings: what is to be said of Q̂, by policy.
+    """
+
+    shared: bool = False
+    policies: tuple[Policy, ...] = ()
+    judged: Judged | None = None
+    warnings: tuple[tuple[str, ...], ...] = ()
+
+    def is_of(self, policies: Sequence[Policy]) -> bool:
+        """Whether it is of these very policies, in this order."""
+        return len(policies) == len(self.policies) and all(map(is_, policies, self.policies))
+
+
 @dataclass(frozen=True, eq=False)
 class FittedDoublyRobust(Answering):
     """A log with the behaviour's side of the ratios, and what Q̂ is to be had from.
@@ -45,6 +67,7 @@ class FittedDoublyRobust(Answering):
         combine: how terms become a value.
         seed: of everything that is random.
         seconds: wall-clock of each stage of the fit.
+        kept: what estimators that share this fit share besides.
     """
 
     label: str
@@ -58,6 +81,7 @@ class FittedDoublyRobust(Answering):
     combine: Combine = field(repr=False)
     seed: int
     seconds: dict[str, float]
+    kept: Kept = field(default_factory=Kept, repr=False)
 
     @property
     def spaces(self) -> Spaces:
@@ -77,8 +101,19 @@ class FittedDoublyRobust(Answering):
 
     def _judge(
         self, policies: Sequence[Policy], progress: Progress
-    ) -> tuple[Judged, list[tuple[str, ...]]]:
+    ) -> tuple[Judged, Sequence[tuple[str, ...]]]:
         """What Q̂ says of the log, and what is to be said of Q̂, by policy."""
+        kept = self.kept
+        if kept.judged is not None and kept.is_of(policies):
+            return kept.judged, kept.warnings
+        judged, warnings = self._judge_anew(policies, progress)
+        if kept.shared:
+            kept.policies, kept.judged, kept.warnings = tuple(policies), judged, tuple(warnings)
+        return judged, warnings
+
+    def _judge_anew(
+        self, policies: Sequence[Policy], progress: Progress
+    ) -> tuple[Judged, list[tuple[str, ...]]]:
         told: list[list[tuple[str, ...]]] = [[] for _ in policies]
 
         def value_of(fold: int) -> ActionValue:

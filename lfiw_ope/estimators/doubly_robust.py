@@ -17,6 +17,7 @@ from lfiw_ope.estimand import Estimand, has_time
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.ratio import fit_policy_ratio
 from lfiw_ope.seeding import torch_generator
+from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, Reward, Termination, silent
 
 Config = TypeVar("Config", bound=DoublyRobustConfig)
@@ -116,6 +117,24 @@ class DoublyRobustEstimator(ABC, Generic[Config]):
             combine=self._combine(data.num_episodes, seed),
             seed=int(seed),
             seconds=seconds,
+        )
+
+    @property
+    def sharing_key(self) -> object:
+        """All settings but those of how terms become a value."""
+        return DoublyRobustEstimator, settings_but(self, "lengths", "resamples", "confidence")
+
+    def adopt(self, fitted: "FittedDoublyRobust") -> "FittedDoublyRobust":
+        """Combine another's terms; see `lfiw_ope.sharing.SharingEstimator`.
+
+        The two then share what Q̂ says of the log too, for the policies that were asked for last.
+        """
+        fitted.kept.shared = True
+        return replace(
+            fitted,
+            label=self.label,
+            config=self.config,
+            combine=self._combine(fitted.data.num_episodes, fitted.seed),
         )
 
 

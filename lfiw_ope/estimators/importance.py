@@ -12,6 +12,7 @@ from lfiw_ope.policy_ratio.config import BehaviourConfig
 from lfiw_ope.policy_ratio.fitted import FittedImportance
 from lfiw_ope.policy_ratio.ratio import fit_policy_ratio
 from lfiw_ope.seeding import derive
+from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 
@@ -124,6 +125,16 @@ class ImportanceSampling:
             seed=int(seed),
             seconds={"behaviour": time.perf_counter() - started},
         )
+
+    @property
+    def sharing_key(self) -> object:
+        """All settings but those of the weights' form, which costs nothing."""
+        return ImportanceSampling, settings_but(self, "clip", "exponent", "temper", "pareto")
+
+    def adopt(self, fitted: FittedImportance) -> FittedImportance:
+        """Weigh with another's likelihoods; see `lfiw_ope.sharing.SharingEstimator`."""
+        weighting = self.config.weighting(self.form, self_normalised=self.self_normalised)
+        return replace(fitted, label=self.label, weighting=weighting)
 
 
 class IS(ImportanceSampling):

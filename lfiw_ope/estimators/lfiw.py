@@ -18,6 +18,7 @@ from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.pareto import check_smoothing
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 
@@ -169,4 +170,20 @@ class LFIW(ModelEstimator[LFIWConfig]):
             draws=config.draws,
             fallback=config.fallback,
             seconds=seconds,
+        )
+
+    @property
+    def sharing_key(self) -> object:
+        """All settings but those that come after the fits of dynamics and ratio."""
+        return LFIW, settings_but(self, "weighting", "rollouts", "draws", "fallback")
+
+    def adopt(self, fitted: FittedModel) -> FittedModel:
+        """Weigh by another's ratio; see `lfiw_ope.sharing.SharingEstimator`."""
+        config = self.config
+        return replace(
+            fitted,
+            weighting=config.weighting,
+            rollouts=config.rollouts,
+            draws=config.draws,
+            fallback=config.fallback,
         )

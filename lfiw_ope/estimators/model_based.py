@@ -1,11 +1,13 @@
 """The plain model-based estimate: the mean simulated return."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 
 
@@ -34,3 +36,12 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
     ) -> FittedModel:
         split = EpisodeSplit.draw(data.num_episodes, seed, ratio_share=0.0)
         return self._fit_plain_model(data, split, seed, progress, checkpoints)
+
+    @property
+    def sharing_key(self) -> object:
+        """All settings but the number of rollouts."""
+        return ModelBased, settings_but(self, "rollouts")
+
+    def adopt(self, fitted: FittedModel) -> FittedModel:
+        """Simulate in another's dynamics; see `lfiw_ope.sharing.SharingEstimator`."""
+        return replace(fitted, rollouts=self.config.rollouts)

@@ -21,6 +21,10 @@ from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.density_ratio import DensityRatio
 from lfiw_ope.density_ratio_fit import fit_density_ratio
+from lfiw_ope.diagnosis.config import DiagnosisConfig
+from lfiw_ope.diagnosis.diagnose import diagnose
+from lfiw_ope.diagnosis.open_loop import OpenLoop
+from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.doubly_robust.config import CorrectedModelConfig, DoublyRobustConfig, MAGICConfig
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
@@ -34,6 +38,7 @@ from lfiw_ope.errors import (
     MissingDependencyError,
     OPEError,
     PolicyError,
+    RefusedError,
     UntrustedFileError,
 )
 from lfiw_ope.estimand import Estimand
@@ -72,6 +77,7 @@ from lfiw_ope.policy_ratio.config import BehaviourConfig, CloneReport
 from lfiw_ope.policy_ratio.ratio import PolicyRatio, fit_policy_ratio
 from lfiw_ope.ratio import RatioConfig, TransitionRatio
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.refusal import Thresholds
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
@@ -107,6 +113,8 @@ __all__ = [
     "DataError",
     "DataWarning",
     "DensityRatio",
+    "Diagnosis",
+    "DiagnosisConfig",
     "DivergedError",
     "DoublyRobustConfig",
     "DynamicsConfig",
@@ -136,9 +144,11 @@ __all__ = [
     "OPEError",
     "ObservationNormaliser",
     "OccupancyRatio",
+    "OpenLoop",
     "PolicyError",
     "PolicyRatio",
     "RatioConfig",
+    "RefusedError",
     "ReliabilityCurve",
     "Resampling",
     "ReturnDistribution",
@@ -146,6 +156,7 @@ __all__ = [
     "Row",
     "Score",
     "TabularPolicy",
+    "Thresholds",
     "Trajectories",
     "TransitionRatio",
     "UniformPolicy",
@@ -155,6 +166,7 @@ __all__ = [
     "collect",
     "compare",
     "compare_rules",
+    "diagnose",
     "expected_calibration_error",
     "fit_behaviour",
     "fit_density_ratio",

@@ -50,6 +50,18 @@ class DivergedError(OPEError, RuntimeError):
     """A training or simulation whose numbers stopped being finite."""
 
 
+class RefusedError(OPEError, RuntimeError):
+    """A value that the data cannot tell, and that is not given because it was so wished.
+
+    Attributes:
+        reasons: why, a sentence each.
+    """
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(f"The data cannot tell this value: {' '.join(reasons)}")
+        self.reasons = reasons
+
+
 class MissingDependencyError(OPEError, ImportError):
     """An optional package is needed and not installed."""
 

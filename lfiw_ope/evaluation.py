@@ -1,7 +1,7 @@
 """One policy's value from one log: the main job, as a pipeline does it."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,23 @@ from numpy.typing import NDArray
 from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnosis.concerns import concerns_of
+from lfiw_ope.diagnosis.config import DiagnosisConfig
+from lfiw_ope.diagnosis.diagnose import diagnose
+from lfiw_ope.diagnosis.record import Diagnosis
+from lfiw_ope.diagnosis.words import warnings_of
+from lfiw_ope.errors import RefusedError
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
+from lfiw_ope.refusal import Thresholds, thresholds_of
 from lfiw_ope.results import Estimate
 from lfiw_ope.stored import plain_settings, provenance, write_text
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
+
+LOOK = DiagnosisConfig()
+"""How closely data, policy and model are looked at, where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +36,13 @@ class Evaluation:
     """What is said of one policy.
 
     Attributes:
-        estimates: the answer first; then, beside LFIW, the plain model from the same rollouts.
+        estimates: the answer first; then, beside LFIW, the plain model from the same rollouts. What
+            the diagnosis warns of, where it concerns an estimate, is among the estimate's warnings.
         behaviour: what the log itself says.
         data: the log, in words.
         config: of the estimator; None where it has none.
+        diagnosis: whether the data can tell the value; None where it was not asked for, or the
+            estimate is the log's own mean, which rests on nothing of the policy.
         logged_returns: `[N]`, over the horizon and discounted, as far as they were logged.
     """
 
@@ -37,6 +50,7 @@ class Evaluation:
     behaviour: BehaviourReturn
     data: str
     config: Any
+    diagnosis: Diagnosis | None
     logged_returns: NDArray[np.float64] = field(repr=False, compare=False)
 
     @property
@@ -50,6 +64,7 @@ class Evaluation:
             "estimates": [estimate.to_dict(arrays=arrays) for estimate in self.estimates],
             "behaviour": asdict(self.behaviour),
             "data": self.data,
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.to_dict(),
             "config": None if self.config is None else plain_settings(self.config),
             **provenance(),
         }
@@ -61,34 +76,65 @@ def evaluate(
     estimator: Estimator,
     *,
     seed: int,
+    diagnosis: DiagnosisConfig | None = LOOK,
+    refuse: bool | Thresholds = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Fit to the log and estimate; what cannot work is refused before the fit.
+
+    Whether the data can tell the value is looked at too: the estimates' warnings say what is wrong.
 
     Args:
         data: the log.
         policy: the target policy.
         estimator: any; beside LFIW, the plain model of the same fit is told too.
         seed: of everything that is random.
+        diagnosis: how closely data, policy and model are looked at; None does not look.
+        refuse: give no number where the data cannot tell it, by the default thresholds or by these.
         progress: told how far the work is.
 
     Raises:
+        RefusedError: if the answer is refused; it says why.
         PolicyError: if the policy is for other spaces, or fails at the data's states.
         ConfigError: if a setting is out of its range.
         DataError: if there are too few episodes, or the log cannot tell the value.
         DivergedError: if a training or the simulation diverges.
     """
+    thresholds = thresholds_of(refuse)
     sizes = {"state_size": data.state_size, "action_size": data.action_size}
     check_policy(policy, **sizes, action_kind=data.action_spec.kind)
     probe(policy, torch.from_numpy(data.initial_states[:2]))
     fitted = estimator.fit(data, seed, progress=progress)
+    estimates = _estimates(fitted, policy, progress)
+    found = None
+    if diagnosis is not None and concerns_of(estimates[0]):
+        model = fitted if isinstance(fitted, FittedModel) else None
+        found = diagnose(
+            *(data, policy, estimator.estimand),
+            config=diagnosis,
+            fitted=model,
+            seed=seed,
+            progress=progress,
+        )
+    reasons = () if thresholds is None else thresholds.reasons(estimates[0], found)
+    if reasons:
+        raise RefusedError(reasons)
     return Evaluation(
-        estimates=_estimates(fitted, policy, progress),
+        estimates=tuple(_told(estimate, found) for estimate in estimates),
         behaviour=BehaviourReturn.of(data, estimator.estimand),
         data=repr(data),
         config=getattr(estimator, "config", None),
+        diagnosis=found,
         logged_returns=data.returns(estimator.estimand.horizon, estimator.estimand.discount),
     )
+
+
+def _told(estimate: Estimate, diagnosis: Diagnosis | None) -> Estimate:
+    """The estimate with what the diagnosis warns of, as far as it concerns it."""
+    if diagnosis is None:
+        return estimate
+    more = warnings_of(diagnosis, concerns_of(estimate))
+    return replace(estimate, warnings=(*estimate.warnings, *more))
 
 
 def _estimates(fitted: Fitted, policy: Policy, progress: Progress) -> tuple[Estimate, ...]:

@@ -44,6 +44,7 @@ class FittedModel(Answering):
         fallback: where weights mean nothing and `estimate` gives the plain model's value; None
             gives the weighted value all the same.
         seconds: wall-clock of each stage of the fit.
+        held_out: episodes that the dynamics were not trained on, by their number in the log.
     """
 
     estimand: Estimand
@@ -58,6 +59,7 @@ class FittedModel(Answering):
     seed: int
     fallback: Fallback | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    held_out: tuple[int, ...] = ()
 
     @property
     def spaces(self) -> Spaces:

@@ -31,6 +31,7 @@ from lfiw_ope.commands.options import (
     LearnRules,
     Output,
     Precision,
+    Refuse,
     Rollouts,
     Trust,
     Updates,
@@ -52,6 +53,7 @@ from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.summary import Score
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.refusal import Thresholds
 
 USUAL = "lfiw,model,fqe,wis,behaviour"
 
@@ -99,6 +101,7 @@ def compare_command(
     drop_terminal: DropTerminal = False,
     actions: Actions = None,
     learn_rules: LearnRules = False,
+    refuse: Refuse = False,
 ) -> None:
     """Compare estimators on many policies, from logged data alone."""
     estimand, names = Estimand(horizon, discount), _names(estimators)
@@ -147,6 +150,7 @@ def compare_command(
             resume=resume,
             jobs=jobs,
             engine=engine,
+            refuse=Thresholds() if refuse else None,
             progress=progress,
         )
     seconds = time.perf_counter() - started

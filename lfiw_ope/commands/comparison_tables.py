@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from lfiw_ope.comparison.measures import METRICS
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.rows import Row
-from lfiw_ope.comparison.summary import METRICS, Score
+from lfiw_ope.comparison.summary import Score
 
 MOST_WARNINGS = 3
 """Of an estimator, in the terminal; all of them are in the JSON."""

@@ -26,6 +26,7 @@ from lfiw_ope.commands.options import (
     LearnRules,
     Output,
     Precision,
+    Refuse,
     Rollouts,
     Trust,
     Updates,
@@ -40,6 +41,7 @@ from lfiw_ope.commands.reading import (
 )
 from lfiw_ope.commands.rules import Rules, rules_to_simulate
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.evaluation import Evaluation, evaluate, save_evaluation
@@ -70,6 +72,7 @@ def evaluate_command(
     drop_terminal: DropTerminal = False,
     actions: Actions = None,
     learn_rules: LearnRules = False,
+    refuse: Refuse = False,
 ) -> None:
     """Estimate what a policy is worth, from logged data alone."""
     from lfiw_ope.policies.load import load_policy
@@ -114,7 +117,13 @@ def evaluate_command(
     chosen = estimator_named(estimator, estimand, options)
     started = time.perf_counter()
     with LiveProgress(terminal) as progress:
-        result = evaluate(log, target, chosen, seed=seed, progress=progress)
+        result = evaluate(
+            *(log, target, chosen),
+            seed=seed,
+            diagnosis=DiagnosisConfig(device=device),
+            refuse=refuse,
+            progress=progress,
+        )
     seconds = time.perf_counter() - started
     command = shlex.join(["lfiw-ope", *sys.argv[1:]])
     about = {"command": command, "policy": str(policy), "source": data, "rules": str(rules)}
@@ -133,7 +142,10 @@ def _conclude(
     about: dict[str, str],
     seconds: float,
 ) -> None:
-    """What is wrong with the result, and where it was saved."""
+    """What the data say of the result, what is wrong with it, and where it was saved."""
+    if result.diagnosis is not None:
+        for line in result.diagnosis.lines():
+            terminal.print(line, soft_wrap=True)
     for warning in dict.fromkeys(w for estimate in result.estimates for w in estimate.warnings):
         terminal.print(f"Warning: {warning}", soft_wrap=True)
     note = f"{seconds:.0f} s in all."

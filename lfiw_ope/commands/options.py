@@ -28,3 +28,6 @@ Trust = Annotated[bool, typer.Option(help="execute what a policy file holds")]
 LearnRules = Annotated[
     bool, typer.Option(help="learn reward and termination even where they are known")
 ]
+Refuse = Annotated[
+    bool, typer.Option("--refuse", help="give no number where the data cannot tell it")
+]

@@ -19,6 +19,12 @@ class EpisodeSplit:
     ratio: NDArray[np.int64]
     ratio_held_out: NDArray[np.int64]
 
+    @property
+    def unseen_by_dynamics(self) -> tuple[int, ...]:
+        """Episodes that the dynamics are not trained on."""
+        kept = (self.dynamics_held_out, self.ratio, self.ratio_held_out)
+        return tuple(int(episode) for part in kept for episode in part)
+
     @classmethod
     def draw(cls, episodes: int, seed: int, ratio_share: float) -> "EpisodeSplit":
         """A random split: `ratio_share` for the ratio, the rest for the dynamics.

@@ -127,4 +127,5 @@ class ModelEstimator(ABC, Generic[Config]):
             draws=1,
             seed=int(seed),
             seconds={"dynamics": time.perf_counter() - started},
+            held_out=split.unseen_by_dynamics,
         )

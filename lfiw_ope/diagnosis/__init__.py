@@ -1,0 +1,1 @@
+"""What can be known before an estimate: whether the data can tell a policy's value."""

@@ -111,7 +111,7 @@ def _score(score: Score) -> str:
     text = f"{score.value:.3g}"
     if score.low is None or score.high is None:
         return text
-    return f"{text} [{score.low:.3g}, {score.high:.3g}]"
+    return f"{text}\n[{score.low:.3g}, {score.high:.3g}]"
 
 
 def _tables(

@@ -49,6 +49,8 @@ class LiveProgress:
         if self.bars is not None:
             if stage not in self.tasks:
                 self.tasks[stage] = self.bars.add_task(stage, total=total, note="")
+            elif done < self.bars.tasks[self.tasks[stage]].completed:  # another round of it
+                self.bars.reset(self.tasks[stage], total=total)
             self.bars.update(self.tasks[stage], completed=done, total=total)
             if note:
                 self.bars.update(self.tasks[stage], note=note)

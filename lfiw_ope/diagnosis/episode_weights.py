@@ -22,7 +22,8 @@ class EpisodeWeights:
     """Weights Π_t π(a_t | s_t) / μ(a_t | s_t) of whole logged episodes.
 
     Attributes:
-        ess: their effective sample size, 1 to `episodes`; None where they are not known, or all 0.
+        ess: their effective sample size, 1 to `episodes`; 0 where all weights are 0, as the policy
+            never does all that was done in an episode; None where they are not known.
         episodes: logged to the horizon, or to a terminal state.
         pareto_k: k̂ of their tail; None where no tail could be fitted, or arviz-stats is not
             installed.
@@ -72,8 +73,10 @@ def episode_weights(
 def _of_policy(fitted: FittedImportance, policy: Policy) -> EpisodeWeights:
     try:
         found = fitted.estimate(policy)
-    except (PolicyError, DataError) as error:
+    except PolicyError as error:
         return EpisodeWeights(unknown=_within(error))
+    except DataError:  # there is no mean by weights that are all 0
+        return EpisodeWeights(ess=0.0, episodes=len(fitted.padded.rewards))
     shape = None
     if found.log_weights is not None and len(found.log_weights) >= LEAST_WEIGHTS:
         try:

@@ -27,7 +27,8 @@ class Diagnosis:
         action_log_loss: its log-loss, in nats; 0.693 is chance.
         actions_outside: share of the policy's actions outside what the log has at like states.
         logged_actions_outside: the same of the logged actions of other episodes, about 0.01.
-        ess: effective sample size of the weights of whole logged episodes, 1 to `episodes`.
+        ess: effective sample size of the weights of whole logged episodes, 1 to `episodes`; 0 where
+            all weights are 0. None where they are not known.
         episodes: that such weights are of.
         pareto_k: k̂ of their tail.
         no_weights: why these weights are not known; None where they are.
@@ -107,8 +108,8 @@ class Diagnosis:
             loop = self.open_loop
             said.append(
                 f"Open loop: the model's reward beats a constant for {loop.lasting} of "
-                f"{loop.compared} steps; it is off by {loop.return_bias:+.2f} standard deviations of the return on "
-                f"{loop.episodes} held-out episodes"
+                f"{loop.compared} steps; its return is off by {loop.return_bias:+.2f} standard "
+                f"deviations on {loop.episodes} held-out episodes"
             )
         if self.ratio_accuracy is not None:
             said.append(

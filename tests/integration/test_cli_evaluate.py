@@ -111,6 +111,24 @@ def test_a_policy_is_evaluated_and_saved(place, command_line):
     assert [estimate["value"] for estimate in renewed["estimates"]] == values
 
 
+def test_what_the_data_can_tell_is_printed_and_a_number_they_cannot_is_refused(place, command_line):
+    words = evaluation("--estimator", "wis", "--output", "told")
+    status, printed, _ = command_line(*words, cwd=place)
+    assert status == 0
+    saved = json.loads((place / "told" / "evaluate_target.json").read_text())
+    diagnosis = ope.Diagnosis.from_dict(saved["diagnosis"])
+    for line in diagnosis.lines():
+        assert line in printed
+    assert diagnosis.warnings  # another network of random weights, far from the behaviour
+    for warning in diagnosis.warnings:
+        assert f"Warning: {warning}" in printed
+    status, printed, said = command_line(*evaluation("--estimator", "wis", "--refuse"), cwd=place)
+    assert status == 1
+    assert "lfiw-ope: The data cannot tell this value: " in said
+    value = saved["estimates"][0]["value"]
+    assert f"{value:.4g}" not in printed + said
+
+
 def test_json_is_all_that_stdout_holds(place):
     words = evaluation(*QUICK, "--estimator", "model", "--json", data="log.hdf5")
     done = run(*words, cwd=place)

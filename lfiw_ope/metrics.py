@@ -160,7 +160,7 @@ def _best(estimate: Numbers, truth: Numbers, k: int) -> Numbers:
 
 def _checked(estimate: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers]:
     one, other = np.asarray(estimate, np.float64), np.asarray(truth, np.float64)
-    if one.ndim == 0 or one.shape[-1] == 0 or one.shape[-1] != other.shape[-1:][0]:
+    if one.ndim == 0 or one.shape[-1] == 0 or one.shape[-1:] != other.shape[-1:]:
         raise ConfigError(
             f"Estimates have shape {one.shape} and true values {other.shape}; expected one of each "
             "for every policy, along the last axis."

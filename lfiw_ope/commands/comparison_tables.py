@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from lfiw_ope.commands.terminal import digits
 from lfiw_ope.comparison.measures import METRICS
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.rows import Row
@@ -30,7 +31,7 @@ def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
     behaviour, estimand = comparison.behaviour, comparison.estimand
     seeds, episodes = len(comparison.seeds), behaviour.episodes
     error = behaviour.standard_error
-    logged = f"{behaviour.mean:.4g}" + ("" if error is None else f" ± {error:.2g}")
+    logged = digits(behaviour.mean, 4) + ("" if error is None else f" ± {digits(error, 2)}")
     said = (
         f"Means over {seeds} seeds ± their standard deviation, or, where a seed changes nothing, "
         "the standard error over logged episodes"
@@ -44,7 +45,7 @@ def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
     if comparison.truth is not None:
         known = comparison.truth
         fixed.append(
-            ("truth", [f"{known[p]:.4g}" if p in known else "–" for p in comparison.policies])
+            ("truth", [digits(known[p], 4) if p in known else "–" for p in comparison.policies])
         )
     columns = [
         (name, [_cell(by_cell[name, policy]) for policy in comparison.policies])
@@ -69,14 +70,15 @@ def _cell(rows: Sequence[Row]) -> str:
     values = [row.value for row in answered if row.value is not None]
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     error = spread or answered[0].standard_error
-    text = f"{statistics.fmean(values):.4g}" + ("" if error is None else f" ± {error:.2g}")
+    mean = digits(statistics.fmean(values), 4)
+    text = mean if error is None else f"{mean} ± {digits(error, 2)}"
     if len(answered) < len(rows):
         text += f" ({len(answered)}/{len(rows)})"
     ends = [(row.low, row.high) for row in answered if row.low is not None and row.high is not None]
     if not ends:
         return text
     low, high = (statistics.fmean(end) for end in zip(*ends, strict=True))
-    return f"{text}\n[{low:.4g}, {high:.4g}]"
+    return f"{text}\n[{digits(low, 4)}, {digits(high, 4)}]"
 
 
 def metrics_tables(
@@ -108,10 +110,10 @@ def metrics_tables(
 def _score(score: Score) -> str:
     if score.value is None:
         return "–"
-    text = f"{score.value:.3g}"
+    text = digits(score.value, 3)
     if score.low is None or score.high is None:
         return text
-    return f"{text}\n[{score.low:.3g}, {score.high:.3g}]"
+    return f"{text}\n[{digits(score.low, 3)}, {digits(score.high, 3)}]"
 
 
 def _tables(
@@ -174,7 +176,7 @@ def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 def _kind(text: str) -> str:
     """What texts that differ in their numbers alone have in common."""
-    return re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text)
+    return re.sub(r"[-+]?\d+([.,]\d+)*(e[-+]?\d+)?", "#", text)
 
 
 def _listed(names: Sequence[object], most: int = 5) -> str:

@@ -40,7 +40,14 @@ from lfiw_ope.commands.reading import (
     read_log,
 )
 from lfiw_ope.commands.rules import Rules, rules_to_simulate
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.terminal import (
+    LiveProgress,
+    check_folder,
+    console,
+    digits,
+    require,
+    saved_note,
+)
 from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
@@ -176,15 +183,15 @@ def _table(result: Evaluation, policy: Path) -> Table:
         noise = estimate.noise
         table.add_row(
             estimate.label,
-            f"{estimate.value:.4g}",
-            "–" if noise is None else f"{noise:.2g}",
+            digits(estimate.value, 4),
+            "–" if noise is None else digits(noise, 2),
             estimate.ess_of,
         )
     error = behaviour.standard_error
     table.add_row(
         "behaviour's mean return",
-        f"{behaviour.mean:.4g}",
-        "–" if error is None else f"{error:.2g}",
+        digits(behaviour.mean, 4),
+        "–" if error is None else digits(error, 2),
         "",
     )
     return table

@@ -103,3 +103,8 @@ def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     *most, last = map(str, paths)
     names = f"{', '.join(most)} and {last}" if most else last
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
+
+
+def digits(value: float, count: int) -> str:
+    """A number to so many digits, and to the whole number where it has more: no 1.2e+04."""
+    return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"

@@ -79,7 +79,9 @@ class OfflineValue(BaseCallback):
     estimates share their random numbers, which makes their differences less noisy than they are
     themselves.
 
-    What is known goes to the training's own logger, at the step it is of: `offline/value`;
+    What is known goes to the training's own logger and is written at once, at the step it is of,
+    with what the training has recorded since it last wrote (as `EvalCallback` does):
+    `offline/value`;
     `offline/low` and `offline/high`, the ends of the widest interval; `offline/standard_error`;
     `offline/ess`; `offline/warnings`, how many; `offline/seconds`, that it took;
     `offline/behaviour`, the log's mean return; and `offline/failures`, from the first one on.

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -50,7 +50,6 @@ from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, requ
 from lfiw_ope.commands.truth import read_truth
 from lfiw_ope.comparison.compare import compare
 from lfiw_ope.comparison.result import Comparison
-from lfiw_ope.comparison.summary import Score
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.refusal import Thresholds
@@ -154,29 +153,13 @@ def compare_command(
             progress=progress,
         )
     seconds = time.perf_counter() - started
-    scores = result.summary(k=k)
     about = {
         "command": shlex.join(["lfiw-ope", *sys.argv[1:]]),
         "source": data,
         "policies": {name: str(path) for name, path in files.items()},
         "rules": str(rules),
     }
-    stored = {**about, **result.to_dict(), "k": k, "summary": [asdict(score) for score in scores]}
-    text = json.dumps(stored, indent=1, allow_nan=False)
-    if as_json:
-        typer.echo(text)
-    else:
-        _show(terminal, result, scores, k)
-    for line in without_value(result):
-        terminal.print(line, soft_wrap=True)
-    for warning in warnings_of(result):
-        terminal.print(f"Warning: {warning}", soft_wrap=True)
-    note = f"{seconds:.0f} s in all."
-    if output is not None:
-        replaced = (output / "comparison.json").exists()
-        saved = save_comparison(result, scores, text, output)
-        note += f" {saved_note(saved, replaced=replaced)}"
-    terminal.print(note, soft_wrap=True)
+    _conclude(terminal, result, k, about, output, as_json=as_json, seconds=seconds)
     if not any(row.status == "ok" for row in result.rows):
         raise typer.Exit(1)
 
@@ -217,11 +200,35 @@ def _check_saving(output: Path | None, *, resume: bool, jobs: int, engine: str) 
         )
 
 
-def _show(terminal: Console, result: Comparison, scores: tuple[Score, ...], k: int) -> None:
-    tables = estimates_tables(result, terminal)
-    if result.truth is not None:
-        tables += metrics_tables(result, scores, k, terminal)
-    for table in tables:
-        terminal.print()
-        terminal.print(table)
-    terminal.print()
+def _conclude(
+    terminal: Console,
+    result: Comparison,
+    k: int,
+    about: dict[str, Any],
+    output: Path | None,
+    *,
+    as_json: bool,
+    seconds: float,
+) -> None:
+    """The tables or the JSON, what failed, what is wrong, and where it was saved."""
+    scores = result.summary(k=k)
+    stored = {**about, **result.to_dict(), "k": k, "summary": [asdict(score) for score in scores]}
+    text = json.dumps(stored, indent=1, allow_nan=False)
+    if as_json:
+        typer.echo(text)
+    else:
+        parts = ["", *estimates_tables(result, terminal), ""]
+        if result.truth is not None:
+            parts += [*metrics_tables(result, scores, k, terminal), ""]
+        for part in parts:
+            terminal.print(part)
+    for line in without_value(result):
+        terminal.print(line, soft_wrap=True)
+    for warning in warnings_of(result):
+        terminal.print(f"Warning: {warning}", soft_wrap=True)
+    note = f"{seconds:.0f} s in all."
+    if output is not None:
+        replaced = (output / "comparison.json").exists()
+        saved = save_comparison(result, scores, text, output)
+        note += f" {saved_note(saved, replaced=replaced)}"
+    terminal.print(note, soft_wrap=True)

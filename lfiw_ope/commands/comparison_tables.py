@@ -6,9 +6,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from lfiw_ope.commands.terminal import digits
 from lfiw_ope.comparison.measures import METRICS
@@ -26,7 +27,7 @@ Column = tuple[str, Sequence[str]]
 """A heading, and a text a line of the table, which may be of two lines itself."""
 
 
-def estimates_tables(comparison: Comparison, console: Console) -> list[Table]:
+def estimates_tables(comparison: Comparison, console: Console) -> list[RenderableType]:
     """Each policy's value by each estimator, over seeds; in as many tables as it takes."""
     behaviour, estimand = comparison.behaviour, comparison.estimand
     seeds, episodes = len(comparison.seeds), behaviour.episodes
@@ -83,7 +84,7 @@ def _cell(rows: Sequence[Row]) -> str:
 
 def metrics_tables(
     comparison: Comparison, scores: Iterable[Score], k: int, console: Console
-) -> list[Table]:
+) -> list[RenderableType]:
     """Each metric that any estimator has, beside the truth, with its interval."""
     found = {(score.metric, score.estimator): score for score in scores}
     metrics = [
@@ -118,7 +119,7 @@ def _score(score: Score) -> str:
 
 def _tables(
     console: Console, title: str, caption: str, fixed: Sequence[Column], columns: Sequence[Column]
-) -> list[Table]:
+) -> list[RenderableType]:
     """As many columns a table as the console is wide enough for; the fixed ones stand in each."""
     blocks: list[list[Column]] = [[]]
     for column in columns:
@@ -127,13 +128,12 @@ def _tables(
         if blocks[-1] and needed > console.width:
             blocks.append([])
         blocks[-1].append(column)
-    tables = [_table([*fixed, *block]) for block in blocks]
-    tables[0].title, tables[-1].caption = title, caption
-    return tables
+    # Not the table's own title and caption, which would be as narrow as the table is.
+    return [title, *(_table([*fixed, *block]) for block in blocks), Text(caption, style="dim")]
 
 
 def _table(columns: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     for index, (heading, _) in enumerate(columns):
         table.add_column(heading, justify="right" if index else "left", no_wrap=True)
     for line in zip(*(texts for _, texts in columns), strict=True):

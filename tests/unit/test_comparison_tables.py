@@ -4,6 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from lfiw_ope import Estimand
 from lfiw_ope.behaviour_return import BehaviourReturn
@@ -33,9 +34,9 @@ def shown(tables, width=100):
     screen = io.StringIO()
     console = Console(file=screen, width=width, highlight=False, markup=False)
     found = tables(console)
-    for table in found:
-        console.print(table)
-    return screen.getvalue(), len(found)
+    for part in found:
+        console.print(part)
+    return screen.getvalue(), sum(isinstance(part, Table) for part in found)
 
 
 def test_a_cell_is_the_mean_over_seeds_and_its_spread():

@@ -138,3 +138,6 @@ def _imported(path: str) -> Any:
         raise ConfigError(f"{path} cannot be imported ({reason}).") from error
     finally:
         sys.path.remove(here)
+        if here not in sys.path:
+            # Last, where it hides nothing: processes that are started later import it too.
+            sys.path.append(here)

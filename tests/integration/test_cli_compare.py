@@ -159,6 +159,20 @@ def test_a_pattern_that_the_shell_filled_in_is_as_good(place, command_line):
     assert list(json.loads(printed)["policies"]) == ["one", "three", "two"]
 
 
+def test_a_task_of_ones_own_is_known_in_other_processes(place):
+    (place / "own.py").write_text(
+        "from lfiw_envs import EnvironmentRules\n"
+        "def one(state, action, next_state):\n"
+        "    return next_state[..., 0] * 0 + 1\n"
+        "TASK = EnvironmentRules(env_id='Mine-v0', reward=one)\n"
+    )
+    words = comparison(*QUICK, "--env", "own:TASK", "--jobs", "2", "--json", estimators="model")
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, cwd=place, check=False)
+    assert done.returncode == 0, done.stderr
+    values = [row["value"] for row in json.loads(done.stdout)["rows"]]
+    assert values == pytest.approx([float(T)] * 3)
+
+
 def test_what_fails_is_said_with_its_reason(place, command_line):
     words = comparison("--deterministic", "--seeds", "2")
     status, printed, _ = command_line(*words, *QUICK, cwd=place)

@@ -3,23 +3,17 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, cast
 
 from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.comparison.judging import Judge
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import OPEError
+from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
 from lfiw_ope.types import Policy, Progress
-
-
-class Refusal(Protocol):
-    """When an estimate is no answer."""
-
-    def reasons(self, estimate: Estimate, diagnosis: Any, /) -> tuple[str, ...]:
-        """Why the data cannot tell this value; none where they can."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -29,14 +23,12 @@ class Inputs:
     Attributes:
         data: the log.
         policies: by name.
-        refusal: when an estimate is no answer; None takes every one.
-        diagnoses: of policies, by name, for the refusal; those that are missing are None.
+        thresholds: beyond which an estimate is no answer; None takes every one.
     """
 
     data: Trajectories
     policies: Mapping[str, Policy]
-    refusal: Refusal | None
-    diagnoses: Mapping[str, Any]
+    thresholds: Thresholds | None
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,9 @@ class Work:
     estimators: Mapping[str, Estimator]
     seed: int
 
-    def failed(self, inputs: Inputs, reason: str, seconds: float = 0.0) -> "list[Cell]":
+    def failed(
+        self, inputs: Inputs, reason: str, seconds: float = 0.0, *, lasting: bool = True
+    ) -> "list[Cell]":
         """What it comes to where nothing came of it."""
         each = seconds / len(self.estimators) / len(inputs.policies)
         return [
@@ -56,6 +50,7 @@ class Work:
                 tuple(
                     _without(name, policy, self.seed, reason, each) for policy in inputs.policies
                 ),
+                lasting,
             )
             for name in self.estimators
         ]
@@ -63,11 +58,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one estimator said at one seed: a row a policy."""
+    """What one estimator said at one seed: a row a policy.
+
+    `lasting` is False of one whose process or machine was lost: it is worth another try.
+    """
 
     estimator: str
     seed: int
     rows: tuple[Row, ...]
+    lasting: bool = True
 
 
 def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
@@ -84,8 +83,12 @@ def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
         # All adopt before one answers, so that what is trained in answering is kept for all.
         fits[name] = fitted if estimator is first else _adopted(estimator, fitted)
     shared = (time.perf_counter() - started) / len(work.estimators)
+    judge = None
+    if inputs.thresholds is not None:
+        of_fit = inputs.data, inputs.policies, first.estimand, fitted, work.seed
+        judge = Judge(inputs.thresholds, *of_fit, progress)
     for name, fit in fits.items():
-        yield _cell(inputs, name, work.seed, fit, shared, progress)
+        yield _cell(inputs, name, work.seed, fit, shared, judge, progress)
 
 
 def reason_of(error: BaseException) -> str:
@@ -109,20 +112,19 @@ def _cell(
     seed: int,
     fitted: Fitted | Exception,
     shared: float,
+    judge: Judge | None,
     progress: Progress,
 ) -> Cell:
-    started = time.perf_counter()
-    policies = inputs.policies
+    started, policies, rows = time.perf_counter(), inputs.policies, []
     answers = _answers(fitted, list(policies.values()), progress)
-    seconds = (shared + time.perf_counter() - started) / len(policies)
-    rows = []
     for policy, answer in zip(policies, answers, strict=True):
         if isinstance(answer, Exception):
-            rows.append(_without(name, policy, seed, reason_of(answer), seconds))
+            rows.append(_without(name, policy, seed, reason_of(answer)))
             continue
-        row = replace(Row.of(answer, name, policy, seed), seconds=seconds)
-        rows.append(_refused(row, inputs, answer))
-    return Cell(name, seed, tuple(rows))
+        row = Row.of(answer, name, policy, seed)
+        rows.append(row if judge is None else _judged(row, judge, answer))
+    each = (shared + time.perf_counter() - started) / len(policies)
+    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows))
 
 
 def _answers(
@@ -142,16 +144,19 @@ def _answers(
     return [answer for policy in policies for answer in _answers(fitted, [policy], progress)]
 
 
-def _refused(row: Row, inputs: Inputs, estimate: Estimate) -> Row:
+def _judged(row: Row, judge: Judge, estimate: Estimate) -> Row:
     """The row, or one without numbers where the data cannot tell them."""
-    if inputs.refusal is None or row.status != "ok":
+    if row.status != "ok":
         return row
-    reasons = inputs.refusal.reasons(estimate, inputs.diagnoses.get(row.policy))
+    try:
+        reasons = judge.reasons(row.policy, estimate)
+    except Exception as error:  # as of an estimator: the other cells are worth having
+        reason = f"Whether the data can tell it could not be seen: {reason_of(error)}"
+        return _without(row.estimator, row.policy, row.seed, reason)
     if not reasons:
         return row
-    empty = _without(
-        row.estimator, row.policy, row.seed, " ".join(reasons), row.seconds, status="refused"
-    )
+    told = " ".join(reasons)
+    empty = _without(row.estimator, row.policy, row.seed, told, status="refused")
     return replace(empty, warnings=row.warnings)
 
 
@@ -160,7 +165,7 @@ def _without(
     policy: str,
     seed: int,
     reason: str,
-    seconds: float,
+    seconds: float = 0.0,
     status: Literal["failed", "refused"] = "failed",
 ) -> Row:
     return Row(

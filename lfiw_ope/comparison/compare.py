@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from lfiw_ope.answering import Estimator
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.comparison.cells import Cell, Inputs, Refusal, Work
+from lfiw_ope.comparison.cells import Cell, Inputs, Work
 from lfiw_ope.comparison.engines import run_here, run_processes
 from lfiw_ope.comparison.ray_engine import run_cluster
 from lfiw_ope.comparison.result import Comparison
@@ -17,6 +17,7 @@ from lfiw_ope.comparison.store import Store, open_store
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.refusal import Thresholds, thresholds_of
 from lfiw_ope.sharing import share_fits
 from lfiw_ope.types import Policy, Progress, silent
 
@@ -34,7 +35,7 @@ def compare(
     resume: bool = False,
     jobs: int = 1,
     engine: Literal["joblib", "ray"] = "joblib",
-    refuse: Refusal | None = None,
+    refuse: bool | Thresholds = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Let every estimator estimate every policy, once a seed.
@@ -52,11 +53,12 @@ def compare(
         store: a folder where each finished cell, an estimator at a seed, is written at once; None
             keeps all in memory. With several jobs, estimators that share a fit finish together.
         resume: go on with a store's cells. Estimators and seeds may be added; everything else must
-            be as it was.
+            be as it was. A failure stays one, but where a process or a machine was lost.
         jobs: processes; with Ray, CPUs of the cluster where one has to be started.
         engine: "joblib" works on this machine; "ray" on the cluster that the caller is connected
             to, or that runs here, or else on one that is started here and stopped at the end.
-        refuse: when an estimate is no answer: its row then is "refused" and has no numbers.
+        refuse: look whether the data can tell each value, by the default thresholds or by these;
+            where they cannot, the row is "refused" and has no numbers.
         progress: told each finished cell.
 
     Raises:
@@ -73,7 +75,7 @@ def compare(
     of = _named("policy", policies, [f"policy {index}" for index in range(len(policies))])
     estimand = _one_estimand(named)
     chosen, known = _checked_seeds(seeds), _checked_truth(truth, list(of))
-    inputs = Inputs(data, of, refuse, {})
+    inputs = Inputs(data, of, thresholds_of(refuse))
     opened = (
         nullcontext(None)
         if store is None
@@ -83,7 +85,7 @@ def compare(
         cells = _finished(place, named, chosen)
         total = len(named) * len(chosen)
         for cell in _run(inputs, _waiting(named, chosen, cells), jobs, engine, progress):
-            if place is not None:
+            if place is not None and cell.lasting:
                 place.add(cell)
             cells[cell.estimator, cell.seed] = cell
             progress("compare", len(cells), total, f"{cell.estimator}, seed {cell.seed}")

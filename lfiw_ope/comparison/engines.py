@@ -87,7 +87,7 @@ def run_processes(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[
                 for _, cells in side_by_side([suspect], []):
                     yield from cells
             except BrokenProcessPool as error:
-                yield from suspect.failed(inputs, f"{DIED} ({error})")
+                yield from suspect.failed(inputs, f"{DIED} ({error})", lasting=False)
 
 
 def _numbered(inputs: Inputs, work: Work, index: int) -> tuple[int, list[Cell]]:

@@ -16,21 +16,21 @@ MARKERS = "osD^vP*X"
 def plot_against_truth(ax: Any, rows: Sequence[Row]) -> Any:
     """Estimates against true values, a colour an estimator; on the diagonal they agree.
 
-    Bars are 95 % intervals, where there are any. Rows without a value or a truth are left out, and
-    the legend counts what each estimator has.
+    Bars are 95 % intervals, where there are any. Estimators stand a little beside each other, up to
+    2 % of the range of true values, and the legend counts what each could not answer.
     """
     shown = [row for row in rows if row.value is not None and row.truth is not None]
-    for index, name in enumerate(dict.fromkeys(row.estimator for row in rows)):
+    truths = [row.truth for row in shown if row.truth is not None]
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    apart = 0.02 * (max(truths) - min(truths)) if truths else 0.0
+    for index, name in enumerate(names):
         mine = [row for row in shown if row.estimator == name]
-        total = sum(row.estimator == name for row in rows)
         colour, marker = _style(index)
-        label = name if len(mine) == total else f"{name} ({len(mine)} of {total})"
-        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=label)
-        _points(ax, mine, [row.truth for row in mine], colour, marker)
-    if shown:
-        ax.axline(
-            (0, 0) if not shown else (shown[0].truth,) * 2, slope=1, color=TRUTH, lw=1, ls="--"
-        )
+        shift = apart * (2 * (index + 0.5) / len(names) - 1)
+        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
+        _points(ax, mine, [(row.truth or 0.0) + shift for row in mine], colour, marker)
+    if truths:
+        ax.axline((truths[0], truths[0]), slope=1, color=TRUTH, lw=1, ls="--")
     ax.set_xlabel("true value")
     ax.set_ylabel("estimate")
     _legend(ax)
@@ -45,9 +45,11 @@ def plot_values(ax: Any, rows: Sequence[Row]) -> Any:
         mine = [row for row in rows if row.estimator == name and row.value is not None]
         shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
         colour, marker = _style(index)
-        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=name)
+        ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
         _points(ax, mine, [policies.index(row.policy) + shift for row in mine], colour, marker)
-    ax.set_xticks(range(len(policies)), policies, rotation=30 if len(policies) > 4 else 0)
+    ax.set_xticks(range(len(policies)), policies)
+    if len(policies) > 4:
+        ax.tick_params("x", rotation=30)
     ax.set_xlim(-0.6, len(policies) - 0.4)
     ax.set_ylabel("estimate")
     _legend(ax)
@@ -67,7 +69,7 @@ def plot_errors(ax: Any, rows: Sequence[Row]) -> Any:
         if means:
             ax.barh(place, np.mean(means), color=WEIGHTED, alpha=0.35, height=0.6)
             ax.plot(means, np.full(len(means), place), ls="", marker="o", ms=4, color=WEIGHTED)
-    _by_estimator(ax, places, names)
+    _by_estimator(ax, places, [_counted(name, rows) for name in names])
     ax.set_xlim(left=0)
     ax.set_xlabel("mean absolute error (dots: seeds)")
     return ax
@@ -78,6 +80,7 @@ def plot_scores(ax: Any, scores: Sequence[Score]) -> Any:
     places = np.arange(len(scores))[::-1]
     for place, score in zip(places, scores, strict=True):
         if score.value is None:
+            ax.text(0.0, place, " undefined", va="center", fontsize=8, color="#888888")
             continue
         ax.barh(place, score.value, color=WEIGHTED, alpha=0.35, height=0.6)
         if score.low is not None and score.high is not None:
@@ -95,6 +98,13 @@ def _points(ax: Any, rows: Sequence[Row], x: Sequence[Any], colour: str, marker:
         if row.low is not None and row.high is not None:
             ax.plot([place, place], [row.low, row.high], color=colour, lw=1, alpha=0.5)
     ax.plot(x, [row.value for row in rows], ls="", marker=marker, color=colour, ms=4, alpha=0.8)
+
+
+def _counted(name: str, rows: Sequence[Row]) -> str:
+    """An estimator's name, and what it answered where that is not all."""
+    mine = [row for row in rows if row.estimator == name]
+    answered = sum(row.value is not None for row in mine)
+    return name if answered == len(mine) else f"{name} ({answered} of {len(mine)})"
 
 
 def _style(index: int) -> tuple[str, str]:

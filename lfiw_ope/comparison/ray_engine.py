@@ -45,7 +45,8 @@ def run_cluster(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[Ce
                 try:
                     cells = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    cells = work.failed(inputs, f"Its task was lost: {reason_of(error)}")
+                    reason = f"Its task was lost: {reason_of(error)}"
+                    cells = work.failed(inputs, reason, lasting=False)
                 yield from cells
 
 

@@ -142,7 +142,7 @@ def _what_it_is(inputs: Inputs) -> dict[str, Any]:
         "policies": {
             name: policy_actions(policy, inputs.data) for name, policy in inputs.policies.items()
         },
-        "refusal": describe(inputs.refusal),
+        "thresholds": describe(inputs.thresholds),
     }
 
 
@@ -169,7 +169,7 @@ def _require_same(
         pairs = [(name, there["policies"][name], of) for name, of in run["policies"].items()]
         others = [name for name, one, other in pairs if not _agree(one, other)]
         differing += [f"what the policy {name!r} does" for name in others]
-    if there.get("refusal") != run["refusal"]:
+    if there.get("thresholds") != run["thresholds"]:
         differing.append("when estimates are refused")
     for name, of in settings.items():
         if known["estimators"].get(name, of) != of:

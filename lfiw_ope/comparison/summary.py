@@ -40,6 +40,12 @@ class Score:
     policies: int
     seeds: int
 
+    def __str__(self) -> str:
+        value = "undefined" if self.value is None else f"{self.value:.4g}"
+        known = self.low is not None and self.high is not None
+        interval = f" [{self.low:.4g}, {self.high:.4g}]" if known else ""
+        return f"{self.estimator}: {self.metric} {value}{interval}"
+
 
 def summarise(
     table: Table, names: Sequence[str] | None, *, resamples: int, level: float, seed: int

@@ -175,7 +175,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
     @property
     def sharing_key(self) -> object:
         """All settings but those that come after the fits of dynamics and ratio."""
-        return LFIW, settings_but(self, "weighting", "rollouts", "draws", "fallback")
+        return LFIW, settings_but(self, "weighting", "draws", "fallback")
 
     def adopt(self, fitted: FittedModel) -> FittedModel:
         """Weigh by another's ratio; see `lfiw_ope.sharing.SharingEstimator`."""
@@ -183,7 +183,6 @@ class LFIW(ModelEstimator[LFIWConfig]):
         return replace(
             fitted,
             weighting=config.weighting,
-            rollouts=config.rollouts,
             draws=config.draws,
             fallback=config.fallback,
         )

@@ -1,6 +1,5 @@
 """The plain model-based estimate: the mean simulated return."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from lfiw_ope.data.split import EpisodeSplit
@@ -39,9 +38,9 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
 
     @property
     def sharing_key(self) -> object:
-        """All settings but the number of rollouts."""
-        return ModelBased, settings_but(self, "rollouts")
+        """All settings: nothing comes after the fit that another could differ in."""
+        return ModelBased, settings_but(self)
 
     def adopt(self, fitted: FittedModel) -> FittedModel:
         """Simulate in another's dynamics; see `lfiw_ope.sharing.SharingEstimator`."""
-        return replace(fitted, rollouts=self.config.rollouts)
+        return fitted

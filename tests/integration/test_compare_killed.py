@@ -41,7 +41,7 @@ def wait_for(condition, process):
 def test_a_run_killed_at_random_moments_ends_with_the_same_table(seed, processes, tmp_path):
     rng, store = np.random.default_rng(seed), tmp_path / "store"
     whole = comparing.table(comparing.run(tmp_path / "whole"))
-    kills = sorted(rng.choice(np.arange(1, TOTAL - 2), 3, replace=False))
+    kills = sorted(rng.choice(np.arange(1, TOTAL - 8), 3, replace=False))
     seen = []
     for least in kills:
         process = started(processes, store)
@@ -49,8 +49,8 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table(seed, processes
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
         process.join()
-        assert process.exitcode == -9
         seen.append(cells(store))
+        assert process.exitcode == -9 or seen[-1] == TOTAL  # a busy machine may be late
         for path in (store / "cells").glob("*.json"):
             json.loads(path.read_text(encoding="utf-8"))  # none is half written
     assert 0 < seen[0] < TOTAL  # ... so that something was left to do

@@ -10,6 +10,7 @@ from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
+from lfiw_ope.evaluation import evaluate
 
 E = comparing.ESTIMAND
 
@@ -125,22 +126,30 @@ def test_seconds_add_up_to_what_was_spent(inputs):
     assert sum(seconds) >= 0.2
 
 
-def test_what_is_no_answer_is_refused_with_its_reasons(inputs):
-    class Strict:
-        def reasons(self, estimate, diagnosis):
-            assert diagnosis is None
-            return ("Too few", "episodes count.") if estimate.ess < 10 else ()
-
-    data, policies, _ = inputs
-    found = ope.compare([ope.WIS(E)], data, policies, refuse=Strict())
-    plain = ope.compare([ope.WIS(E)], data, policies)
-    status = ["refused" if row.ess < 10 else "ok" for row in plain.rows]
-    assert [row.status for row in found.rows] == status
-    assert "refused" in status
-    for row in found.rows:
-        if row.status == "refused":
-            assert (row.value, row.low, row.ess) == (None, None, None)
-            assert row.reason == "Too few episodes count."
+def test_what_the_data_cannot_tell_is_refused_as_one_evaluation_would():
+    data, policies, _ = comparing.inputs(100)
+    tiny = ope.FitConfig(updates=20, evaluate_every=10)
+    dynamics = ope.DynamicsConfig(members=2, hidden=(8,), fit=tiny)
+    model = ope.ModelBased(E, ope.ModelBasedConfig(dynamics=dynamics, rollouts=20))
+    strict = ope.Thresholds(least_ess=10.0, most_disagreement=1.0)
+    every = {"WIS": ope.WIS(E), "model": model, "mean": ope.BehaviourMean(E)}
+    policies.pop("target 2")
+    found = ope.compare(every, data, policies, refuse=strict)
+    looked_at = {(row.estimator, row.status): row for row in found.rows}
+    for row in looked_at.values():
+        arguments = data, policies[row.policy], every[row.estimator]
+        if row.status == "ok":
+            answer = evaluate(*arguments, seed=0, refuse=strict)
+            assert row.value == pytest.approx(answer.estimate.value, rel=1e-4)
+        else:
+            assert (row.status, row.value, row.low, row.ess) == ("refused", None, None, None)
+            with pytest.raises(ope.RefusedError) as refusal:
+                evaluate(*arguments, seed=0, refuse=strict)
+            assert " ".join(refusal.value.reasons) == row.reason
+    status = {row.estimator: row.status for row in found.rows}
+    assert status["mean"] == "ok"
+    assert {row.status for row in found.rows if row.estimator == "WIS"} == {"ok", "refused"}
+    assert "refused" in found.text()
 
 
 def test_global_state_is_left_alone(inputs):
@@ -222,7 +231,7 @@ def test_another_run_is_told_by_what_differs(change, differs, inputs, tmp_path):
         return {"PDIS": ope.PDIS(E, ope.ImportanceConfig(clip=clip)), "model": model}
 
     ope.compare(made(), data, policies, store=tmp_path)
-    changed = {"data": data, "policies": policies, "estimators": made(), "refuse": None}
+    changed = {"data": data, "policies": policies, "estimators": made(), "refuse": False}
     if change == "data":
         truth, _, behaviour = tabular()
         changed["data"] = log_of(truth, behaviour, 40, comparing.HORIZON, seed=1)
@@ -235,7 +244,7 @@ def test_another_run_is_told_by_what_differs(change, differs, inputs, tmp_path):
     elif change == "reward":
         changed["estimators"] = made(scale=2.0)
     else:
-        changed["refuse"] = type("Never", (), {"reasons": lambda *_: ()})()
+        changed["refuse"] = ope.Thresholds(least_ess=0.0)
     with pytest.raises(ope.ConfigError, match=differs) as caught:
         ope.compare(**changed, store=tmp_path, resume=True)
     assert str(caught.value).count("differ") == 1

@@ -51,6 +51,7 @@ def test_intervals_are_over_policies_and_seeds():
     by_name = {s.estimator: s for s in found.summary(["absolute error"], resamples=2000)}
     # Of "right" policies are all alike: only seeds vary, and two of them give 0.1, 0.2 or 0.3.
     assert (by_name["right"].low, by_name["right"].high) == pytest.approx((0.1, 0.3))
+    assert str(by_name["right"]) == "right: absolute error 0.2 [0.1, 0.3]"
     half = by_name["half"]
     assert half.low == 0.0
     assert half.high > 2.0

@@ -59,7 +59,7 @@ ORDER = [
     *("estimators.doubly_robust", "estimators.corrected_model"),
     *("sb3_callback", "catalogue"),
     *("agreement", "plots", "describe", "evaluation", "metrics"),
-    *(f"comparison.{name}" for name in ("rows", "cells", "identity", "store")),
+    *(f"comparison.{name}" for name in ("rows", "judging", "cells", "identity", "store")),
     *(f"comparison.{name}" for name in ("engines", "ray_engine", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
     "demo",

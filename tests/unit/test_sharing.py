@@ -38,11 +38,10 @@ FAMILIES = {
         lfiw(),
         lfiw(weighting=ope.Weighting()),
         lfiw(weighting=ope.Weighting(conditional=True), draws=3),
-        lfiw(rollouts=30),
+        lfiw(fallback=ope.Fallback()),
     ],
     "model": [
-        ope.ModelBased(E, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=count))
-        for count in (20, 30)
+        ope.ModelBased(E, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=20)) for _ in range(2)
     ],
     "doubly robust": [
         ope.MAGIC(E, ope.MAGICConfig(fqe=Q, behaviour=CLONES)),
@@ -102,6 +101,7 @@ def test_what_a_fit_depends_on_keeps_estimators_apart():
         lfiw(),
         lfiw(dynamics=wider),
         lfiw(ratio_share=0.4),
+        lfiw(rollouts=30),
         ope.ModelBased(E),
         ope.ModelBased(E, reward=reward),
         ope.DR(E),

@@ -52,7 +52,6 @@ from lfiw_ope.comparison.compare import compare
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.refusal import Thresholds
 
 USUAL = "lfiw,model,fqe,wis,behaviour"
 
@@ -149,7 +148,7 @@ def compare_command(
             resume=resume,
             jobs=jobs,
             engine=engine,
-            refuse=Thresholds() if refuse else None,
+            refuse=refuse,
             progress=progress,
         )
     seconds = time.perf_counter() - started

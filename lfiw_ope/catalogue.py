@@ -1,6 +1,6 @@
 """Estimators by the names that the command line calls them by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -182,3 +182,27 @@ def estimator_named(name: str, estimand: Estimand, options: Options) -> Estimato
             "it out."
         )
     return CATALOGUE[name](estimand, options)
+
+
+def estimators_named(
+    names: Sequence[str], estimand: Estimand, options: Options
+) -> dict[str, Estimator]:
+    """Several estimators by their names, each with the options that mean something to it.
+
+    Raises:
+        ConfigError: if there is none of a name, or an option is given that none has a use for.
+    """
+    for name in names:
+        choice("estimator", name, tuple(CATALOGUE))
+    simulating = [name for name in names if name in SIMULATING]
+    trained = [name for name in names if name != "behaviour"]
+    found = {}
+    for name in names:
+        # An option that has no use at all is refused by the first estimator, in its own words.
+        own = replace(
+            options,
+            rollouts=None if simulating and name not in simulating else options.rollouts,
+            updates=None if trained and name not in trained else options.updates,
+        )
+        found[name] = estimator_named(name, estimand, own)
+    return found

@@ -5,6 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lfiw_ope.commands.compare import compare_command
 from lfiw_ope.commands.demo import demo
 from lfiw_ope.commands.evaluate import evaluate_command
 from lfiw_ope.commands.info import info
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
 app.command()(info)
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich import box
@@ -15,6 +15,22 @@ from rich.table import Table
 
 from lfiw_ope.catalogue import CATALOGUE, SIMULATING, Options, estimator_named
 from lfiw_ope.checks import whole
+from lfiw_ope.commands.options import (
+    Activation,
+    AsJson,
+    Deterministic,
+    Device,
+    Discount,
+    Env,
+    Horizon,
+    LearnRules,
+    Output,
+    Precision,
+    Refuse,
+    Rollouts,
+    Trust,
+    Updates,
+)
 from lfiw_ope.commands.reading import (
     SOURCES,
     Actions,
@@ -23,10 +39,17 @@ from lfiw_ope.commands.reading import (
     MaxEpisodeSteps,
     read_log,
 )
-from lfiw_ope.commands.rules import Rules, find_rules
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.rules import Rules, rules_to_simulate
+from lfiw_ope.commands.terminal import (
+    LiveProgress,
+    check_folder,
+    console,
+    digits,
+    require,
+    saved_note,
+)
 from lfiw_ope.diagnosis.config import DiagnosisConfig
-from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.evaluation import Evaluation, evaluate, save_evaluation
 
@@ -34,45 +57,29 @@ from lfiw_ope.evaluation import Evaluation, evaluate, save_evaluation
 def evaluate_command(
     data: Annotated[str, typer.Option(help=SOURCES)],
     policy: Annotated[Path, typer.Option(help="stable-baselines3 .zip, .safetensors, .onnx, .pt")],
-    horizon: Annotated[int, typer.Option(help="T, steps that the value is over")],
-    env: Annotated[
-        str | None,
-        typer.Option(help="Gymnasium id, or package.module:RECORD of a task of your own"),
-    ] = None,
-    discount: Annotated[float, typer.Option(help="γ, in [0, 1]")] = 1.0,
+    horizon: Horizon,
+    env: Env = None,
+    discount: Discount = 1.0,
     seed: Annotated[int, typer.Option(help="of training and rollouts")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    output: Annotated[Path | None, typer.Option(help="folder for JSON and PNG")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")] = False,
+    device: Device = "cpu",
+    output: Output = None,
+    as_json: AsJson = False,
     estimator: Annotated[str, typer.Option(help=f"one of {', '.join(CATALOGUE)}")] = "lfiw",
-    rollouts: Annotated[
-        int | None, typer.Option(help="simulated rollouts of the policy; 1000 by default")
-    ] = None,
-    updates: Annotated[
-        int | None,
-        typer.Option(help="training steps, in place of the estimator's own number"),
-    ] = None,
-    precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="of training and rollouts")
-    ] = "float32",
-    deterministic: Annotated[bool, typer.Option(help="act by the policy's mode")] = False,
-    activation: Annotated[
-        str | None, typer.Option(help="of a .zip that does not say it: tanh, relu or silu")
-    ] = None,
+    rollouts: Rollouts = None,
+    updates: Updates = None,
+    precision: Precision = "float32",
+    deterministic: Deterministic = False,
+    activation: Activation = None,
     vec_normalize: Annotated[
         Path | None, typer.Option(help="VecNormalize statistics (.pkl) of a .zip")
     ] = None,
-    trust: Annotated[bool, typer.Option(help="execute what the policy file holds")] = False,
+    trust: Trust = False,
     episodes: Episodes = None,
     max_episode_steps: MaxEpisodeSteps = None,
     drop_terminal: DropTerminal = False,
     actions: Actions = None,
-    learn_rules: Annotated[
-        bool, typer.Option(help="learn reward and termination even where they are known")
-    ] = False,
-    refuse: Annotated[
-        bool, typer.Option("--refuse", help="give no number where the data cannot tell it")
-    ] = False,
+    learn_rules: LearnRules = False,
+    refuse: Refuse = False,
 ) -> None:
     """Estimate what a policy is worth, from logged data alone."""
     from lfiw_ope.policies.load import load_policy
@@ -107,20 +114,12 @@ def evaluate_command(
         state_size=log.state_size,
         action_spec=log.action_spec,
     )
-    simulating = estimator in SIMULATING
-    rules = find_rules(env, log) if simulating and not learn_rules else Rules()
     terminal.print(repr(log), soft_wrap=True)
-    if simulating:
-        terminal.print(str(rules), soft_wrap=True)
-    if simulating and rules.termination is None and not log.terminated.any():
-        # Nothing to learn from: the model never ends an episode.
-        if drop_terminal:
-            raise ConfigError(
-                "With --drop-terminal the log holds no terminal transition to learn from, so the "
-                "termination rule must be known; pass the --env of an environment that has one, "
-                "or a record of your own."
-            )
-        terminal.print("No logged episode terminated: simulated ones never do.", soft_wrap=True)
+    rules = Rules()
+    if estimator in SIMULATING:
+        rules = rules_to_simulate(
+            env, log, learn=learn_rules, drop_terminal=drop_terminal, terminal=terminal
+        )
     options = replace(options, reward=rules.reward, termination=rules.termination)
     chosen = estimator_named(estimator, estimand, options)
     started = time.perf_counter()
@@ -184,15 +183,15 @@ def _table(result: Evaluation, policy: Path) -> Table:
         noise = estimate.noise
         table.add_row(
             estimate.label,
-            f"{estimate.value:.4g}",
-            "–" if noise is None else f"{noise:.2g}",
+            digits(estimate.value, 4),
+            "–" if noise is None else digits(noise, 2),
             estimate.ess_of,
         )
     error = behaviour.standard_error
     table.add_row(
         "behaviour's mean return",
-        f"{behaviour.mean:.4g}",
-        "–" if error is None else f"{error:.2g}",
+        digits(behaviour.mean, 4),
+        "–" if error is None else digits(error, 2),
         "",
     )
     return table

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from lfiw_ope.agreement import compare_rules
 from lfiw_ope.data.spaces import gymnasium
 from lfiw_ope.data.trajectories import Trajectories
@@ -96,6 +98,35 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
     )
 
 
+def rules_to_simulate(
+    env: str | None, data: Trajectories, *, learn: bool, drop_terminal: bool, terminal: Console
+) -> Rules:
+    """What estimators that simulate are told of the environment; it is said on the terminal.
+
+    Args:
+        env: see `find_rules`.
+        data: the log.
+        learn: learn reward and termination even where they are known.
+        drop_terminal: whether the reader left terminal transitions out.
+        terminal: where it is said.
+
+    Raises:
+        ConfigError: as `find_rules`, or if nothing says when an episode terminates.
+    """
+    rules = Rules() if learn else find_rules(env, data)
+    terminal.print(str(rules), soft_wrap=True)
+    if rules.termination is None and not data.terminated.any():
+        # Nothing to learn from: the model never ends an episode.
+        if drop_terminal:
+            raise ConfigError(
+                "With --drop-terminal the log holds no terminal transition to learn from, so the "
+                "termination rule must be known; pass the --env of an environment that has one, "
+                "or a record of your own."
+            )
+        terminal.print("No logged episode terminated: simulated ones never do.", soft_wrap=True)
+    return rules
+
+
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
     here = str(Path.cwd())  # where the record of a task that is no package stands
@@ -107,3 +138,6 @@ def _imported(path: str) -> Any:
         raise ConfigError(f"{path} cannot be imported ({reason}).") from error
     finally:
         sys.path.remove(here)
+        if here not in sys.path:
+            # Last, where it hides nothing: processes that are started later import it too.
+            sys.path.append(here)

@@ -49,6 +49,8 @@ class LiveProgress:
         if self.bars is not None:
             if stage not in self.tasks:
                 self.tasks[stage] = self.bars.add_task(stage, total=total, note="")
+            elif done < self.bars.tasks[self.tasks[stage]].completed:  # another round of it
+                self.bars.reset(self.tasks[stage], total=total)
             self.bars.update(self.tasks[stage], completed=done, total=total)
             if note:
                 self.bars.update(self.tasks[stage], note=note)
@@ -98,5 +100,11 @@ def check_folder(folder: Path) -> None:
 
 def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     """What was written, and whether it took the place of something."""
-    names = " and ".join(str(path) for path in paths)
+    *most, last = map(str, paths)
+    names = f"{', '.join(most)} and {last}" if most else last
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
+
+
+def digits(value: float, count: int) -> str:
+    """A number to so many digits, and to the whole number where it has more: no 1.2e+04."""
+    return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"

@@ -26,6 +26,21 @@ _READERS: dict[str, tuple[Callable[..., Policy], tuple[str, ...], tuple[str, ...
 of its environment."""
 
 
+def options_of(path: str | Path) -> tuple[str, ...]:
+    """The options of `load_policy` that a file of this ending takes, besides `deterministic`.
+
+    Raises:
+        ConfigError: if the ending is not known.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in _READERS:
+        raise ConfigError(
+            f"{path} ends in {ending or 'nothing'}; a policy is a .safetensors file of save_actor, "
+            "a stable-baselines3 .zip, an .onnx graph, or a TorchScript archive (.pt, .ts)."
+        )
+    return _READERS[ending][1]
+
+
 def load_policy(
     path: str | Path,
     *,
@@ -62,13 +77,8 @@ def load_policy(
         UntrustedFileError: if it could only be read by executing code in it.
         PolicyError: if it holds no policy that can be taken over.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in _READERS:
-        raise ConfigError(
-            f"{path} ends in {ending or 'nothing'}; a policy is a .safetensors file of save_actor, "
-            "a stable-baselines3 .zip, an .onnx graph, or a TorchScript archive (.pt, .ts)."
-        )
-    reader, known, unsaid = _READERS[ending]
+    known, ending = options_of(path), Path(path).suffix.lower()
+    reader, _, unsaid = _READERS[ending]
     options = {
         "trust": trust or None,
         "activation": activation,

@@ -1,0 +1,33 @@
+"""Options that commands share: each means the same in all of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Horizon = Annotated[int, typer.Option(help="T, steps that the value is over")]
+Discount = Annotated[float, typer.Option(help="γ, in [0, 1]")]
+Env = Annotated[
+    str | None, typer.Option(help="Gymnasium id, or package.module:RECORD of a task of your own")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda")]
+Output = Annotated[Path | None, typer.Option(help="folder for JSON and PNG")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON alone to stdout")]
+Rollouts = Annotated[
+    int | None, typer.Option(help="simulated rollouts of each policy; 1000 by default")
+]
+Updates = Annotated[
+    int | None, typer.Option(help="training steps, in place of the estimator's own number")
+]
+Precision = Annotated[Literal["float32", "bfloat16"], typer.Option(help="of training and rollouts")]
+Deterministic = Annotated[bool, typer.Option(help="act by the policy's mode")]
+Activation = Annotated[
+    str | None, typer.Option(help="of a .zip that does not say it: tanh, relu or silu")
+]
+Trust = Annotated[bool, typer.Option(help="execute what a policy file holds")]
+LearnRules = Annotated[
+    bool, typer.Option(help="learn reward and termination even where they are known")
+]
+Refuse = Annotated[
+    bool, typer.Option("--refuse", help="give no number where the data cannot tell it")
+]

@@ -121,8 +121,9 @@ class DoublyRobustEstimator(ABC, Generic[Config]):
 
     @property
     def sharing_key(self) -> object:
-        """All settings but those of how terms become a value."""
-        return DoublyRobustEstimator, settings_but(self, "lengths", "resamples", "confidence")
+        """All settings but those of how terms become a value and its interval."""
+        own = ("lengths", "resamples", "confidence", "interval")
+        return DoublyRobustEstimator, settings_but(self, *own)
 
     def adopt(self, fitted: "FittedDoublyRobust") -> "FittedDoublyRobust":
         """Combine another's terms; see `lfiw_ope.sharing.SharingEstimator`.

@@ -135,13 +135,15 @@ class ImportanceSampling:
 
     @property
     def sharing_key(self) -> object:
-        """All settings but those of the weights' form, which costs nothing."""
-        return ImportanceSampling, settings_but(self, "clip", "exponent", "temper", "pareto")
+        """All settings but those of the weights' form and of intervals, which train nothing."""
+        own = ("clip", "exponent", "temper", "pareto", "interval")
+        checked = self.config.interval.return_range  # that no return is beyond it, in the fit
+        return ImportanceSampling, checked, settings_but(self, *own)
 
     def adopt(self, fitted: FittedImportance) -> FittedImportance:
         """Weigh with another's likelihoods; see `lfiw_ope.sharing.SharingEstimator`."""
         weighting = self.config.weighting(self.form, self_normalised=self.self_normalised)
-        return replace(fitted, label=self.label, weighting=weighting)
+        return replace(fitted, label=self.label, weighting=weighting, interval=self.config.interval)
 
 
 class IS(ImportanceSampling):

@@ -28,12 +28,16 @@ def lfiw(**settings):
     )
 
 
+BOOTSTRAP = ope.IntervalConfig(method="bca", resamples=100)
 FAMILIES = {
     "importance": [
         kind(E, ope.ImportanceConfig(behaviour=CLONES))
         for kind in (ope.WIS, ope.IS, ope.PDIS, ope.WPDIS)
     ]
-    + [ope.PDIS(E, ope.ImportanceConfig(behaviour=CLONES, clip=(0, 2)))],
+    + [
+        ope.PDIS(E, ope.ImportanceConfig(behaviour=CLONES, clip=(0, 2))),
+        ope.WIS(E, ope.ImportanceConfig(behaviour=CLONES, interval=BOOTSTRAP)),
+    ],
     "LFIW": [
         lfiw(),
         lfiw(weighting=ope.Weighting()),
@@ -47,6 +51,7 @@ FAMILIES = {
         ope.MAGIC(E, ope.MAGICConfig(fqe=Q, behaviour=CLONES)),
         ope.DR(E, ope.DoublyRobustConfig(fqe=Q, behaviour=CLONES)),
         ope.WDR(E, ope.DoublyRobustConfig(fqe=Q, behaviour=CLONES)),
+        ope.WDR(E, ope.DoublyRobustConfig(fqe=Q, behaviour=CLONES, interval=BOOTSTRAP)),
     ],
     "doubly robust, model": [
         ope.DR(E, ope.DoublyRobustConfig(value="model", dynamics=DYNAMICS)),

@@ -1,8 +1,6 @@
 """Intervals of estimates over logged episodes: bootstrap and Student-t."""
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -60,11 +58,12 @@ def episode_intervals(
     if config.method == "t":
         freedom = degrees_of_freedom(sums.influence)
         return Told(student_t(sums.value, standard_error, freedom, levels=config.levels), None)
-    resampled = bootstrap(sums, config.resamples, seed)
-    if config.method == "bca":
-        ends = [bca_ends(resampled, sums, level) for level in config.levels]
-    else:
-        ends = [_ends(resampled, 0.5 - level / 2, 0.5 + level / 2) for level in config.levels]
+    ends = bootstrap_ends(sums, config, seed)
+    if ends is None:
+        return no_interval(
+            "The estimates on all bootstrap samples lie on one side of the estimate: they say "
+            "nothing of its spread."
+        )
     found = (
         Interval(level, *at, config.method) for level, at in zip(config.levels, ends, strict=True)
     )
@@ -94,58 +93,51 @@ def degrees_of_freedom(influence: Floats) -> float:
     return min(2.0 / excess, n - 1.0) if excess > 0 else n - 1.0
 
 
-def bootstrap(sums: RatioSums, resamples: int, seed: int) -> Floats:
-    """The estimate `[resamples]` on episodes drawn with replacement, as many as there are."""
-    count = len(sums)
+def bootstrap_ends(
+    sums: RatioSums, config: IntervalConfig, seed: int
+) -> list[tuple[float, float]] | None:
+    """The ends at each level, by scipy, from one set of samples of episodes with replacement.
+
+    BCa's jackknife takes N samples of N − 1 episodes, at every level anew: at N = 10 000 that is
+    seconds, where percentiles take tenths.
+
+    Args:
+        sums: what the estimate is made of.
+        config: "percentile" or "bca", the levels, and how many samples.
+        seed: of the samples.
+
+    Returns:
+        None where BCa has no ends, as all samples' estimates are below the estimate or above it.
+    """
+    count, value = len(sums), sums.value
 
     def estimate(drawn: np.ndarray[tuple[int, ...], np.dtype[np.int64]], axis: int) -> Floats:  # noqa: ARG001
         # How often each episode was drawn says all, and takes sums by one product of matrices.
-        rows = drawn.reshape(-1, count)
+        rows = drawn.reshape(-1, drawn.shape[-1])
         places = rows + count * np.arange(len(rows))[:, None]
-        counts = np.bincount(places.ravel(), minlength=rows.size).reshape(rows.shape)
+        counts = np.bincount(places.ravel(), minlength=len(rows) * count).reshape(-1, count)
         return sums.counted(counts.astype(np.float64)).reshape(drawn.shape[:-1])
 
-    found = stats.bootstrap(
-        (np.arange(count),),
-        estimate,
-        n_resamples=resamples,
-        batch=max(1, NUMBERS_AT_ONCE // count),
-        vectorized=True,
-        method="percentile",
-        rng=numpy_generator(seed, "interval"),
-    )
-    distribution: Floats = found.bootstrap_distribution
-    return distribution
+    def resampled(method: str, level: float, **given: Any) -> Any:
+        return stats.bootstrap(
+            (np.arange(count),),
+            estimate,
+            batch=max(1, NUMBERS_AT_ONCE // count),
+            vectorized=True,
+            confidence_level=level,
+            method=method,
+            **given,
+        )
 
-
-def bca_ends(resampled: Floats, sums: RatioSums, level: float) -> tuple[float, float]:
-    """The bias-corrected and accelerated bootstrap's ends (Efron 1987).
-
-    Quantiles at Φ(z_0 + (z_0 + z) / (1 − a (z_0 + z))), z those of the level, z_0 the normal
-    quantile of the share of resampled estimates below the estimate, and the acceleration a the
-    jackknife's skewness, Σ d³ / 6 (Σ d²)^{3/2}, d from the mean of the estimates without one
-    episode to each. scipy's own would make N samples of N − 1 episodes for every level; here sums
-    without one episode are those of all less its own.
-    """
-    left_out = sums.without_each()
-    deviation = left_out.mean() - left_out
-    spread = float(np.square(deviation).sum())
-    if spread == 0.0:
-        return sums.value, sums.value  # every episode says the same
-    acceleration = float((deviation**3).sum()) / (6.0 * spread**1.5)
-    value = sums.value
-    below = float(((resampled < value).mean() + (resampled <= value).mean()) / 2)
-    edge = 0.5 / len(resampled)  # all on one side is no certainty
-    bias = float(stats.norm.ppf(min(max(below, edge), 1.0 - edge)))
-    tails = []
-    for z in stats.norm.ppf((0.5 - level / 2, 0.5 + level / 2)).tolist():
-        shrunk = 1.0 - acceleration * (bias + z)
-        # Beyond a pole the formula turns round; the tail is then all there is.
-        moved = bias + (bias + z) / shrunk if shrunk > 0 else math.copysign(math.inf, z)
-        tails.append(float(stats.norm.cdf(moved)))
-    return _ends(resampled, *tails)
-
-
-def _ends(resampled: Floats, low: float, high: float) -> tuple[float, float]:
-    quantiles: Sequence[float] = np.quantile(resampled, (low, high)).tolist()
-    return quantiles[0], quantiles[1]
+    rng = numpy_generator(seed, "interval")
+    found = resampled("percentile", config.levels[0], n_resamples=config.resamples, rng=rng)
+    distribution = found.bootstrap_distribution
+    if (distribution == distribution[0]).all():
+        return [(value, value)] * len(config.levels)  # every episode says the same
+    if config.method == "bca" and not distribution.min() <= value <= distribution.max():
+        return None
+    ends = []
+    for level in config.levels:
+        told = resampled(config.method, level, n_resamples=0, bootstrap_result=found)
+        ends.append((float(told.confidence_interval.low), float(told.confidence_interval.high)))
+    return ends

@@ -58,14 +58,6 @@ class RatioSums:
         """
         return self._value(counts @ self.numerator, counts @ self.denominator)
 
-    def without_each(self) -> Floats:
-        """v `[N]`, with one episode left out."""
-        return self._value(
-            self.numerator.sum(0) - self.numerator,
-            # What is left of a sum must not be below 0 by rounding.
-            np.maximum(self.denominator.sum(0) - self.denominator, 0.0),
-        )
-
     @property
     def influence(self) -> Floats:
         """`[N]`, what each episode adds to v's deviation (delta method); they sum to 0."""

@@ -14,14 +14,14 @@ from lfiw_ope.doubly_robust.magic import lengths_of, magic, resample_counts
 from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
 from lfiw_ope.intervals.bernstein import best_cut, lower_bound, weighted_bernstein
 from lfiw_ope.intervals.episodes import (
-    bca_ends,
-    bootstrap,
+    bootstrap_ends,
     degrees_of_freedom,
     episode_intervals,
 )
 from lfiw_ope.intervals.members import member_intervals
 from lfiw_ope.intervals.record import LEVELS
 from lfiw_ope.intervals.sums import RatioSums
+from lfiw_ope.seeding import numpy_generator
 
 HORIZON, EPISODES = 4, 60
 ESTIMAND = ope.Estimand(HORIZON, 0.9)
@@ -106,10 +106,10 @@ def test_a_sample_s_value_is_that_of_its_episodes_copied():
         RatioSums(np.delete(sums.numerator, i, 0), np.delete(sums.denominator, i, 0)).value
         for i in range(EPISODES)
     ]
-    np.testing.assert_allclose(sums.without_each(), left_out, rtol=1e-9)
+    np.testing.assert_allclose(sums.counted(1.0 - np.eye(EPISODES)), left_out, rtol=1e-9)
     np.testing.assert_allclose(
         # The jackknife's deviations are the influence's to first order.
-        np.corrcoef(sums.value - sums.without_each(), sums.influence)[0, 1],
+        np.corrcoef(sums.value - np.array(left_out), sums.influence)[0, 1],
         1.0,
         atol=5e-3,
     )
@@ -129,42 +129,38 @@ def test_equal_denominators_become_one_ratio():
     assert one.value == pytest.approx(float(x.sum() / 5))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("at_once", [1 << 22, 7 * EPISODES])
 @pytest.mark.parametrize("method", ["bca", "percentile"])
-def test_bootstrap_intervals_are_scipy_s(method, level):
-    """With the same samples scipy's, whose acceleration takes N samples of N − 1 episodes."""
+def test_bootstrap_intervals_are_scipy_s_on_gathered_episodes(method, at_once, monkeypatch):
+    monkeypatch.setattr("lfiw_ope.intervals.episodes.NUMBERS_AT_ONCE", at_once)
     sums = ratio_sums(seed=3)
-    resampled = bootstrap(sums, 400, seed=0)
+    config = ope.IntervalConfig(method=method, resamples=400)
 
     def statistic(places, axis):
         x, y = (part[places].sum(axis=-2) for part in (sums.numerator, sums.denominator))
         assert axis == -1
         return (x / y).sum(-1)
 
-    same = stats.bootstrap(
-        (np.arange(EPISODES),),
-        statistic,
-        n_resamples=0,
-        vectorized=True,
-        confidence_level=level,
-        method=method,
-        bootstrap_result=type("Given", (), {"bootstrap_distribution": resampled})(),
-    ).confidence_interval
-    if method == "bca":
-        ends = bca_ends(resampled, sums, level)
-    else:
-        ends = tuple(np.quantile(resampled, (0.5 - level / 2, 0.5 + level / 2)))
-    # scipy rounds the quantiles' levels to percent.
-    assert ends == pytest.approx((same.low, same.high), rel=1e-6)
+    for level, ends in zip(LEVELS, bootstrap_ends(sums, config, seed=0), strict=True):
+        told = stats.bootstrap(
+            (np.arange(EPISODES),),
+            statistic,
+            n_resamples=400,
+            vectorized=True,
+            confidence_level=level,
+            method=method,
+            rng=numpy_generator(0, "interval"),
+        ).confidence_interval
+        assert ends == pytest.approx((told.low, told.high), rel=1e-9)
 
 
-def test_batches_of_samples_do_not_change_them(monkeypatch):
+def test_bca_says_nothing_where_all_samples_lie_on_one_side(monkeypatch):
     sums = ratio_sums()
-    whole = bootstrap(sums, 300, seed=0)
-    assert len(whole) == 300
-    assert np.unique(whole).size == 300
-    monkeypatch.setattr("lfiw_ope.intervals.episodes.NUMBERS_AT_ONCE", 7 * EPISODES)
-    np.testing.assert_allclose(bootstrap(sums, 300, seed=0), whole, rtol=1e-12)
+    monkeypatch.setattr(RatioSums, "value", 1e6)
+    config = ope.IntervalConfig(method="bca", resamples=100)
+    told = episode_intervals(sums, standard_error=1.0, config=config, seed=0)
+    assert not told.intervals
+    assert "one side of the estimate" in told.no_interval
 
 
 def test_degrees_of_freedom_count_what_carries_the_spread():

@@ -13,7 +13,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.intervals.simulated import clustered
+from lfiw_ope.intervals.simulated import SimulatedIntervalConfig, clustered
 from lfiw_ope.members import member_values
 from lfiw_ope.padding import PaddedEpisodes, known_steps
 from lfiw_ope.policies.stacking import check_policy, group_policies, probe
@@ -83,7 +83,8 @@ def clones(
     Args:
         data: the log, its episodes in the order that they were made.
         parts: how many.
-        config: of the clones.
+        config: of the clones; as small as those that an interval makes for itself where none is
+            given.
         seed: of their training.
         progress: told how far it is.
 
@@ -92,7 +93,7 @@ def clones(
         DivergedError: if the training of a clone diverges.
     """
     whole("parts", parts, least=1)
-    config = BehaviourConfig(source="cloned") if config is None else config
+    config = SimulatedIntervalConfig().clone if config is None else config
     if data.num_episodes < 3 * parts:
         raise DataError(
             f"The data hold {data.num_episodes} episodes, too few for clones of {parts} parts: "

@@ -44,6 +44,8 @@ STORED = RESULTS / "coverage.json"
 CACHE = Path(__file__).parent / "runs" / "coverage"
 SIZES, REPEATS, BLOCK, HORIZON = (50, 200), 200, 10, 10
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+FEW = 0.05
+"""Of logs with an interval, too small a share to say how often it holds."""
 EVERY = [(mismatch, episodes) for mismatch in ("near", "far") for episodes in SIZES]
 LARGER = [(mismatch, SIZES[-1]) for mismatch in ("near", "far")]
 LOST = [("lost", SIZES[-1])]
@@ -180,6 +182,48 @@ def markdown(rows):
     return text
 
 
+DEFAULTS = {
+    "`IS`": "IS, t",
+    "`PDIS`": "PDIS, t",
+    "`WIS`": "WIS, t",
+    "`WPDIS`": "WPDIS, t",
+    "`DR`": "DR, t",
+    "`WDR`": "WDR, t",
+    "`FQE`, five members": "FQE, members",
+    "`ModelBased`": "model, with bias",
+    "the same by simulation noise alone": "model, simulation noise",
+    "`LFIW`": "LFIW",
+}
+
+
+def defaults_table(rows):
+    """Of what is the default: coverage at 95 % on the two test-beds, and who got an interval."""
+    by = {(r["interval"], r["bed"], r["mismatch"], r["episodes"]): r for r in rows}
+    columns = [*EVERY, *LOST]
+    text = "| | " + " | ".join(f"{mismatch}, {n} episodes" for mismatch, n in columns) + " |\n"
+    text += "| --- |" + " ---: |" * len(columns) + "\n"
+    for name, interval in DEFAULTS.items():
+        cells = [
+            " / ".join(
+                shortly(by.get((interval, bed, *column))) for bed in ("tabular", "linear-Gaussian")
+            )
+            for column in columns
+        ]
+        text += f"| {name} | " + " | ".join(cells) + " |\n"
+    return text
+
+
+def shortly(row):
+    """Coverage in percent; in brackets the share of logs that got an interval, if not all did."""
+    if row is None:
+        return "–"
+    given = row["given"] / row["repeats"]
+    if given < FEW:
+        return f"none ({given:.0%})"
+    held = f"{row['levels']['0.95']['coverage']:.0%}"
+    return held if given == 1.0 else f"{held} ({given:.0%})"
+
+
 def in_words(row):
     """Coverage, the share of data sets that got an interval where not all did, and the width."""
     if row is None:
@@ -273,8 +317,9 @@ def main():
     about["cpus"] = os.cpu_count()
     write_text(STORED, json.dumps({**about, "rows": rows}, indent=1, allow_nan=False) + "\n")
     write_text(STORED.with_suffix(".md"), markdown(rows))
+    write_text(STORED.with_name("coverage_defaults.md"), defaults_table(rows))
     draw(rows)
-    print(markdown(rows))
+    print(markdown(rows) + "\n" + defaults_table(rows))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ return; one above 0.5 is called wrong, as no two policies of these tasks could b
 
 The rule by which each default of `lfiw_ope.Thresholds` was chosen, written before the run: of a
 grid, with the other thresholds off, the value that refuses the most wrong numbers of the even seeds
-while it refuses at most 5 % of the right ones; the loosest of several that refuse as many. One that
-refuses no wrong number on these tasks was set by hand. Odd seeds had no part in it: the table is
-theirs. Each finished cell is stored at once, and a run that was stopped goes on.
+while it refuses at most 5 % of the right ones of the estimators that it concerns; the loosest of
+several that refuse as many. One that refuses no wrong number on these tasks was set by hand. Odd
+seeds had no part in it: the table is theirs. Each finished cell is stored at once, and a run that
+was stopped goes on.
 """
 
 import argparse
@@ -184,14 +185,13 @@ def chosen(found):
     best = {}
     for name, grid in GRIDS.items():
         best[name], most = None, 0
+        strictest = ope.Thresholds(**{**OFF, name: grid[-1]})
+        concerned = {one.estimator for one in found if one.refused(strictest)}
+        allowed = MOST_RIGHT_REFUSED * sum(one.estimator in concerned for one in right)
         for value in grid:
             alone = ope.Thresholds(**{**OFF, name: value})
-            # Of the right numbers that it concerns: those it could refuse at all.
-            strict = ope.Thresholds(**{**OFF, name: grid[-1]})
-            concerned = sum(one.refused(strict) for one in right)
-            lost = sum(one.refused(alone) for one in right)
             caught = sum(one.refused(alone) for one in wrong)
-            if caught > most and lost <= MOST_RIGHT_REFUSED * max(len(right), concerned):
+            if caught > most and sum(one.refused(alone) for one in right) <= allowed:
                 best[name], most = value, caught
     return best
 

@@ -14,19 +14,21 @@ from lfiw_ope.results import Estimate
 class Thresholds:
     """Beyond which the data cannot tell a value. Infinity, or 0 of what is a least, is none.
 
-    Chosen and measured in `experiments/refusal.py`: refusal rate, and error and coverage among the
-    answered. Which ones concern an estimate depends on what its number rests on; the estimate of
+    The defaults were chosen in `experiments/refusal.py`, which says the rule, and which measures what
+    they do: refusal rate, and error and coverage among the answered. Set by hand were those of
+    simulated states, of the replay's return and of bounded states and values: on the tasks there
+    they refused nothing, or not mostly what was wrong. Which ones concern an estimate depends on what its number rests on; the estimate of
     another estimator for the same policy may be answered.
 
     Attributes:
         most_actions_outside: share of the policy's actions outside what the log has at like states
             (all estimators but the behaviour's mean). Nothing in the log says what follows them.
         least_ess: effective sample size, of weighted logged episodes, or of weighted rollouts.
-            Below about ten a standard error says nothing.
+            Of fewer, one episode more or less would be another value.
         most_pareto_k: k̂ of the tail of weights of logged episodes. Above 1 their mean need not
             exist.
         most_accuracy: of a classifier of target against logged actions (weights of logged
-            episodes). Near 1 no logged episode is like the policy's.
+            episodes). Over a horizon, what differs at a step multiplies.
         most_states_outside: share of simulated states outside the logged ones.
         most_disagreement: of a model's members along rollouts, over that on the log.
         least_open_loop: share of the steps over which the model's reward beats a constant as logged
@@ -43,18 +45,18 @@ class Thresholds:
         ConfigError: if one is no number, 0 or more.
     """
 
-    most_actions_outside: float = 0.3
-    least_ess: float = 10.0
+    most_actions_outside: float = 0.2
+    least_ess: float = 5.0
     most_pareto_k: float = 1.0
-    most_accuracy: float = 0.95
+    most_accuracy: float = 0.7
     most_states_outside: float = 0.3
-    most_disagreement: float = 5.0
+    most_disagreement: float = 1.5
     least_open_loop: float = 0.25
     most_return_bias: float = 1.0
     most_bounded_states: float = 0.2
     most_bounded_values: float = 0.1
-    most_drift: float = 0.5
-    most_member_spread: float = 1.0
+    most_drift: float = 0.1
+    most_member_spread: float = 0.2
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -16,7 +16,7 @@ MUCH_ACCURACY = 0.7
 MUCH_OUTSIDE = 0.1
 """Share of actions, or of simulated states, outside the log: ten times the behaviour's own."""
 
-MUCH_DISAGREEMENT = 1.5
+MUCH_DISAGREEMENT = 2.0
 """Of the members along rollouts: on the development tasks 1.1 where the log covers the policy and
 10 where it does not."""
 

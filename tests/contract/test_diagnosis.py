@@ -32,7 +32,8 @@ def test_every_number_is_one_and_global_state_is_left_alone(of, cut):
         assert 0.0 <= getattr(one, name) <= 1.0, name
     assert one.disagreement > 0
     assert one.open_loop.compared <= HORIZON
-    assert 1 <= one.ess <= one.episodes <= 100
+    assert 1 <= one.ess <= one.episodes * (1 + 1e-9)
+    assert one.episodes <= 100
     assert one.transitions <= 600
     assert json.loads(one.to_json()) == one.to_dict()
     assert ope.Diagnosis.from_json(one.to_json()) == one

@@ -17,8 +17,10 @@ class Thresholds:
     The defaults were chosen in `experiments/refusal.py`, which says the rule, and which measures
     what they do: refusal rate, and error and coverage among the answered. Where the rule gave none
     they were set by hand, and the members' disagreement is looser than the rule's 1.5, which on
-    the seeds that had no part in it refused mostly right numbers. Which ones concern an estimate depends on what its number rests on; the
-    estimate of another estimator for the same policy may be answered.
+    the seeds that had no part in it refused mostly right numbers.
+
+    Which ones concern an estimate depends on what its number rests on; the estimate of another
+    estimator for the same policy may be answered.
 
     Attributes:
         most_actions_outside: share of the policy's actions outside what the log has at like states

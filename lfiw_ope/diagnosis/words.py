@@ -1,6 +1,6 @@
 """What a diagnosis says in words: what is wrong, and what to do.
 
-Each threshold is where a user should look; where a number is refused is `lfiw_ope.refusal`'s.
+Each threshold is where a user should look, no later than where `lfiw_ope.refusal` refuses.
 """
 
 from collections.abc import Collection
@@ -10,13 +10,13 @@ from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.pareto import MOST_SHAPE
 from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR
 
-MUCH_ACCURACY = 0.9
-"""Of the classifier of actions: nearly every action of the policy is unlike the logged one."""
+MUCH_ACCURACY = 0.7
+"""Of the classifier of actions, at a single step: over a horizon, what differs multiplies."""
 
 MUCH_OUTSIDE = 0.1
 """Share of actions, or of simulated states, outside the log: ten times the behaviour's own."""
 
-MUCH_DISAGREEMENT = 3.0
+MUCH_DISAGREEMENT = 2.0
 """Of the members along rollouts: on the development tasks 1.1 where the log covers the policy and
 10 where it does not."""
 
@@ -59,7 +59,7 @@ def _of_weights(found: Diagnosis) -> list[str]:
     if found.action_accuracy > MUCH_ACCURACY:
         said.append(
             f"The policy's actions are told from the logged ones with {found.action_accuracy:.0%} "
-            "accuracy: it hardly ever does what the log did, so weights of logged episodes mean "
+            "accuracy: it does too little of what the log did, so weights of logged episodes mean "
             "little; use an estimator that needs none (FQE, LFIW, ModelBased), or data nearer to "
             "it."
         )

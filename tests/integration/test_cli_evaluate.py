@@ -112,7 +112,7 @@ def test_a_policy_is_evaluated_and_saved(place, command_line):
 
 
 def test_what_the_data_can_tell_is_printed_and_a_number_they_cannot_is_refused(place, command_line):
-    words = evaluation("--estimator", "wis", "--output", "told")
+    words = evaluation("--estimator", "wis", "--updates", "100", "--output", "told")
     status, printed, _ = command_line(*words, cwd=place)
     assert status == 0
     saved = json.loads((place / "told" / "evaluate_target.json").read_text())
@@ -122,7 +122,9 @@ def test_what_the_data_can_tell_is_printed_and_a_number_they_cannot_is_refused(p
     assert diagnosis.warnings  # another network of random weights, far from the behaviour
     for warning in diagnosis.warnings:
         assert f"Warning: {warning}" in printed
-    status, printed, said = command_line(*evaluation("--estimator", "wis", "--refuse"), cwd=place)
+    status, printed, said = command_line(
+        *evaluation("--estimator", "wis", "--updates", "100", "--refuse"), cwd=place
+    )
     assert status == 1
     assert "lfiw-ope: The data cannot tell this value: " in said
     value = saved["estimates"][0]["value"]

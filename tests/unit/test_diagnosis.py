@@ -393,6 +393,23 @@ def test_each_threshold_refuses_in_a_sentence_and_can_be_turned_off(
     assert ope.Thresholds(**{name: off}).reasons(estimate, found) == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "beyond"),
+    [
+        ("most_actions_outside", "actions_outside", 0.01),
+        ("most_accuracy", "action_accuracy", 0.01),
+        ("most_pareto_k", "pareto_k", 0.01),
+        ("most_states_outside", "states_outside", 0.01),
+        ("most_disagreement", "disagreement", 0.01),
+    ],
+)
+def test_nothing_is_refused_without_a_warning(name, field, beyond):
+    found = replace(FINE, **{field: getattr(ope.Thresholds(), name) + beyond})
+    refused = [ope.Thresholds().reasons(estimate, found) for estimate in (WEIGHTED, SIMULATED)]
+    assert sum(map(bool, refused)) >= 1
+    assert len(warnings_of(found)) == 1
+
+
 def test_a_value_that_fell_back_is_not_refused_for_weights_it_does_not_use():
     assert ope.Thresholds().reasons(replace(SIMULATED, ess=1.0, fell_back=True), FINE) == ()
 

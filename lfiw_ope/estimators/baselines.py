@@ -21,6 +21,12 @@ from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighted import WeightedValue
 
 
+OF_ANOTHER = no_interval(
+    "The log tells how well its own mean return is known, and nothing of how far another policy's "
+    "value is from it; where the policy is the behaviour itself, ask by interval=IntervalConfig()."
+)
+
+
 class BehaviourMean:
     """The behaviour's mean return, whatever the policy: no truth is used, and no policy either.
 
@@ -33,7 +39,8 @@ class BehaviourMean:
 
     Args:
         estimand: what is estimated.
-        interval: how intervals are made, of the behaviour's own value.
+        interval: how intervals are made, of the behaviour's own value; none where none is asked
+            for, as nothing is known of how far another policy's value is from it.
         device: accepted as of every estimator; nothing here takes one.
 
     Raises:
@@ -50,7 +57,7 @@ class BehaviourMean:
         if device is not None:
             device_there(device)
         self.estimand = estimand
-        self.interval = IntervalConfig() if interval is None else interval
+        self.interval = interval
 
     def fit(
         self, data: Trajectories, seed: int, *, progress: Progress = silent
@@ -92,6 +99,8 @@ class BehaviourMean:
         )
 
     def _intervals(self, padded: PaddedEpisodes, found: WeightedValue, seed: int) -> Told:
+        if self.interval is None:
+            return OF_ANOTHER
         returns = padded.discounted(self.estimand.discount).sum(1)
         check_returns(returns, self.interval)
         if self.interval.method == "bernstein":

@@ -74,12 +74,20 @@ def test_sums_are_what_the_estimate_is_made_of(name, cut, monkeypatch):
 
     for place in ("policy_ratio.fitted", "estimators.baselines"):
         monkeypatch.setattr(f"lfiw_ope.{place}.episode_intervals", spy)
-    found = getattr(ope, name)(ESTIMAND).fit(log(cut=cut), seed=0).estimate(policies()[1])
+    asked = {"interval": ope.IntervalConfig()} if name == "BehaviourMean" else {}
+    made = getattr(ope, name)(ESTIMAND, **asked)
+    found = made.fit(log(cut=cut), seed=0).estimate(policies()[1])
     (sums,) = seen
     assert sums.value == pytest.approx(found.value, rel=1e-12)
     n = found.episodes
     error = math.sqrt(np.square(sums.influence).sum() * n / (n - 1))
     assert error == pytest.approx(found.standard_error, rel=1e-9)
+
+
+def test_the_behaviour_s_mean_claims_nothing_of_other_policies():
+    found = ope.BehaviourMean(ESTIMAND).fit(log(), seed=0).estimate(policies()[1])
+    assert not found.intervals
+    assert "another policy's value" in found.no_interval
 
 
 @pytest.mark.parametrize("cut", [False, True])

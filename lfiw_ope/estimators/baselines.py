@@ -20,7 +20,6 @@ from lfiw_ope.seeding import derive
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighted import WeightedValue
 
-
 OF_ANOTHER = no_interval(
     "The log tells how well its own mean return is known, and nothing of how far another policy's "
     "value is from it; where the policy is the behaviour itself, ask by interval=IntervalConfig()."

@@ -224,7 +224,7 @@ def test_there_is_no_interval_where_none_is_honest():
     none = ope.IS(ESTIMAND).fit(data, seed=0).estimate(deterministic)
     assert none.intervals == ()
     assert "should be 1" in none.no_interval or "Too few episodes" in none.no_interval
-    for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}):
+    for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}, {"temper": 1.0}):
         config = ope.ImportanceConfig(**shaping)
         shaped = ope.WIS(ESTIMAND, config).fit(data, seed=0).estimate(other)
         assert shaped.intervals == ()

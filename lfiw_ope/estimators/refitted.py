@@ -15,6 +15,7 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, MissingDependencyError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.fitted import FittedModel
 from lfiw_ope.intervals.episodes import NOT_WANTED, TOO_FEW_CARRY
 from lfiw_ope.intervals.record import LEVELS, check_levels, student_t
 from lfiw_ope.policy_ratio.fitted import LEAST_MEAN_WEIGHT, SHAPED
@@ -175,6 +176,13 @@ class RefittedEstimates:
         error, freedom = self.scale * float(refits.std(ddof=1)), len(refits) - 1
         found = student_t(estimate.value, error, freedom, levels=self.levels, method="refits")
         return replace(estimate, standard_error=error, intervals=found, no_interval=None)
+
+
+def model_of(fitted: Fitted) -> FittedModel | None:
+    """What values are simulated in, by the estimator itself or a wrapped one; None of others."""
+    if isinstance(fitted, RefittedEstimates):
+        return model_of(fitted.whole_log)
+    return fitted if isinstance(fitted, FittedModel) else None
 
 
 def _hidden(estimate: Estimate) -> str | None:

@@ -393,6 +393,12 @@ def test_each_threshold_refuses_in_a_sentence_and_can_be_turned_off(
     assert ope.Thresholds(**{name: off}).reasons(estimate, found) == ()
 
 
+def test_tempering_does_not_hide_that_weights_rest_on_few_episodes():
+    tempered = replace(WEIGHTED, ess=100.0, raw_ess=1.7)
+    (reason,) = ope.Thresholds().reasons(tempered, FINE)
+    assert "rest on 1.7 of" in reason
+
+
 def test_a_value_that_fell_back_is_not_refused_for_weights_it_does_not_use():
     assert ope.Thresholds().reasons(replace(SIMULATED, ess=1.0, fell_back=True), FINE) == ()
 
@@ -427,3 +433,16 @@ def test_no_number_is_given_where_it_is_refused(logged):
     evaluate(data, far(policy), ope.WIS(ESTIMAND), seed=0, diagnosis=QUICK, refuse=lax)
     with pytest.raises(ope.ConfigError, match="refuse is 'yes'"):
         evaluate(data, policy, ope.WIS(ESTIMAND), seed=0, refuse="yes")
+
+
+def test_a_wrapped_model_is_looked_at_as_it_would_be_alone(logged):
+    policy, data = logged
+    nets = ope.FitConfig(updates=20, evaluate_every=10, batch_size=32, patience=None)
+    dynamics = ope.DynamicsConfig(members=2, hidden=(8,), fit=nets)
+    none = ope.SimulatedIntervalConfig(method="none")
+    config = ope.ModelBasedConfig(dynamics=dynamics, rollouts=20, interval=none)
+    alone = ope.ModelBased(ESTIMAND, config)
+    given = {"seed": 0, "diagnosis": QUICK}
+    wrapped = evaluate(data, policy, ope.Refitted(alone, refits=3), **given)
+    assert wrapped.diagnosis.no_model is None
+    assert wrapped.diagnosis == evaluate(data, policy, alone, **given).diagnosis

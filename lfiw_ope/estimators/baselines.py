@@ -12,7 +12,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import cut_short_warning
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.bernstein import NO_GUARANTEE, bernstein, check_returns
-from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.config import IntervalConfig, check_interval
 from lfiw_ope.intervals.episodes import Told, episode_intervals, no_interval
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.results import Estimate
@@ -37,7 +37,7 @@ class BehaviourMean:
         device: accepted as of every estimator; nothing here takes one.
 
     Raises:
-        ConfigError: if the device is not there.
+        ConfigError: if the device is not there, or the interval's settings are of another class.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class BehaviourMean:
             device_there(device)
         self.estimand = estimand
         self.interval = IntervalConfig() if interval is None else interval
+        check_interval(self.interval)
 
     def fit(
         self, data: Trajectories, seed: int, *, progress: Progress = silent

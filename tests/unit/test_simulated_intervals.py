@@ -360,7 +360,28 @@ def test_settings_that_cannot_be_are_refused():
         ope.SimulatedIntervalConfig(method="all")
     with pytest.raises(ope.ConfigError, match="confidence level"):
         ope.SimulatedIntervalConfig(levels=(0.9, 95))
-    with pytest.raises(ope.ConfigError, match="it must be a SimulatedIntervalConfig"):
+    with pytest.raises(ope.ConfigError, match="of the class SimulatedIntervalConfig"):
         ope.ModelBasedConfig(interval=0.95)
     with pytest.raises(ope.ConfigError, match="bootstrap is 1"):
         ope.DynamicsConfig(bootstrap=1)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "match"), [([999], "indices run"), ([0, 0], "more than once"), ([], "No episode")]
+)
+def test_an_anchor_s_episodes_are_checked_before_anything_is_fitted(bed, episodes, match):
+    policy, data = bed[1], bed[2]
+    estimator = ope.ModelBased(ope.Estimand(HORIZON), anchors=[ope.Anchor(policy, episodes)])
+
+    def nothing_may_run(*_):
+        raise AssertionError("A training began.")
+
+    with pytest.raises(ope.DataError, match=match):
+        estimator.fit(data, 0, progress=nothing_may_run)
+
+
+def test_anchors_that_are_none_are_refused(bed):
+    policy = bed[1]
+    for given in (ope.Anchor(policy), [policy]):
+        with pytest.raises(ope.ConfigError, match="must be a list of Anchor"):
+            ope.ModelBased(ope.Estimand(HORIZON), anchors=given)

@@ -359,10 +359,10 @@ def test_settings_that_cannot_be_are_refused(given, match):
 def test_settings_of_another_interval_are_refused(given):
     kinds = [ope.ImportanceConfig, ope.DoublyRobustConfig, ope.CorrectedModelConfig, ope.FQEConfig]
     for config in kinds:
-        with pytest.raises(ope.ConfigError, match="interval is .* must be of the class"):
+        with pytest.raises(ope.ConfigError, match=r"interval is .* must be of the class"):
             config(interval=given)
     if given is not None:
-        with pytest.raises(ope.ConfigError, match="interval is .* must be of the class"):
+        with pytest.raises(ope.ConfigError, match=r"interval is .* must be of the class"):
             ope.BehaviourMean(ESTIMAND, interval=given)
 
 

@@ -186,12 +186,9 @@ def chosen(found):
         best[name], most = None, 0
         for value in grid:
             alone = ope.Thresholds(**{**OFF, name: value})
-            # Of the right numbers that it concerns: those it could refuse at all.
-            strict = ope.Thresholds(**{**OFF, name: grid[-1]})
-            concerned = sum(one.refused(strict) for one in right)
             lost = sum(one.refused(alone) for one in right)
             caught = sum(one.refused(alone) for one in wrong)
-            if caught > most and lost <= MOST_RIGHT_REFUSED * max(len(right), concerned):
+            if caught > most and lost <= MOST_RIGHT_REFUSED * len(right):
                 best[name], most = value, caught
     return best
 

@@ -258,6 +258,12 @@ def test_what_is_not_known_says_why(logged):
     assert ope.diagnose(bare, policy, ESTIMAND, config=cloned, seed=0).ess > 1
 
 
+def test_no_transition_is_counted_twice(logged):
+    policy, data = logged
+    two = ope.diagnose(data.select([0, 1]), policy, ESTIMAND, config=QUICK, seed=0)
+    assert two.transitions <= two.logged_transitions
+
+
 def test_what_cannot_be_is_refused_in_a_sentence(logged, fitted):
     policy, data = logged
     for message, kind, call in (

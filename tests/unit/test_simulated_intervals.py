@@ -1,5 +1,6 @@
 """Intervals of simulated values: what goes into them, each against a count done by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -385,3 +386,10 @@ def test_anchors_that_are_none_are_refused(bed):
     for given in (ope.Anchor(policy), [policy]):
         with pytest.raises(ope.ConfigError, match="must be a list of Anchor"):
             ope.ModelBased(ope.Estimand(HORIZON), anchors=given)
+
+
+@pytest.mark.parametrize("freedom", [1.0, 4.0, math.inf])
+@pytest.mark.parametrize("level", [1e-6, 0.95, 1 - 1e-6])
+def test_a_critical_value_is_found_for_a_bias_of_rounding(freedom, level):
+    found = critical_value(1e-12, freedom, level)
+    assert found == pytest.approx(stats.t.ppf(0.5 + level / 2, freedom), rel=1e-4)

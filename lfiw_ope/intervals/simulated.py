@@ -122,8 +122,8 @@ def critical_value(shift: float, freedom: float, level: float) -> float:
         return float(inside) - level
 
     widest = shift + float(special.stdtrit(known, 0.5 + level / 2))
-    # Wider by what rounding may take from a level next to 1.
-    return float(optimize.brentq(beyond, 0.0, widest * (1.0 + 1e-6)))
+    # Wider by what rounding takes from a level next to 0 or 1.
+    return float(optimize.brentq(beyond, 0.0, widest * (1.0 + 1e-6) + 1e-9))
 
 
 def bias_aware(

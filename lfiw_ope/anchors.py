@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lfiw_ope.behaviour_return import mean_return
 from lfiw_ope.checks import whole
+from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import DataError
@@ -147,7 +148,7 @@ def _measure(
     seed: int,
     progress: Progress,
 ) -> AnchorGap:
-    part = data if anchor.episodes is None else data.select(list(anchor.episodes))
+    part = _logged_by(anchor, data)
     steps = known_steps(part, estimand.horizon)
     known = Estimand(steps, estimand.discount)
     starts = torch.from_numpy(part.initial_states.copy()).to(dynamics.low.device)
@@ -193,11 +194,22 @@ def _steps(estimand: Estimand) -> float:
 
 
 def check_anchors(anchors: Sequence[Anchor], data: Trajectories) -> None:
-    """That each is a policy for these data.
+    """That each is a policy for these data with episodes of theirs, before anything is fitted.
 
     Raises:
-        PolicyError: if one is not.
+        PolicyError: if one is no policy for them.
+        DataError: if an anchor's episodes are not in the data.
     """
     sizes = {"state_size": data.state_size, "action_size": data.action_size}
     for anchor in anchors:
         check_policy(anchor.policy, **sizes, action_kind=data.action_spec.kind)
+        _logged_by(anchor, data)
+
+
+def _logged_by(anchor: Anchor, data: Trajectories) -> Trajectories:
+    """The anchor's episodes."""
+    if anchor.episodes is None:
+        return data
+    part = data.select(list(anchor.episodes))
+    require_episodes(part, 1, "their mean return is the anchor's value")
+    return part

@@ -51,6 +51,18 @@ def choice(name: str, value: object, known: Sequence[str]) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
 
 
+def settings(name: str, value: object, kind: type, example: str) -> None:
+    """Settings of a class of their own.
+
+    Raises:
+        ConfigError: if they are of another; it gives the example.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(
+            f"{name} is {value!r}; it must be of the class {kind.__name__}, such as {example}."
+        )
+
+
 def widths(name: str, value: Sequence[int]) -> None:
     """Widths of hidden layers.
 

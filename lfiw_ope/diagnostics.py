@@ -1,5 +1,6 @@
 """When a simulated value is not to be trusted, and how that is said."""
 
+import math
 from dataclasses import dataclass
 
 from lfiw_ope.checks import real
@@ -168,12 +169,17 @@ def levelled_warning(label: str, exponent: float | None) -> list[str]:
 SURPRISING = 4.0
 """Standard errors from 1 at which the mean of the weights is told of."""
 
+ROUNDING = 0.01
+"""Of a mean weight: likelihoods are logged as float32, and their products are over many steps."""
+
 
 def mean_weight_warning(mean: float, error: float) -> list[str]:
     """What to say of weights whose mean, which is 1 in expectation, is far from it."""
-    if not abs(mean - 1.0) > SURPRISING * error:
+    off, known = abs(mean - 1.0), math.isfinite(mean) and math.isfinite(error)
+    if known and off <= max(SURPRISING * error, ROUNDING):
         return []
+    size = f"{mean:.3g} ± {error:.2g}" if known else "to more than there are numbers for"
     return [
-        f"The weights of whole episodes average {mean:.3g} ± {error:.2g}, and 1 is expected: the "
+        f"The weights of whole episodes average {size}, and 1 is expected: the "
         "log has too little of what the policy does, or the behaviour's likelihoods are wrong."
     ]

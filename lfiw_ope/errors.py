@@ -5,6 +5,7 @@ Every message is one sentence or two: what was found, what was expected, what to
 
 import sys
 import warnings
+from functools import partial
 from typing import Any
 
 
@@ -32,6 +33,11 @@ class NonFiniteError(DataError):
             "drop or repair the episodes that hold them."
         )
         self.data, self.counts = data, {name: count for name, (count, _) in found.items()}
+        self._found = found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy for another process."""
+        return partial(NonFiniteError, data=self.data), (self._found,)
 
 
 class ConfigError(OPEError, ValueError):
@@ -58,8 +64,11 @@ class RefusedError(OPEError, RuntimeError):
     """
 
     def __init__(self, reasons: tuple[str, ...]) -> None:
-        super().__init__(f"The data cannot tell this value: {' '.join(reasons)}")
+        super().__init__(reasons)  # what a copy in another process is made of
         self.reasons = reasons
+
+    def __str__(self) -> str:
+        return f"The data cannot tell this value: {' '.join(self.reasons)}"
 
 
 class MissingDependencyError(OPEError, ImportError):

@@ -18,6 +18,7 @@ from lfiw_ope.diagnosis.diagnose import diagnose
 from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.diagnosis.words import warnings_of
 from lfiw_ope.errors import RefusedError
+from lfiw_ope.estimators.refitted import model_of
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.plots import new_figure, plot_estimates, plot_returns, plot_weights, save_figure
 from lfiw_ope.policies.stacking import check_policy, probe
@@ -108,11 +109,10 @@ def evaluate(
     estimates = _estimates(fitted, policy, progress)
     found = None
     if diagnosis is not None and concerns_of(estimates[0]):
-        model = fitted if isinstance(fitted, FittedModel) else None
         found = diagnose(
             *(data, policy, estimator.estimand),
             config=diagnosis,
-            fitted=model,
+            fitted=model_of(fitted),
             seed=seed,
             progress=progress,
         )

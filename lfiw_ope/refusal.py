@@ -1,5 +1,6 @@
 """When no number is given, because the data cannot tell it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -25,8 +26,9 @@ class Thresholds:
     Attributes:
         most_actions_outside: share of the policy's actions outside what the log has at like states
             (all estimators but the behaviour's mean). Nothing in the log says what follows them.
-        least_ess: effective sample size, of weighted logged episodes, or of weighted rollouts.
-            Of fewer, one episode more or less would be another value.
+        least_ess: effective sample size, of weighted logged episodes before tempering and
+            smoothing (`Estimate.raw_ess`), which lead back to the behaviour's value, or of weighted
+            rollouts as they are weighed. Of fewer, one episode more or less would be another value.
         most_pareto_k: k̂ of the tail of weights of logged episodes. Above 1 their mean need not
             exist.
         most_accuracy: of a classifier of target against logged actions (weights of logged
@@ -92,9 +94,10 @@ class Thresholds:
             )
 
     def _of_weights(self, estimate: Estimate, diagnosis: Diagnosis | None) -> Iterator[str]:
-        if estimate.ess is not None and estimate.ess < self.least_ess:
+        ess = min((e for e in (estimate.ess, estimate.raw_ess) if e is not None), default=math.inf)
+        if ess < self.least_ess:
             yield (
-                f"The weights rest on {estimate.ess:.1f} of {estimate.episodes} logged episodes, "
+                f"The weights rest on {ess:.1f} of {estimate.episodes} logged episodes, "
                 f"fewer than {self.least_ess:g}."
             )
         shape = estimate.pareto_k

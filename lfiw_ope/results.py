@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.intervals.record import Interval
+from lfiw_ope.intervals.record import Interval, percent
 from lfiw_ope.return_distribution import ReturnDistribution
 from lfiw_ope.stored import write_text
 
@@ -149,7 +149,9 @@ class Estimate:
         parts = [f"{self.estimator}{whose} {self.value:.{digits}f}"]
         if self.intervals:
             widest = self.intervals[-1]
-            parts.append(f"{widest.level:.0%} [{widest.low:.{digits}f}, {widest.high:.{digits}f}]")
+            parts.append(
+                f"{percent(widest.level)} [{widest.low:.{digits}f}, {widest.high:.{digits}f}]"
+            )
         if self.rollouts is not None:
             simulated = self.mc_standard_error
             noise = "unknown" if simulated is None else f"± {simulated:.{digits}f}"

@@ -11,7 +11,7 @@ from lfiw_ope.diagnosis.diagnose import diagnose
 from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.errors import OPEError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.fitted import FittedModel
+from lfiw_ope.estimators.refitted import model_of
 from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.types import Policy, Progress
@@ -56,7 +56,7 @@ class Judge:
         try:
             found = diagnose(
                 *(self.data, [self.policies[name] for name in names], self.estimand),
-                fitted=self.fitted if isinstance(self.fitted, FittedModel) else None,
+                fitted=model_of(self.fitted),
                 seed=self.seed,
                 progress=self.progress,
             )

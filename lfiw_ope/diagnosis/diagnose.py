@@ -152,7 +152,8 @@ def _of_data(
                 estimand=estimand,
                 seed=seed,
                 return_spread=float(returns.std()),
-                transitions=sum(len(half.state) for half in halves),
+                # A half of a single episode stops by the rows that it learns from.
+                transitions=min(sum(len(half.state) for half in halves), data.num_transitions),
                 logged_transitions=data.num_transitions,
                 action_accuracy=overlap.accuracy,
                 action_auc=overlap.auc,

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 from lfiw_ope.anchors import Anchor, AnchorGap, check_anchors, clones, measure
-from lfiw_ope.checks import whole
+from lfiw_ope.checks import settings, whole
 from lfiw_ope.data.split import EpisodeSplit, require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
@@ -39,11 +39,8 @@ class SimulationConfig:
 
     def __post_init__(self) -> None:
         whole("rollouts", self.rollouts, least=2)
-        if not isinstance(self.interval, SimulatedIntervalConfig):
-            raise ConfigError(
-                f"interval is {self.interval!r}; it must be a SimulatedIntervalConfig, such as "
-                'SimulatedIntervalConfig(method="total").'
-            )
+        example = 'SimulatedIntervalConfig(method="total")'
+        settings("interval", self.interval, SimulatedIntervalConfig, example)
 
 
 Config = TypeVar("Config", bound=SimulationConfig)
@@ -64,7 +61,7 @@ class ModelEstimator(ABC, Generic[Config]):
             where any are given, the behaviour is not cloned for that.
 
     Raises:
-        ConfigError: if the device is not there.
+        ConfigError: if the device is not there, or an anchor is none.
     """
 
     default_config: type[Config]
@@ -79,6 +76,11 @@ class ModelEstimator(ABC, Generic[Config]):
         termination: Termination | None = None,
         anchors: Sequence[Anchor] = (),
     ) -> None:
+        if isinstance(anchors, Anchor) or not all(isinstance(one, Anchor) for one in anchors):
+            raise ConfigError(
+                f"anchors is {anchors!r}; it must be a list of Anchor, such as "
+                "[Anchor(policy, episodes=range(100))]."
+            )
         self.estimand, self.anchors = estimand, tuple(anchors)
         config = self.default_config() if config is None else config
         if device is not None:

@@ -12,7 +12,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import cut_short_warning
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.bernstein import NO_GUARANTEE, bernstein, check_returns
-from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.config import IntervalConfig, check_interval
 from lfiw_ope.intervals.episodes import Told, episode_intervals, no_interval
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.results import Estimate
@@ -43,7 +43,7 @@ class BehaviourMean:
         device: accepted as of every estimator; nothing here takes one.
 
     Raises:
-        ConfigError: if the device is not there.
+        ConfigError: if the device is not there, or the interval's settings are of another class.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class BehaviourMean:
         if device is not None:
             device_there(device)
         self.estimand = estimand
+        if interval is not None:
+            check_interval(interval)
         self.interval = interval
 
     def fit(

@@ -8,7 +8,7 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.bernstein import check_returns
-from lfiw_ope.intervals.config import IntervalConfig
+from lfiw_ope.intervals.config import IntervalConfig, check_interval
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.policy_ratio.config import BehaviourConfig
 from lfiw_ope.policy_ratio.fitted import FittedImportance
@@ -43,6 +43,7 @@ class ImportanceConfig:
     interval: IntervalConfig = field(default_factory=IntervalConfig)
 
     def __post_init__(self) -> None:
+        check_interval(self.interval)
         self.weighting("trajectory", self_normalised=True)  # checks them
 
     def weighting(

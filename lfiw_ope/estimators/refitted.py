@@ -15,7 +15,10 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, MissingDependencyError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.fitted import FittedModel
+from lfiw_ope.intervals.episodes import NOT_WANTED, TOO_FEW_CARRY
 from lfiw_ope.intervals.record import LEVELS, check_levels, student_t
+from lfiw_ope.policy_ratio.fitted import LEAST_MEAN_WEIGHT, SHAPED
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive, numpy_generator
 from lfiw_ope.types import Policy, Progress, silent
@@ -38,6 +41,8 @@ class Refitted:
     All that the estimator does is in the spread: starts, training, cloned behaviour, ratios. What
     every fit gets wrong alike is not, and neither is what a fit to all of the log has learned more
     than one to half of it, which `Estimate.diagnostics` shows: `refit_mean`, beside the value.
+    Where weights of logged episodes rest on too few of them, or were clipped or flattened, halves
+    do not show the error either: then there is no interval, for the reason that the estimate gives.
     It costs `refits` fits of half the log; all policies of a call share them.
 
     Args:
@@ -159,19 +164,36 @@ class RefittedEstimates:
     def _with_spread(
         self, estimate: Estimate, refits: NDArray[np.float64], seconds: float
     ) -> Estimate:
-        error = self.scale * float(refits.std(ddof=1))
-        freedom = len(refits) - 1
         told = {"refit_mean": float(refits.mean()), "refits": float(len(refits))}
-        return replace(
+        estimate = replace(
             estimate,
-            standard_error=error,
-            intervals=student_t(
-                estimate.value, error, freedom, levels=self.levels, method="refits"
-            ),
-            no_interval=None,
             diagnostics={**estimate.diagnostics, **told},
             seconds={**estimate.seconds, "refits": seconds},
         )
+        hidden = _hidden(estimate)
+        if hidden is not None:
+            return replace(estimate, intervals=(), no_interval=hidden)
+        error, freedom = self.scale * float(refits.std(ddof=1)), len(refits) - 1
+        found = student_t(estimate.value, error, freedom, levels=self.levels, method="refits")
+        return replace(estimate, standard_error=error, intervals=found, no_interval=None)
+
+
+def model_of(fitted: Fitted) -> FittedModel | None:
+    """What values are simulated in, by the estimator itself or a wrapped one; None of others."""
+    if isinstance(fitted, RefittedEstimates):
+        return model_of(fitted.whole_log)
+    return fitted if isinstance(fitted, FittedModel) else None
+
+
+def _hidden(estimate: Estimate) -> str | None:
+    """Why no refit shows the error: what weights miss, they miss in every half of the log too."""
+    if estimate.ess is None or estimate.episodes is None:
+        return None
+    said, too_few = estimate.no_interval, TOO_FEW_CARRY.no_interval
+    missing = estimate.diagnostics.get("mean_weight", 1.0) < LEAST_MEAN_WEIGHT
+    if said == NOT_WANTED.no_interval:
+        return too_few if missing or estimate.standard_error is None else None
+    return said if missing or said in (too_few, SHAPED) else None
 
 
 @dataclass(frozen=True)

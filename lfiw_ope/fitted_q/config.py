@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lfiw_ope.checks import real, whole
+from lfiw_ope.checks import real, settings, whole
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.members import MemberIntervalConfig
 from lfiw_ope.nn.fit_config import FitConfig
@@ -51,6 +51,8 @@ class FQEConfig(PerPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        example = 'MemberIntervalConfig(method="members")'
+        settings("interval", self.interval, MemberIntervalConfig, example)
         whole("members", self.members, least=1)
         whole("action_samples", self.action_samples, least=1)
         real("tau", self.tau, least=1e-6, most=1.0)

@@ -32,6 +32,14 @@ NO_GUARANTEE = (
     "here episodes were cut short or the behaviour was cloned."
 )
 
+CONTRADICTION = (
+    "Weighted returns are bounded below by more than they are above: the likelihoods that were "
+    "logged, or return_range, are wrong."
+)
+
+LARGEST_WEIGHT = 1e100
+"""As E[W] = 1, a weight is as large as w with a probability of 1 / w at most (Markov)."""
+
 SHARE_FOR_CUTTING = 0.2
 """Of the episodes, those that c is chosen on; the paper's twentieth has too few of a small log."""
 
@@ -90,6 +98,8 @@ def weighted_bernstein(weights: Floats, returns: Floats, config: IntervalConfig,
             f"{len(weights)} episodes are too few for a bound on weighted returns, which needs "
             f"{LEAST_EPISODES}."
         )
+    if not weights.max() <= LARGEST_WEIGHT:
+        return no_interval(CONTRADICTION)
     low, high = _range(config)
     order = numpy_generator(seed, "interval").permutation(len(weights))
     choosing, bounding = np.split(order, [max(2, round(SHARE_FOR_CUTTING * len(order)))])
@@ -131,10 +141,12 @@ def _range(config: IntervalConfig) -> tuple[float, float]:
 def _told(config: IntervalConfig, bounds: list[tuple[float, float]]) -> Told:
     """From bounds of E[· (G − low)] and E[· (high − G)], of each level."""
     low, high = _range(config)
+    if sum(max(end, 0.0) for end in bounds[-1]) > high - low:
+        return no_interval(CONTRADICTION)
     found = []
     for level, (above, below) in zip(config.levels, bounds, strict=True):
-        ends = low + max(above, 0.0), high - max(below, 0.0)
-        # Both bounds hold or one of them is wrong: then they may cross, and say so by one point.
+        ends = (low + min(max(above, 0.0), high - low), high - min(max(below, 0.0), high - low))
+        # At a low level one bound may be wrong: then they may cross, and say so by one point.
         middle = sum(ends) / 2
         found.append(Interval(level, min(ends[0], middle), max(ends[1], middle), "bernstein"))
     return Told(tuple(found), None)

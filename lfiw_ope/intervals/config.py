@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lfiw_ope.checks import choice, whole
+from lfiw_ope.checks import choice, settings, whole
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.intervals.record import LEVELS, check_levels
 
@@ -72,12 +72,22 @@ def _range(given: object) -> tuple[float, float]:
     )
 
 
+def check_interval(config: object) -> None:
+    """That it is these settings.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
+    settings("interval", config, IntervalConfig, 'IntervalConfig(method="t")')
+
+
 def no_bernstein(config: IntervalConfig) -> None:
     """That an estimator which rests on what was fitted is not asked for a guarantee.
 
     Raises:
-        ConfigError: if it is.
+        ConfigError: if it is, or the settings are of another class.
     """
+    check_interval(config)
     if config.method == "bernstein":
         raise ConfigError(
             "The interval's method is 'bernstein', which holds where nothing was fitted; use 't', "

@@ -28,6 +28,11 @@ def no_interval(reason: str) -> Told:
 
 NOT_WANTED = no_interval("The interval's method is 'none'.")
 
+TOO_FEW_CARRY = no_interval(
+    "Too few episodes carry the weights: what the others would have told does not show in any "
+    "resampling of them."
+)
+
 
 def episode_intervals(
     sums: RatioSums,
@@ -51,10 +56,7 @@ def episode_intervals(
     if config.method == "none":
         return NOT_WANTED
     if standard_error is None:
-        return no_interval(
-            "Too few episodes carry the weights: what the others would have told does not show in "
-            "any resampling of them."
-        )
+        return TOO_FEW_CARRY
     if config.method == "t":
         freedom = degrees_of_freedom(sums.influence)
         return Told(student_t(sums.value, standard_error, freedom, levels=config.levels), None)

@@ -12,6 +12,11 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 """Confidence levels that an estimate has intervals at, where it has any."""
 
 
+def percent(level: float) -> str:
+    """A confidence level as it is told: 95%, 97.5%."""
+    return f"{100 * level:.7g}%"
+
+
 @dataclass(frozen=True)
 class Interval:
     """A two-sided confidence interval of a policy's value.
@@ -37,7 +42,7 @@ class Interval:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.level:.0%} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{percent(self.level)} [{self.low:.4g}, {self.high:.4g}]"
 
 
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:

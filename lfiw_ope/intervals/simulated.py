@@ -122,7 +122,8 @@ def critical_value(shift: float, freedom: float, level: float) -> float:
         return float(inside) - level
 
     widest = shift + float(special.stdtrit(known, 0.5 + level / 2))
-    return float(optimize.brentq(beyond, 0.0, widest + 1e-9))
+    # Wider by what rounding takes from a level next to 0 or 1.
+    return float(optimize.brentq(beyond, 0.0, widest * (1.0 + 1e-6) + 1e-9))
 
 
 def bias_aware(

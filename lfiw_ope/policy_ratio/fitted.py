@@ -137,7 +137,8 @@ class FittedImportance(Answering):
             weights = log_weights.exp().numpy()
             return weighted_bernstein(weights, returns.numpy(), self.interval, self.seed)
         if self.interval.method != "none":
-            if (found.exponent or self.weighting.exponent) != 1.0 or found.clipped_share:
+            tempered = found.exponent is not None and found.exponent < 1.0
+            if tempered or self.weighting.exponent != 1.0 or found.clipped_share:
                 return no_interval(SHAPED)
             if weight.mean < LEAST_MEAN_WEIGHT.get(self.weighting.form, 0.0):
                 return no_interval(

@@ -258,6 +258,12 @@ def test_what_is_not_known_says_why(logged):
     assert ope.diagnose(bare, policy, ESTIMAND, config=cloned, seed=0).ess > 1
 
 
+def test_no_transition_is_counted_twice(logged):
+    policy, data = logged
+    two = ope.diagnose(data.select([0, 1]), policy, ESTIMAND, config=QUICK, seed=0)
+    assert two.transitions <= two.logged_transitions
+
+
 def test_what_cannot_be_is_refused_in_a_sentence(logged, fitted):
     policy, data = logged
     for message, kind, call in (
@@ -410,6 +416,12 @@ def test_nothing_is_refused_without_a_warning(name, field, beyond):
     assert len(warnings_of(found)) == 1
 
 
+def test_tempering_does_not_hide_that_weights_rest_on_few_episodes():
+    tempered = replace(WEIGHTED, ess=100.0, raw_ess=1.7)
+    (reason,) = ope.Thresholds().reasons(tempered, FINE)
+    assert "rest on 1.7 of" in reason
+
+
 def test_a_value_that_fell_back_is_not_refused_for_weights_it_does_not_use():
     assert ope.Thresholds().reasons(replace(SIMULATED, ess=1.0, fell_back=True), FINE) == ()
 
@@ -444,3 +456,16 @@ def test_no_number_is_given_where_it_is_refused(logged):
     evaluate(data, far(policy), ope.WIS(ESTIMAND), seed=0, diagnosis=QUICK, refuse=lax)
     with pytest.raises(ope.ConfigError, match="refuse is 'yes'"):
         evaluate(data, policy, ope.WIS(ESTIMAND), seed=0, refuse="yes")
+
+
+def test_a_wrapped_model_is_looked_at_as_it_would_be_alone(logged):
+    policy, data = logged
+    nets = ope.FitConfig(updates=20, evaluate_every=10, batch_size=32, patience=None)
+    dynamics = ope.DynamicsConfig(members=2, hidden=(8,), fit=nets)
+    none = ope.SimulatedIntervalConfig(method="none")
+    config = ope.ModelBasedConfig(dynamics=dynamics, rollouts=20, interval=none)
+    alone = ope.ModelBased(ESTIMAND, config)
+    given = {"seed": 0, "diagnosis": QUICK}
+    wrapped = evaluate(data, policy, ope.Refitted(alone, refits=3), **given)
+    assert wrapped.diagnosis.no_model is None
+    assert wrapped.diagnosis == evaluate(data, policy, alone, **given).diagnosis

@@ -12,6 +12,7 @@ from testbeds import linear_gaussian, log_of, standings, tabular
 import lfiw_ope as ope
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.catalogue import Options, estimator_named
+from lfiw_ope.diagnostics import mean_weight_warning
 from lfiw_ope.policies.heads import GaussianHead
 from lfiw_ope.weighted import weigh
 from lfiw_ope.weighting import Weighting
@@ -512,3 +513,20 @@ def test_the_behaviour_s_mean_of_whole_episodes_is_the_plain_mean():
     assert (beyond.steps, beyond.cut_short) == (4, 40)
     alone = BehaviourReturn.of(data.select([0]), ope.Estimand(4))
     assert (alone.episodes, alone.standard_error) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "said"),
+    [
+        (1.0 + 1e-15, 1e-17, None),  # the behaviour itself: all weights are 1, but for rounding
+        (1.004, 1e-9, None),
+        (1.5, 0.2, None),
+        (1.5, 0.01, "average 1.5 ±"),
+        (1.6e5, 0.0, "average 1.6e+05 ±"),
+        (math.inf, math.nan, "than there are numbers for"),
+        (1e200, math.inf, "than there are numbers for"),
+    ],
+)
+def test_a_mean_weight_is_told_of_where_it_is_no_rounding(mean, error, said):
+    told = mean_weight_warning(mean, error)
+    assert (told == []) if said is None else (said in told[0])

@@ -1,6 +1,7 @@
 """Intervals of estimates over logged episodes, against scipy, closed forms and slow references."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lfiw_ope.intervals.episodes import (
     episode_intervals,
 )
 from lfiw_ope.intervals.members import member_intervals
-from lfiw_ope.intervals.record import LEVELS
+from lfiw_ope.intervals.record import LEVELS, Interval
 from lfiw_ope.intervals.sums import RatioSums
 from lfiw_ope.seeding import numpy_generator
 
@@ -228,7 +229,7 @@ def test_there_is_no_interval_where_none_is_honest():
     none = ope.IS(ESTIMAND).fit(data, seed=0).estimate(deterministic)
     assert none.intervals == ()
     assert "should be 1" in none.no_interval or "Too few episodes" in none.no_interval
-    for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}):
+    for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}, {"temper": 1.0}):
         config = ope.ImportanceConfig(**shaping)
         shaped = ope.WIS(ESTIMAND, config).fit(data, seed=0).estimate(other)
         assert shaped.intervals == ()
@@ -322,6 +323,23 @@ def test_a_bernstein_bound_is_refused_where_it_would_not_hold():
     assert "too few" in weighted_bernstein(np.ones(5), np.ones(5), BERNSTEIN, 0).no_interval
 
 
+@pytest.mark.parametrize("weight", [50.0, 1e300, math.inf])
+def test_weights_that_cannot_be_right_have_no_bernstein_bound(weight):
+    # Their mean is 1 in expectation, so that of W (G − low) is in the range's width.
+    returns = np.linspace(*RANGE, 200)
+    told = weighted_bernstein(np.full(200, weight), returns, BERNSTEIN, 0)
+    assert told.intervals == ()
+    assert "likelihoods that were logged" in told.no_interval
+
+
+def test_bernstein_bounds_that_cross_at_a_low_level_stay_in_the_range():
+    returns = np.full(200, RANGE[1])
+    config = replace(BERNSTEIN, levels=(1e-6, 0.95))
+    low, high = weighted_bernstein(np.full(200, 1.05), returns, config, 0).intervals
+    assert RANGE[0] <= low.low <= low.high <= RANGE[1]
+    assert high.high == RANGE[1]
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [
@@ -339,6 +357,30 @@ def test_a_bernstein_bound_is_refused_where_it_would_not_hold():
 def test_settings_that_cannot_be_are_refused(given, match):
     with pytest.raises(ope.ConfigError, match=match):
         ope.IntervalConfig(**given)
+
+
+@pytest.mark.parametrize("given", ["t", None, ope.SimulatedIntervalConfig()])
+def test_settings_of_another_interval_are_refused(given):
+    kinds = [ope.ImportanceConfig, ope.DoublyRobustConfig, ope.CorrectedModelConfig, ope.FQEConfig]
+    for config in kinds:
+        with pytest.raises(ope.ConfigError, match=r"interval is .* must be of the class"):
+            config(interval=given)
+    if given is not None:
+        with pytest.raises(ope.ConfigError, match=r"interval is .* must be of the class"):
+            ope.BehaviourMean(ESTIMAND, interval=given)
+
+
+def test_a_level_is_told_with_all_its_digits():
+    assert str(Interval(0.995, 0.0, 1.0, "t")) == "99.5% [0, 1]"
+    assert str(Interval(0.95, 0.0, 1.0, "t")) == "95% [0, 1]"
+    found = ope.Estimate(
+        estimator="IS",
+        estimand=ESTIMAND,
+        value=0.5,
+        seed=0,
+        intervals=(Interval(0.975, 0.0, 1.0, "t"),),
+    )
+    assert "97.5% [" in str(found)
 
 
 def test_members_spread_is_their_t_interval():

@@ -1,6 +1,7 @@
 """Refits of any estimator to halves of the log."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +86,27 @@ def test_dice_has_no_interval_of_its_own_and_one_by_refits(bed):
     found = ope.Refitted(dice, refits=3, levels=(0.8,)).fit(data, seed=0).estimate(policy)
     assert found.no_interval is None
     assert found.interval(0.8).covers(found.value)
+
+
+def test_refits_do_not_make_up_for_weights_that_the_log_lacks(bed):
+    _, policy, _, data = bed
+    elsewhere = TabularPolicy(np.eye(3)[policy.table.argmin(1)])
+    off = ope.IntervalConfig(method="none")
+    lost = [
+        (ope.ImportanceConfig(), elsewhere, "mean weight|Too few"),
+        (ope.ImportanceConfig(interval=off), elsewhere, "Too few"),
+        (ope.ImportanceConfig(exponent=0.5), bed[2], "clipped or flattened"),
+    ]
+    few = data.select(range(40))
+    for config, target, why in lost:
+        wrapped = ope.Refitted(ope.IS(ESTIMAND, config), refits=4)
+        found = wrapped.fit(few, seed=0).estimate(target)
+        assert found.intervals == ()
+        assert re.search(why, found.no_interval)
+        assert found.standard_error is None or config.exponent != 1.0
+        assert found.diagnostics["refits"] == 4
+    off_only = ope.Refitted(ope.IS(ESTIMAND, ope.ImportanceConfig(interval=off)), refits=4)
+    assert off_only.fit(data, seed=0).estimate(policy).interval() is not None
 
 
 def test_refusals(bed):

@@ -1,5 +1,6 @@
 """Intervals of simulated values: what goes into them, each against a count done by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -360,7 +361,35 @@ def test_settings_that_cannot_be_are_refused():
         ope.SimulatedIntervalConfig(method="all")
     with pytest.raises(ope.ConfigError, match="confidence level"):
         ope.SimulatedIntervalConfig(levels=(0.9, 95))
-    with pytest.raises(ope.ConfigError, match="it must be a SimulatedIntervalConfig"):
+    with pytest.raises(ope.ConfigError, match="of the class SimulatedIntervalConfig"):
         ope.ModelBasedConfig(interval=0.95)
     with pytest.raises(ope.ConfigError, match="bootstrap is 1"):
         ope.DynamicsConfig(bootstrap=1)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "match"), [([999], "indices run"), ([0, 0], "more than once"), ([], "No episode")]
+)
+def test_an_anchor_s_episodes_are_checked_before_anything_is_fitted(bed, episodes, match):
+    policy, data = bed[1], bed[2]
+    estimator = ope.ModelBased(ope.Estimand(HORIZON), anchors=[ope.Anchor(policy, episodes)])
+
+    def nothing_may_run(*_):
+        raise AssertionError("A training began.")
+
+    with pytest.raises(ope.DataError, match=match):
+        estimator.fit(data, 0, progress=nothing_may_run)
+
+
+def test_anchors_that_are_none_are_refused(bed):
+    policy = bed[1]
+    for given in (ope.Anchor(policy), [policy]):
+        with pytest.raises(ope.ConfigError, match="must be a list of Anchor"):
+            ope.ModelBased(ope.Estimand(HORIZON), anchors=given)
+
+
+@pytest.mark.parametrize("freedom", [1.0, 4.0, math.inf])
+@pytest.mark.parametrize("level", [1e-6, 0.95, 1 - 1e-6])
+def test_a_critical_value_is_found_for_a_bias_of_rounding(freedom, level):
+    found = critical_value(1e-12, freedom, level)
+    assert found == pytest.approx(stats.t.ppf(0.5 + level / 2, freedom), rel=1e-3)

@@ -1,6 +1,7 @@
 """Estimand, seeding, results, import."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from lfiw_ope import ConfigError, DataError, Estimand, Estimate
+from lfiw_ope.errors import NonFiniteError, RefusedError
 from lfiw_ope.seeding import derive, numpy_generator, torch_generator
 
 
@@ -118,3 +120,12 @@ def test_import_loads_nothing_heavier_than_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_errors_come_out_of_another_process_as_they_went_in():
+    refused = pickle.loads(pickle.dumps(RefusedError(("Too few.", "Too far."))))
+    assert refused.reasons == ("Too few.", "Too far.")
+    assert str(refused) == "The data cannot tell this value: Too few. Too far."
+    broken = pickle.loads(pickle.dumps(NonFiniteError({"rewards": (2, 7)}, data=None)))
+    assert broken.counts == {"rewards": 2}
+    assert "rewards holds 2 entries" in str(broken)

@@ -45,8 +45,9 @@ def policy_actions(policy: Policy, data: Trajectories) -> list[float] | None:
     """What a policy does at some of the logged states, always by the same noise.
 
     Of discrete actions their probabilities too, where it has them: policies that differ in those
-    may well draw the same actions. Numbers and no digest of them: a matrix product may differ in its last bits with the number of
-    threads, and the policy is the same all the same. None of one that cannot act there.
+    may well draw the same actions. Numbers and no digest of them: a matrix product may differ in
+    its last bits with the number of threads, and the policy is the same all the same. None of one
+    that cannot act there.
     """
     states = data.states
     chosen = np.linspace(0, len(states) - 1, min(PROBED, len(states))).astype(np.int64)

@@ -4,6 +4,7 @@ import json
 
 import comparing
 import numpy as np
+import pandas
 import pytest
 import torch
 from lfiw_envs import TabularPolicy
@@ -79,6 +80,13 @@ def test_sequences_are_named_and_made_unique(inputs):
     assert found.estimators == ("PDIS", "PDIS 2", "BehaviourMean")
     assert found.policies == ("policy 0", "policy 1", "policy 2")
     assert found.truth == {"policy 0": 1.0, "policy 1": 2.0, "policy 2": 3.0}
+
+
+def test_a_pandas_series_of_true_values_is_read_by_its_names(inputs):
+    data, policies, truth = inputs
+    backwards = pandas.Series(truth)[::-1]
+    assert ope.compare([ope.PDIS(E)], data, policies, backwards).truth == truth
+    assert ope.compare([ope.PDIS(E)], data, policies, {}).truth is None
 
 
 @pytest.mark.parametrize("when", ["fit", "estimate"])
@@ -171,6 +179,14 @@ def test_global_state_is_left_alone(inputs):
         ({"truth": [1.0]}, "truth has 1 values"),
         ({"truth": {"nobody": 1.0}}, "truth names 'nobody'"),
         ({"truth": {"target 0": float("nan")}}, "truth of 'target 0' is nan"),
+        ({"truth": {"target 0": None}}, "truth of 'target 0' is None"),
+        ({"truth": 3.0}, "truth is 3.0"),
+        ({"data": "log.npz"}, "data is a str"),
+        ({"estimators": ope.PDIS(E)}, "A PDIS was given .* estimator; expected a list"),
+        ({"policies": TabularPolicy(np.eye(6))}, "single one into brackets"),
+        ({"policies": "agents/*.zip"}, "A str was given"),
+        ({"policies": iter([])}, "expected a list"),
+        ({"seeds": 3}, r"seeds is 3; .* range\(5\)"),
         ({"seeds": []}, "one whole number or more"),
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": [-1]}, "seed is -1"),

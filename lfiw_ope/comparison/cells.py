@@ -9,7 +9,7 @@ from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.comparison.judging import Judge
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import OPEError
+from lfiw_ope.errors import MissingDependencyError, OPEError
 from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
@@ -60,7 +60,9 @@ class Work:
 class Cell:
     """What one estimator said at one seed: a row a policy.
 
-    `lasting` is False of one whose process or machine was lost: it is worth another try.
+    `lasting` is False of one that is worth another try: its process or machine was lost, or it
+    failed by what the package does not raise of itself, such as memory, a package that is missing
+    or an error in an estimator of the user's.
     """
 
     estimator: str
@@ -77,7 +79,8 @@ def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
         fitted = first.fit(inputs.data, work.seed, progress=progress)
     except Exception as error:  # whatever it is, the other cells are worth having
         reason = f"The fit failed: {reason_of(error)}"
-        yield from work.failed(inputs, reason, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        yield from work.failed(inputs, reason, seconds, lasting=_lasts(error))
         return
     for name, estimator in work.estimators.items():
         # All adopt before one answers, so that what is trained in answering is kept for all.
@@ -99,6 +102,11 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _lasts(error: BaseException) -> bool:
+    """Whether the same would be raised again, whatever is mended around it."""
+    return isinstance(error, OPEError) and not isinstance(error, MissingDependencyError)
+
+
 def _adopted(estimator: Estimator, fitted: Fitted) -> Fitted | Exception:
     try:
         return cast(SharingEstimator, estimator).adopt(fitted)
@@ -115,16 +123,17 @@ def _cell(
     judge: Judge | None,
     progress: Progress,
 ) -> Cell:
-    started, policies, rows = time.perf_counter(), inputs.policies, []
+    started, policies, rows, lasting = time.perf_counter(), inputs.policies, [], True
     answers = _answers(fitted, list(policies.values()), progress)
     for policy, answer in zip(policies, answers, strict=True):
         if isinstance(answer, Exception):
             rows.append(_without(name, policy, seed, reason_of(answer)))
+            lasting = lasting and _lasts(answer)
             continue
         row = Row.of(answer, name, policy, seed)
         rows.append(row if judge is None else _judged(row, judge, answer))
     each = (shared + time.perf_counter() - started) / len(policies)
-    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows))
+    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows), lasting)
 
 
 def _answers(

@@ -53,7 +53,8 @@ def compare(
         store: a folder where each finished cell, an estimator at a seed, is written at once; None
             keeps all in memory. With several jobs, estimators that share a fit finish together.
         resume: go on with a store's cells. Estimators and seeds may be added; everything else must
-            be as it was. A failure stays one, but where a process or a machine was lost.
+            be as it was. A failure that the package tells of stays one; any other, as of memory, a
+            lost machine or an estimator of your own, is tried again.
         jobs: processes; with Ray, CPUs of the cluster where one has to be started.
         engine: "joblib" works on this machine; "ray" on the cluster that the caller is connected
             to, or that runs here, or else on one that is started here and stopped at the end.
@@ -64,7 +65,8 @@ def compare(
     Raises:
         ConfigError: if an argument is out of its range, names are not known or not unique,
             estimands differ, or the store holds another run.
-        PolicyError: if a policy cannot be sent to other processes, and there are several.
+        PolicyError, ConfigError: if a policy or an estimator cannot be sent to other processes, and
+            there are several.
         MissingDependencyError: if joblib, Ray or filelock is needed and not installed.
     """
     whole("jobs", jobs, least=1)

@@ -302,6 +302,32 @@ def test_a_cell_that_cannot_be_read_is_done_again(inputs, tmp_path):
         assert json.loads(path.read_text(encoding="utf-8"))["key"] == json.loads(whole)["key"]
 
 
+@pytest.mark.parametrize("when", ["fit", "estimate"])
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (ope.DivergedError("It diverged."), True),
+        (ope.MissingDependencyError("pip install it."), False),
+        (MemoryError(), False),
+        (TypeError("mended since"), False),
+    ],
+)
+def test_a_failure_that_can_be_mended_is_tried_again(error, lasts, when, inputs, tmp_path):
+    data, policies, _ = inputs
+    estimator = Failing(error, when)
+    ope.compare({"x": estimator}, data, policies, store=tmp_path)
+    tried = []
+
+    def progress(*told):
+        tried.append(told)
+
+    again = ope.compare(
+        {"x": estimator}, data, policies, store=tmp_path, resume=True, progress=progress
+    )
+    assert {row.status for row in again.rows} == {"failed"}
+    assert bool(tried) != lasts
+
+
 def test_a_store_that_is_none_is_told(inputs, tmp_path):
     data, policies, _ = inputs
     file = tmp_path / "file"

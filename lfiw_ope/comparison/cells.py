@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from lfiw_ope.answering import Estimator, Fitted
-from lfiw_ope.comparison.judging import Judge
+from lfiw_ope.comparison.judging import Judge, Look
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import MissingDependencyError, OPEError
@@ -71,8 +71,17 @@ class Cell:
     lasting: bool = True
 
 
-def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
-    """Fit once, and let each of the estimators answer; a failure is a row with its reason."""
+def finish(
+    inputs: Inputs, work: Work, progress: Progress, look: Look | None = None
+) -> Iterator[Cell]:
+    """Fit once, and let each of the estimators answer; a failure is a row with its reason.
+
+    Args:
+        inputs: of every unit.
+        work: the unit.
+        progress: told how far the work is.
+        look: what units before this one have seen of log and policies.
+    """
     started = time.perf_counter()
     first, fits = next(iter(work.estimators.values())), dict[str, Fitted | Exception]()
     try:
@@ -88,8 +97,8 @@ def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
     shared = (time.perf_counter() - started) / len(work.estimators)
     judge = None
     if inputs.thresholds is not None:
-        of_fit = inputs.data, inputs.policies, first.estimand, fitted, work.seed
-        judge = Judge(inputs.thresholds, *of_fit, progress)
+        look = Look(inputs.data, inputs.policies) if look is None else look
+        judge = Judge(inputs.thresholds, look, first.estimand, fitted, work.seed, progress)
     for name, fit in fits.items():
         yield _cell(inputs, name, work.seed, fit, shared, judge, progress)
 

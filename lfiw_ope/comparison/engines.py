@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lfiw_ope.comparison.cells import Cell, Inputs, Work, finish, reason_of
+from lfiw_ope.comparison.judging import Look
 from lfiw_ope.errors import ConfigError, MissingDependencyError, OPEError, PolicyError
 from lfiw_ope.types import Progress, silent
 
@@ -18,8 +19,9 @@ DIED = (
 
 def run_here(inputs: Inputs, works: Sequence[Work], progress: Progress) -> Iterator[Cell]:
     """One after the other, in this process."""
+    look = Look(inputs.data, inputs.policies)
     for work in works:
-        yield from finish(inputs, work, progress)
+        yield from finish(inputs, work, progress, look)
 
 
 def finish_alone(inputs: Inputs, work: Work) -> list[Cell]:

@@ -11,6 +11,7 @@ from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
+from lfiw_ope.comparison import judging
 from lfiw_ope.evaluation import evaluate
 
 E = comparing.ESTIMAND
@@ -158,6 +159,22 @@ def test_what_the_data_cannot_tell_is_refused_as_one_evaluation_would():
     assert status["mean"] == "ok"
     assert {row.status for row in found.rows if row.estimator == "WIS"} == {"ok", "refused"}
     assert "refused" in found.text()
+
+
+def test_log_and_policies_are_looked_at_once_a_seed(inputs, monkeypatch):
+    data, policies, _ = inputs
+    looked = []
+
+    def counted(data, policies, estimand, *, seed, progress):
+        looked.append(seed)
+        fit = ope.FitConfig(updates=2, evaluate_every=1)
+        quick = ope.DiagnosisConfig(transitions=40, neighbours=5, hidden=(2,), fit=fit)
+        return ope.diagnose(data, policies, estimand, config=quick, seed=seed, progress=progress)
+
+    monkeypatch.setattr(judging, "diagnose", counted)
+    every = {"WIS": ope.WIS(E), "half": comparing.Halved(ope.PDIS(E)), "mean": ope.BehaviourMean(E)}
+    ope.compare(every, data, policies, seeds=(0, 1), refuse=True)
+    assert looked == [0, 1]
 
 
 def test_global_state_is_left_alone(inputs):

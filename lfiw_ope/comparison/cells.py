@@ -155,6 +155,9 @@ def _answers(
         found = fitted.estimate(policies, progress=progress)
         if len(found) != len(policies):
             raise ValueError(f"{len(found)} estimates of {len(policies)} policies")
+        for one in found:
+            if not isinstance(one, Estimate):
+                raise TypeError(f"estimate gave a {type(one).__name__}; expected an Estimate")
         return list(found)
     except Exception as error:
         if len(policies) == 1:

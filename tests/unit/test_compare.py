@@ -109,6 +109,23 @@ def test_whatever_is_raised_is_a_row_with_its_reason(error, reason, when, inputs
     assert all(row.value is None for row in bad)
 
 
+@pytest.mark.parametrize("answer", [None, 3.0, [1.0, 2.0, 3.0], []])
+def test_an_answer_that_is_no_estimate_is_a_failure(answer, inputs):
+    class Careless:
+        estimand = E
+
+        def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+            return self
+
+        def estimate(self, policies, *, progress=None):  # noqa: ARG002
+            return answer
+
+    data, policies, _ = inputs
+    found = ope.compare({"careless": Careless(), "PDIS": ope.PDIS(E)}, data, policies)
+    status = {(row.estimator, row.status) for row in found.rows}
+    assert status == {("careless", "failed"), ("PDIS", "ok")}
+
+
 def test_an_interrupt_stops_and_what_was_finished_stays(inputs, tmp_path):
     data, policies, _ = inputs
     estimators = {"good": ope.PDIS(E), "stop": Failing(KeyboardInterrupt())}

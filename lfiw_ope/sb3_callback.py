@@ -6,6 +6,7 @@ This is the one module that needs stable-baselines3 to be imported, and `import 
 out.
 """
 
+import math
 import time
 import warnings
 from pathlib import Path
@@ -17,7 +18,7 @@ from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import whole
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import ConfigError, MissingDependencyError, PolicyError
+from lfiw_ope.errors import ConfigError, DivergedError, MissingDependencyError, PolicyError
 from lfiw_ope.policies.actor_file import save_actor
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.policies.sb3 import from_sb3
@@ -146,6 +147,9 @@ class OfflineValue(BaseCallback):
         self._last: int | None = None
 
     def _on_training_start(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         """Refuse what cannot work, then fit.
 
         Raises:
@@ -186,12 +190,16 @@ class OfflineValue(BaseCallback):
 
     def _track(self) -> None:
         now = self.model.num_timesteps
+        if self.fitted is None:  # of EvalCallback's two events one does not tell of the start
+            self._begin()
+        assert self.fitted is not None
         first, self._last = self._last is None, now
-        assert self.fitted is not None  # since training started
         started = time.perf_counter()
         try:
             policy = from_sb3(self.model, deterministic=self.deterministic)
             estimate = self.fitted.estimate(policy)
+            if not math.isfinite(estimate.value):
+                raise DivergedError(f"The estimate is {estimate.value}.")
         except Exception as error:
             # A policy or a log that an estimator cannot take shows with the first estimate.
             if self.raise_errors or (first and isinstance(error, ValueError)):

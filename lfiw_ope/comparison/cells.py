@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from lfiw_ope.answering import Estimator, Fitted
-from lfiw_ope.comparison.judging import Judge
+from lfiw_ope.comparison.judging import Judge, Look
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import OPEError
+from lfiw_ope.errors import MissingDependencyError, OPEError
 from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
@@ -60,7 +60,9 @@ class Work:
 class Cell:
     """What one estimator said at one seed: a row a policy.
 
-    `lasting` is False of one whose process or machine was lost: it is worth another try.
+    `lasting` is False of one that is worth another try: its process or machine was lost, or it
+    failed by what the package does not raise of itself, such as memory, a package that is missing
+    or an error in an estimator of the user's.
     """
 
     estimator: str
@@ -69,15 +71,25 @@ class Cell:
     lasting: bool = True
 
 
-def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
-    """Fit once, and let each of the estimators answer; a failure is a row with its reason."""
+def finish(
+    inputs: Inputs, work: Work, progress: Progress, look: Look | None = None
+) -> Iterator[Cell]:
+    """Fit once, and let each of the estimators answer; a failure is a row with its reason.
+
+    Args:
+        inputs: of every unit.
+        work: the unit.
+        progress: told how far the work is.
+        look: what units before this one have seen of log and policies.
+    """
     started = time.perf_counter()
     first, fits = next(iter(work.estimators.values())), dict[str, Fitted | Exception]()
     try:
         fitted = first.fit(inputs.data, work.seed, progress=progress)
     except Exception as error:  # whatever it is, the other cells are worth having
         reason = f"The fit failed: {reason_of(error)}"
-        yield from work.failed(inputs, reason, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        yield from work.failed(inputs, reason, seconds, lasting=_lasts(error))
         return
     for name, estimator in work.estimators.items():
         # All adopt before one answers, so that what is trained in answering is kept for all.
@@ -85,8 +97,8 @@ def finish(inputs: Inputs, work: Work, progress: Progress) -> Iterator[Cell]:
     shared = (time.perf_counter() - started) / len(work.estimators)
     judge = None
     if inputs.thresholds is not None:
-        of_fit = inputs.data, inputs.policies, first.estimand, fitted, work.seed
-        judge = Judge(inputs.thresholds, *of_fit, progress)
+        look = Look(inputs.data, inputs.policies) if look is None else look
+        judge = Judge(inputs.thresholds, look, first.estimand, fitted, work.seed, progress)
     for name, fit in fits.items():
         yield _cell(inputs, name, work.seed, fit, shared, judge, progress)
 
@@ -97,6 +109,11 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OPEError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _lasts(error: BaseException) -> bool:
+    """Whether the same would be raised again, whatever is mended around it."""
+    return isinstance(error, OPEError) and not isinstance(error, MissingDependencyError)
 
 
 def _adopted(estimator: Estimator, fitted: Fitted) -> Fitted | Exception:
@@ -115,16 +132,17 @@ def _cell(
     judge: Judge | None,
     progress: Progress,
 ) -> Cell:
-    started, policies, rows = time.perf_counter(), inputs.policies, []
+    started, policies, rows, lasting = time.perf_counter(), inputs.policies, [], True
     answers = _answers(fitted, list(policies.values()), progress)
     for policy, answer in zip(policies, answers, strict=True):
         if isinstance(answer, Exception):
             rows.append(_without(name, policy, seed, reason_of(answer)))
+            lasting = lasting and _lasts(answer)
             continue
         row = Row.of(answer, name, policy, seed)
         rows.append(row if judge is None else _judged(row, judge, answer))
     each = (shared + time.perf_counter() - started) / len(policies)
-    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows))
+    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows), lasting)
 
 
 def _answers(
@@ -137,6 +155,9 @@ def _answers(
         found = fitted.estimate(policies, progress=progress)
         if len(found) != len(policies):
             raise ValueError(f"{len(found)} estimates of {len(policies)} policies")
+        for one in found:
+            if not isinstance(one, Estimate):
+                raise TypeError(f"estimate gave a {type(one).__name__}; expected an Estimate")
         return list(found)
     except Exception as error:
         if len(policies) == 1:

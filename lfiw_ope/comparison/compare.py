@@ -1,7 +1,7 @@
 """Many estimators on many policies by many seeds, in one call."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,13 +47,14 @@ def compare(
         estimators: by name; those of a sequence are named by their labels. All estimate one thing.
         data: the log.
         policies: by name; those of a sequence are called "policy 0" and so on.
-        truth: true values, where they are known: by policy, or in the policies' order. No estimate
-            depends on them.
+        truth: true values, where they are known: by policy, a pandas series too, or in the
+            policies' order. No estimate depends on them.
         seeds: one fit each; an estimator in which nothing is random says the same by all.
         store: a folder where each finished cell, an estimator at a seed, is written at once; None
             keeps all in memory. With several jobs, estimators that share a fit finish together.
         resume: go on with a store's cells. Estimators and seeds may be added; everything else must
-            be as it was. A failure stays one, but where a process or a machine was lost.
+            be as it was. A failure that the package tells of stays one; any other, as of memory, a
+            lost machine or an estimator of your own, is tried again.
         jobs: processes; with Ray, CPUs of the cluster where one has to be started.
         engine: "joblib" works on this machine; "ray" on the cluster that the caller is connected
             to, or that runs here, or else on one that is started here and stopped at the end.
@@ -64,15 +65,20 @@ def compare(
     Raises:
         ConfigError: if an argument is out of its range, names are not known or not unique,
             estimands differ, or the store holds another run.
-        PolicyError: if a policy cannot be sent to other processes, and there are several.
+        PolicyError, ConfigError: if a policy or an estimator cannot be sent to other processes, and
+            there are several.
         MissingDependencyError: if joblib, Ray or filelock is needed and not installed.
     """
     whole("jobs", jobs, least=1)
     choice("engine", engine, ("joblib", "ray"))
     if resume and store is None:
         raise ConfigError("resume is True and there is no store to go on from; name its folder.")
-    named = _named("estimator", estimators, [_label(one) for one in _listed(estimators)])
-    of = _named("policy", policies, [f"policy {index}" for index in range(len(policies))])
+    if not isinstance(data, Trajectories):
+        raise ConfigError(
+            f"data is a {type(data).__name__}; expected Trajectories, such as load_minari gives."
+        )
+    named = _named("estimator", estimators, lambda _, one: _label(one))
+    of = _named("policy", policies, lambda index, _: f"policy {index}")
     estimand = _one_estimand(named)
     chosen, known = _checked_seeds(seeds), _checked_truth(truth, list(of))
     inputs = Inputs(data, of, thresholds_of(refuse))
@@ -130,24 +136,28 @@ def _waiting(
     return works
 
 
-def _listed(given: Mapping[str, T] | Sequence[T]) -> list[T]:
-    return list(given.values()) if isinstance(given, Mapping) else list(given)
-
-
 def _label(estimator: Estimator) -> str:
     return str(getattr(estimator, "label", type(estimator).__name__))
 
 
-def _named(what: str, given: Mapping[str, T] | Sequence[T], names: Sequence[str]) -> dict[str, T]:
+def _named(
+    what: str, given: Mapping[str, T] | Sequence[T], name_of: Callable[[int, T], str]
+) -> dict[str, T]:
     """By the names that were given, or by these, made unique by numbers."""
     if isinstance(given, Mapping):
         found = dict(given)
         for name in found:
             if not isinstance(name, str) or not name:
                 raise ConfigError(f"{name!r} is the name of a {what}; it must be a text.")
+    elif isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(
+            f"A {type(given).__name__} was given for what to compare as {what}; expected a list, "
+            "or a dict by name. Put a single one into brackets."
+        )
     else:
         found = {}
-        for name, one in zip(names, given, strict=True):
+        for index, one in enumerate(given):
+            name = name_of(index, one)
             unique, count = name, 2
             while unique in found:
                 unique, count = f"{name} {count}", count + 1
@@ -176,6 +186,8 @@ def _one_estimand(estimators: Mapping[str, Any]) -> Estimand:
 
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise ConfigError(f"seeds is {seeds!r}; it must list them, such as range(5).")
     found = [whole("A seed", seed, least=0) for seed in seeds]
     if not found or len(set(found)) < len(found):
         raise ConfigError(f"seeds is {found}; it must be one whole number or more, each once.")
@@ -187,7 +199,13 @@ def _checked_truth(
 ) -> dict[str, float] | None:
     if truth is None:
         return None
-    if not isinstance(truth, Mapping):
+    if hasattr(truth, "keys"):  # a pandas series too, whose order need not be the policies'
+        truth = {name: truth[name] for name in truth.keys()}  # noqa: SIM118
+    else:
+        if isinstance(truth, str) or not hasattr(truth, "__len__"):
+            raise ConfigError(
+                f"truth is {truth!r}; expected true values by policy, or one each in their order."
+            )
         if len(truth) != len(policies):
             raise ConfigError(
                 f"truth has {len(truth)} values and there are {len(policies)} policies; give one "
@@ -200,7 +218,15 @@ def _checked_truth(
             f"truth names {', '.join(map(repr, unknown))}, which is no policy of this comparison; "
             f"they are {', '.join(policies)}."
         )
-    for name, value in truth.items():
-        if not math.isfinite(value):
-            raise ConfigError(f"The truth of {name!r} is {value}; leave out what is not known.")
-    return {name: float(truth[name]) for name in policies if name in truth}
+    known = {name: _known(name, truth[name]) for name in policies if name in truth}
+    return known or None
+
+
+def _known(policy: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"The truth of {policy!r} is {value!r}; leave out what is not known.")
+    return number

@@ -1,13 +1,14 @@
 """Units of work, one after the other here or side by side in processes of this machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 
 from lfiw_ope.comparison.cells import Cell, Inputs, Work, finish, reason_of
-from lfiw_ope.errors import MissingDependencyError, PolicyError
+from lfiw_ope.comparison.judging import Look
+from lfiw_ope.errors import ConfigError, MissingDependencyError, OPEError, PolicyError
 from lfiw_ope.types import Progress, silent
 
 DIED = (
@@ -18,8 +19,9 @@ DIED = (
 
 def run_here(inputs: Inputs, works: Sequence[Work], progress: Progress) -> Iterator[Cell]:
     """One after the other, in this process."""
+    look = Look(inputs.data, inputs.policies)
     for work in works:
-        yield from finish(inputs, work, progress)
+        yield from finish(inputs, work, progress, look)
 
 
 def finish_alone(inputs: Inputs, work: Work) -> list[Cell]:
@@ -41,7 +43,7 @@ def run_processes(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[
 
     Raises:
         MissingDependencyError: if joblib is not installed.
-        PolicyError: if a policy cannot be sent to another process.
+        PolicyError, ConfigError: if a policy or an estimator cannot be sent to another process.
     """
     try:
         import cloudpickle
@@ -50,7 +52,7 @@ def run_processes(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[
         raise MissingDependencyError(
             "jobs above 1 need joblib, which is not installed: pip install 'lfiw-ope[compare]'."
         ) from error
-    require_sendable(inputs, cloudpickle.dumps)
+    require_sendable(inputs, works, cloudpickle.dumps)
 
     def side_by_side(some: Sequence[Work], given: list[int]) -> Iterator[tuple[int, list[Cell]]]:
         # Arrays are mapped copy-on-write: torch takes no memory that may not be written to.
@@ -94,17 +96,24 @@ def _numbered(inputs: Inputs, work: Work, index: int) -> tuple[int, list[Cell]]:
     return index, finish_alone(inputs, work)
 
 
-def require_sendable(inputs: Inputs, dumps: Callable[[Any], bytes]) -> None:
-    """That every policy can be sent to another process.
+def require_sendable(inputs: Inputs, works: Sequence[Work], dumps: Callable[[Any], bytes]) -> None:
+    """That every policy and every estimator can be sent to another process.
 
     Raises:
-        PolicyError: if one cannot.
+        PolicyError: if a policy cannot.
+        ConfigError: if an estimator cannot.
     """
-    for name, policy in inputs.policies.items():
-        try:
-            dumps(policy)
-        except Exception as error:
-            raise PolicyError(
-                f"The policy {name!r} cannot be sent to another process ({reason_of(error)}); use "
-                "jobs=1."
-            ) from error
+    estimators = {name: of for work in works for name, of in work.estimators.items()}
+    kinds: tuple[tuple[str, Mapping[str, Any], type[OPEError]], ...] = (
+        ("policy", inputs.policies, PolicyError),
+        ("estimator", estimators, ConfigError),
+    )
+    for kind, every, refusal in kinds:
+        for name, one in every.items():
+            try:
+                dumps(one)
+            except Exception as error:
+                raise refusal(
+                    f"The {kind} {name!r} cannot be sent to another process ({reason_of(error)}); "
+                    "use jobs=1 and engine='joblib'."
+                ) from error

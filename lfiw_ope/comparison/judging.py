@@ -1,13 +1,13 @@
 """Whether the data can tell the values of one fit: looked at once, when it is asked."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from lfiw_ope.answering import Fitted
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnosis.concerns import concerns_of
-from lfiw_ope.diagnosis.diagnose import diagnose
+from lfiw_ope.diagnosis.diagnose import diagnose, diagnose_model
 from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.errors import OPEError
 from lfiw_ope.estimand import Estimand
@@ -16,6 +16,35 @@ from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.types import Policy, Progress
 
+Looked = dict[str, Diagnosis]
+"""Diagnoses by policy, of those that can be diagnosed."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known without a model, of one seed: fits that are judged one after another share it.
+
+    Attributes:
+        data: the log.
+        policies: by name.
+    """
+
+    data: Trajectories
+    policies: Mapping[str, Policy]
+    _known: dict[tuple[Estimand, int], Looked] = field(default_factory=dict)
+
+    def at(self, estimand: Estimand, seed: int, progress: Progress) -> Looked:
+        """Of every policy, looked at where it is not known yet."""
+        if (estimand, seed) not in self._known:
+
+            def look(names: Sequence[str]) -> list[Diagnosis]:
+                policies = [self.policies[name] for name in names]
+                return diagnose(self.data, policies, estimand, seed=seed, progress=progress)
+
+            self._known.clear()  # seeds come one after the other
+            self._known[estimand, seed] = _each(list(self.policies), look)
+        return self._known[estimand, seed]
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -23,8 +52,7 @@ class Judge:
 
     Attributes:
         thresholds: beyond which the data cannot tell.
-        data: the log.
-        policies: by name.
+        look: what is known of log and policies without a model.
         estimand: what is estimated.
         fitted: what answers; where it is a model, its rollouts are looked at too.
         seed: of the fit.
@@ -32,8 +60,7 @@ class Judge:
     """
 
     thresholds: Thresholds
-    data: Trajectories
-    policies: Mapping[str, Policy]
+    look: Look
     estimand: Estimand
     fitted: Fitted
     seed: int
@@ -48,20 +75,30 @@ class Judge:
         return self.thresholds.reasons(estimate, found)
 
     @cached_property
-    def _diagnoses(self) -> dict[str, Diagnosis]:
-        return self._look(list(self.policies))
+    def _diagnoses(self) -> Looked:
+        known = self.look.at(self.estimand, self.seed, self.progress)
+        fitted = model_of(self.fitted)
+        if fitted is None or not known:
+            return known
 
-    def _look(self, names: Sequence[str]) -> dict[str, Diagnosis]:
-        """At all in one call; where one cannot be diagnosed, at each alone."""
-        try:
-            found = diagnose(
-                *(self.data, [self.policies[name] for name in names], self.estimand),
-                fitted=model_of(self.fitted),
+        def look(names: Sequence[str]) -> list[Diagnosis]:
+            return diagnose_model(
+                [known[name] for name in names],
+                self.look.data,
+                [self.look.policies[name] for name in names],
+                fitted,
                 seed=self.seed,
                 progress=self.progress,
             )
-            return dict(zip(names, found, strict=True))
-        except OPEError:
-            if len(names) == 1:
-                return {}
-        return {name: of for one in names for name, of in self._look([one]).items()}
+
+        return _each(list(known), look)
+
+
+def _each(names: Sequence[str], look: Callable[[Sequence[str]], list[Diagnosis]]) -> Looked:
+    """All in one call; where one cannot be diagnosed, each alone."""
+    try:
+        return dict(zip(names, look(names), strict=True))
+    except OPEError:
+        if len(names) == 1:
+            return {}
+    return {name: of for one in names for name, of in _each([one], look).items()}

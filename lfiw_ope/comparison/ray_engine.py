@@ -25,7 +25,7 @@ def run_cluster(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[Ce
 
     Raises:
         MissingDependencyError: if ray is not installed.
-        PolicyError: if a policy cannot be sent to another process.
+        PolicyError, ConfigError: if a policy or an estimator cannot be sent to another process.
     """
     try:
         import ray
@@ -33,7 +33,7 @@ def run_cluster(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[Ce
         raise MissingDependencyError(
             "engine='ray' needs ray, which is not installed: pip install 'lfiw-ope[ray]'."
         ) from error
-    require_sendable(inputs, ray.cloudpickle.dumps)
+    require_sendable(inputs, works, ray.cloudpickle.dumps)
     with _cluster(ray, jobs):
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(finish_alone)
         shared = ray.put(inputs)

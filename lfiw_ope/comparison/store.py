@@ -149,7 +149,7 @@ def _what_it_is(inputs: Inputs) -> dict[str, Any]:
 def _read_run(place: Path) -> dict[str, Any]:
     try:
         known: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        _ = known["run"]["policies"], known["estimators"]
+        _ = dict(known["run"]["policies"]), dict(known["estimators"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{place} is no stored run ({error}); name another folder.") from error
     return known

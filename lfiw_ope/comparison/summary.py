@@ -1,5 +1,6 @@
 """Metrics of each estimator over policies and seeds, with bootstrap intervals over both."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Score:
         estimator: its name.
         metric: its name.
         value: over policies, averaged over seeds; None where it is not defined.
-        low, high: of the bootstrap's percentile interval; None without one.
+        low, high: of the bootstrap's percentile interval; None without one, as where every
+            resample says the same.
         policies: that it is over: those that were answered at every seed that answered any.
         seeds: that it is over.
     """
@@ -53,6 +55,7 @@ def summarise(
     """Every metric of every estimator; see `lfiw_ope.comparison.result.Comparison.summary`."""
     whole("resamples", resamples, least=0)
     whole("k", table.k, least=1)
+    real("threshold", table.threshold, least=-math.inf)
     level = real("level", level, least=1e-6, most=1 - 1e-6)
     true = any(row.truth is not None for row in table.rows)
     if names is None:
@@ -99,8 +102,10 @@ def _interval(
         found.append(metric.of(sample.take(chosen, taken), table))
     every = np.concatenate(found)
     defined = every[np.isfinite(every)]
-    if len(defined) < LEAST_DEFINED * resamples:
-        return value, None, None
+    if len(defined) < LEAST_DEFINED * resamples or np.isclose(
+        defined.min(), defined.max(), 1e-9, 0
+    ):
+        return value, None, None  # resamples that all say the same do not tell of other policies
     low, high = np.quantile(defined, (0.5 - level / 2, 0.5 + level / 2))
     return value, float(low), float(high)
 

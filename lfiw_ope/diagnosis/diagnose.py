@@ -106,6 +106,31 @@ def diagnose(
     return told if isinstance(policies, Sequence) else told[0]
 
 
+def diagnose_model(
+    known: Sequence[Diagnosis],
+    data: Trajectories,
+    policies: Sequence[Policy],
+    fitted: FittedModel,
+    *,
+    config: DiagnosisConfig | None = None,
+    seed: int,
+    progress: Progress = silent,
+) -> list[Diagnosis]:
+    """What `diagnose` with a model says, from what it said without; data are not looked at anew.
+
+    Args:
+        known: of the policies, in their order, by the same settings and seed.
+        data, policies, fitted, config, seed, progress: see `diagnose`.
+
+    Raises:
+        ConfigError, DivergedError: as `diagnose`.
+    """
+    config = DiagnosisConfig() if config is None else config
+    _check_model(fitted, data, known[0].estimand)
+    found = _with_model(known, data, policies, config, fitted, seed, _named(progress))
+    return [replace(one, warnings=warnings_of(one)) for one in found]
+
+
 def _named(progress: Progress) -> Progress:
     """The same, told of stages of their own: an estimator has a classifier and a rollout too."""
 

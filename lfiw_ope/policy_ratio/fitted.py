@@ -31,7 +31,7 @@ from lfiw_ope.weighting import Weighting
 MOST_NUMBERS = 1 << 24
 """Log-ratios of policies times transitions that are held at once."""
 
-LEAST_MEAN_WEIGHT = {"trajectory": 0.9, "stepwise": 0.8}
+LEAST_MEAN_WEIGHT = 0.9
 """Of whole episodes, for an interval. The mean is 1 in expectation, and below it where heavy
 weights happen to be missing, as they mostly are where the policies differ much. Coverage with and
 without the rule: `experiments/mean_weight_rule.py`."""
@@ -140,7 +140,7 @@ class FittedImportance(Answering):
             tempered = found.exponent is not None and found.exponent < 1.0
             if tempered or self.weighting.exponent != 1.0 or found.clipped_share:
                 return no_interval(SHAPED)
-            if weight.mean < LEAST_MEAN_WEIGHT.get(self.weighting.form, 0.0):
+            if weight.mean < LEAST_MEAN_WEIGHT:
                 return no_interval(
                     f"The mean weight is {weight.mean:.2f} and should be 1: the episodes that "
                     "would count most are missing in this log, and its spread does not show it."

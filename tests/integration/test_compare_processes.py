@@ -65,6 +65,14 @@ def test_a_process_that_dies_is_a_failed_row_and_the_rest_goes_on(tmp_path):
     assert len(list((tmp_path / "cells").iterdir())) == 2 * 4 - 1
 
 
+def test_an_estimator_that_cannot_be_sent_is_told_before_any_work():
+    data, policies, _ = comparing.inputs()
+    locked = Deadly(0)
+    locked.lock = threading.Lock()
+    with pytest.raises(ope.ConfigError, match=r"estimator 'locked' cannot be sent .* jobs=1"):
+        ope.compare({"locked": locked, "PDIS": ope.PDIS(E)}, data, policies, jobs=2)
+
+
 def test_a_policy_that_cannot_be_sent_is_told_before_any_work():
     data, policies, _ = comparing.inputs()
     object.__setattr__(policies["target 0"], "lock", threading.Lock())

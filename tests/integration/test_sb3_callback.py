@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
-from stable_baselines3.common.callbacks import CallbackList, EveryNTimesteps
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -209,6 +209,36 @@ class Fails:
         if self.calls < 0:
             raise ope.DivergedError("It diverged.")
         return self.fitted.estimate(policies, **kwargs)
+
+
+def test_a_new_best_is_an_event_too(pendulum):
+    callback = OfflineValue(pendulum, MODEL, every=1)
+    event = EvalCallback(
+        environment(count=1), callback_on_new_best=callback, eval_freq=32, n_eval_episodes=1,
+        verbose=0, warn=False,
+    )  # fmt: skip
+    ppo().learn(64, callback=event)
+    assert callback.history[0].timesteps == 64  # 32 calls, of two environments
+
+
+def test_an_estimate_that_is_no_number_is_a_failure_and_not_the_best(pendulum):
+    class Late:
+        """NaN first, then numbers."""
+
+        estimand, values = ESTIMAND, [float("nan"), 1.0, 2.0]
+
+        def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+            return self
+
+        def estimate(self, policies, *, progress=None):  # noqa: ARG002
+            value = self.values.pop(0)
+            return ope.Estimate(estimator="late", estimand=ESTIMAND, value=value, seed=0)
+
+    callback = OfflineValue(pendulum, Late(), every=64)
+    with pytest.warns(RuntimeWarning, match="The estimate is nan"):
+        ppo().learn(128, callback=callback)
+    assert [one.estimate.value for one in callback.history] == [1.0, 2.0]
+    assert callback.best.estimate.value == 2.0
 
 
 def test_an_estimate_that_fails_does_not_end_the_training(pendulum, tmp_path):

@@ -4,12 +4,14 @@ import json
 
 import comparing
 import numpy as np
+import pandas
 import pytest
 import torch
 from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
+from lfiw_ope.comparison import judging
 from lfiw_ope.evaluation import evaluate
 
 E = comparing.ESTIMAND
@@ -81,6 +83,13 @@ def test_sequences_are_named_and_made_unique(inputs):
     assert found.truth == {"policy 0": 1.0, "policy 1": 2.0, "policy 2": 3.0}
 
 
+def test_a_pandas_series_of_true_values_is_read_by_its_names(inputs):
+    data, policies, truth = inputs
+    backwards = pandas.Series(truth)[::-1]
+    assert ope.compare([ope.PDIS(E)], data, policies, backwards).truth == truth
+    assert ope.compare([ope.PDIS(E)], data, policies, {}).truth is None
+
+
 @pytest.mark.parametrize("when", ["fit", "estimate"])
 @pytest.mark.parametrize(
     ("error", "reason"),
@@ -98,6 +107,23 @@ def test_whatever_is_raised_is_a_row_with_its_reason(error, reason, when, inputs
     assert {row.status for row in bad} == {"failed"}
     assert {row.reason for row in bad} == {f"The fit failed: {reason}" if when == "fit" else reason}
     assert all(row.value is None for row in bad)
+
+
+@pytest.mark.parametrize("answer", [None, 3.0, [1.0, 2.0, 3.0], []])
+def test_an_answer_that_is_no_estimate_is_a_failure(answer, inputs):
+    class Careless:
+        estimand = E
+
+        def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+            return self
+
+        def estimate(self, policies, *, progress=None):  # noqa: ARG002
+            return answer
+
+    data, policies, _ = inputs
+    found = ope.compare({"careless": Careless(), "PDIS": ope.PDIS(E)}, data, policies)
+    status = {(row.estimator, row.status) for row in found.rows}
+    assert status == {("careless", "failed"), ("PDIS", "ok")}
 
 
 def test_an_interrupt_stops_and_what_was_finished_stays(inputs, tmp_path):
@@ -152,6 +178,22 @@ def test_what_the_data_cannot_tell_is_refused_as_one_evaluation_would():
     assert "refused" in found.text()
 
 
+def test_log_and_policies_are_looked_at_once_a_seed(inputs, monkeypatch):
+    data, policies, _ = inputs
+    looked = []
+
+    def counted(data, policies, estimand, *, seed, progress):
+        looked.append(seed)
+        fit = ope.FitConfig(updates=2, evaluate_every=1)
+        quick = ope.DiagnosisConfig(transitions=40, neighbours=5, hidden=(2,), fit=fit)
+        return ope.diagnose(data, policies, estimand, config=quick, seed=seed, progress=progress)
+
+    monkeypatch.setattr(judging, "diagnose", counted)
+    every = {"WIS": ope.WIS(E), "half": comparing.Halved(ope.PDIS(E)), "mean": ope.BehaviourMean(E)}
+    ope.compare(every, data, policies, seeds=(0, 1), refuse=True)
+    assert looked == [0, 1]
+
+
 def test_global_state_is_left_alone(inputs):
     data, policies, _ = inputs
     before = torch.get_rng_state(), torch.get_num_threads(), np.random.get_state()[1]  # noqa: NPY002
@@ -171,6 +213,14 @@ def test_global_state_is_left_alone(inputs):
         ({"truth": [1.0]}, "truth has 1 values"),
         ({"truth": {"nobody": 1.0}}, "truth names 'nobody'"),
         ({"truth": {"target 0": float("nan")}}, "truth of 'target 0' is nan"),
+        ({"truth": {"target 0": None}}, "truth of 'target 0' is None"),
+        ({"truth": 3.0}, "truth is 3.0"),
+        ({"data": "log.npz"}, "data is a str"),
+        ({"estimators": ope.PDIS(E)}, "A PDIS was given .* estimator; expected a list"),
+        ({"policies": TabularPolicy(np.eye(6))}, "single one into brackets"),
+        ({"policies": "agents/*.zip"}, "A str was given"),
+        ({"policies": iter([])}, "expected a list"),
+        ({"seeds": 3}, r"seeds is 3; .* range\(5\)"),
         ({"seeds": []}, "one whole number or more"),
         ({"seeds": [1, 1]}, "each once"),
         ({"seeds": [-1]}, "seed is -1"),
@@ -284,6 +334,32 @@ def test_a_cell_that_cannot_be_read_is_done_again(inputs, tmp_path):
         again = ope.compare([ope.PDIS(E)], data, policies, store=tmp_path, resume=True)
         assert comparing.table(again) == comparing.table(first)
         assert json.loads(path.read_text(encoding="utf-8"))["key"] == json.loads(whole)["key"]
+
+
+@pytest.mark.parametrize("when", ["fit", "estimate"])
+@pytest.mark.parametrize(
+    ("error", "lasts"),
+    [
+        (ope.DivergedError("It diverged."), True),
+        (ope.MissingDependencyError("pip install it."), False),
+        (MemoryError(), False),
+        (TypeError("mended since"), False),
+    ],
+)
+def test_a_failure_that_can_be_mended_is_tried_again(error, lasts, when, inputs, tmp_path):
+    data, policies, _ = inputs
+    estimator = Failing(error, when)
+    ope.compare({"x": estimator}, data, policies, store=tmp_path)
+    tried = []
+
+    def progress(*told):
+        tried.append(told)
+
+    again = ope.compare(
+        {"x": estimator}, data, policies, store=tmp_path, resume=True, progress=progress
+    )
+    assert {row.status for row in again.rows} == {"failed"}
+    assert bool(tried) != lasts
 
 
 def test_a_store_that_is_none_is_told(inputs, tmp_path):

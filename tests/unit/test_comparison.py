@@ -63,6 +63,21 @@ def test_intervals_are_over_policies_and_seeds():
     assert narrow[1].high - narrow[1].low < half.high - half.low
 
 
+def test_resamples_that_all_say_the_same_are_no_interval():
+    rows = [row("one", p, s, TRUTH[p] + 0.1) for s in (0, 1) for p in POLICIES]
+    scores = comparison(rows).summary(["Spearman", "absolute error"])
+    assert [score.value for score in scores] == pytest.approx([1.0, 0.1])
+    assert all((score.low, score.high) == (None, None) for score in scores)
+    rows = [row("one", "a", s, float(s)) for s in range(3)]
+    (spread,) = comparison(rows).summary(["seed spread"])
+    assert (spread.value, spread.low) == (1.0, None)
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    with pytest.raises(ope.ConfigError, match="threshold is nan"):
+        right_and_wrong().summary(["type I error"], threshold=float("nan"))
+
+
 def test_the_bootstrap_is_as_wide_as_the_errors_spread():
     # Errors |N(0, 1)| of 400 policies, one seed: their mean has standard error √(1 − 2/π) / 20.
     rng = np.random.default_rng(0)

@@ -1,10 +1,8 @@
 """What an estimator gives back."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +11,11 @@ from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.record import Interval, percent
 from lfiw_ope.return_distribution import ReturnDistribution
-from lfiw_ope.stored import write_text
+from lfiw_ope.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Stored):
     """The estimated value of one policy, with what is needed to judge it.
 
     Attributes:
@@ -192,7 +190,7 @@ class Estimate:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Estimate":
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
@@ -211,26 +209,6 @@ class Estimate:
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"This is no stored estimate ({error}).") from error
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text; written to `path` too, where one is given, whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
-
-    @classmethod
-    def from_json(cls, text: str) -> "Estimate":
-        """The inverse of `to_json`.
-
-        Raises:
-            DataError: if the text is no stored estimate.
-        """
-        try:
-            plain = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"This is no JSON ({error}).") from error
-        return cls.from_dict(plain)
 
 
 def _digits(error: float | None, value: float) -> int:

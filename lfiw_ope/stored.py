@@ -1,13 +1,16 @@
 """How results are put into files: whole or not at all, in plain numbers, with what made them."""
 
+import json
 import math
 import platform
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
+from lfiw_ope.errors import DataError
 from lfiw_ope.version import __version__
 
 
@@ -38,3 +41,40 @@ def write_text(path: str | Path, text: str) -> Path:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     return partial.replace(path)
+
+
+class Stored(ABC):
+    """A record that is kept as JSON, by what it says of itself in plain numbers."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: if fields are missing or unknown.
+        """
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """JSON text; written to `path` too, where one is given, whole or not at all."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        if path is not None:
+            write_text(path, text + "\n")
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: if the text is no JSON, or of another record.
+        """
+        try:
+            plain = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"This is no JSON ({error}).") from error
+        return cls.from_dict(plain)

@@ -123,3 +123,16 @@ def log_of(mdp, policy, episodes, horizon, seed, cut=None):
         action_spec=spec,
         log_prob=torch.stack(log_prob, 1).numpy()[alive],
     )
+
+
+def unsaid(data):
+    """The log without the behaviour's likelihoods."""
+    return Trajectories(
+        states=data.states,
+        actions=data.actions,
+        rewards=data.rewards,
+        lengths=data.lengths,
+        terminated=data.terminated,
+        truncated=data.truncated,
+        action_spec=data.action_spec,
+    )

@@ -199,8 +199,9 @@ def _checked_truth(
 ) -> dict[str, float] | None:
     if truth is None:
         return None
-    if hasattr(truth, "keys"):  # a pandas series too, whose order need not be the policies'
-        truth = {name: truth[name] for name in truth.keys()}  # noqa: SIM118
+    given: Any = truth
+    if hasattr(given, "keys"):  # a pandas series too, whose order need not be the policies'
+        named = {name: given[name] for name in given.keys()}  # noqa: SIM118
     else:
         if isinstance(truth, str) or not hasattr(truth, "__len__"):
             raise ConfigError(
@@ -211,14 +212,14 @@ def _checked_truth(
                 f"truth has {len(truth)} values and there are {len(policies)} policies; give one "
                 "each, or name them."
             )
-        truth = dict(zip(policies, truth, strict=True))
-    unknown = [name for name in truth if name not in policies]
+        named = dict(zip(policies, given, strict=True))
+    unknown = [name for name in named if name not in policies]
     if unknown:
         raise ConfigError(
             f"truth names {', '.join(map(repr, unknown))}, which is no policy of this comparison; "
             f"they are {', '.join(policies)}."
         )
-    known = {name: _known(name, truth[name]) for name in policies if name in truth}
+    known = {name: _known(name, named[name]) for name in policies if name in named}
     return known or None
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Policy, has_density
+from lfiw_ope.types import DensityPolicy, Policy, has_density
 
 PROBED = 128
 """Logged states at which a policy is known by its actions."""
@@ -55,7 +55,8 @@ def policy_actions(policy: Policy, data: Trajectories) -> list[float] | None:
         state = torch.from_numpy(np.array(states[chosen]))
         action = policy.act(state, torch_generator(0, "comparison", "probe"))
         told = [action.double().flatten()]
-        if data.action_spec.kind == "discrete" and has_density(policy):
+        discrete = data.action_spec.kind == "discrete"
+        if discrete and isinstance(policy, DensityPolicy) and has_density(policy):
             told.append(policy.log_prob(state, action).exp().double().flatten())
         if not all(numbers.isfinite().all() for numbers in told):
             return None
@@ -98,7 +99,7 @@ def _describe_parts(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, FunctionType):
         return _describe_function(value, within)
     described = {name: describe(part, within) for name, part in _parts(value).items()}
-    return {"class": _name(type(value)), "code": _class_digest(type(value)), **described}
+    return {"class": _name(type(value)), "code": _class_digest(type(value)), **described}  # type: ignore[arg-type]
 
 
 def _describe_function(value: FunctionType, within: tuple[int, ...]) -> Any:

@@ -1,10 +1,8 @@
 """The table of a comparison, and what is read from it."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.comparison.figures import plot_against_truth, plot_values
@@ -14,11 +12,11 @@ from lfiw_ope.comparison.summary import Score, agreement, summarise
 from lfiw_ope.comparison.text import as_text
 from lfiw_ope.errors import DataError, MissingDependencyError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.stored import Stored, provenance
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Stored):
     """Estimates of many estimators, policies and seeds, with what is known of the truth.
 
     Attributes:
@@ -148,22 +146,14 @@ class Comparison:
             **provenance(),
         }
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text; written to `path` too, where one is given, whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
-
     @classmethod
-    def from_json(cls, text: str) -> "Comparison":
-        """The inverse of `to_json`.
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
 
         Raises:
-            DataError: if the text is no stored comparison.
+            DataError: if it is no stored comparison.
         """
         try:
-            plain = json.loads(text)
             rows: Iterable[Any] = plain["rows"]
             return cls(
                 tuple(Row.from_dict(row) for row in rows),
@@ -171,5 +161,5 @@ class Comparison:
                 plain["truth"],
                 BehaviourReturn(**plain["behaviour"]),
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise DataError(f"This is no stored comparison ({error}).") from error

@@ -2,17 +2,16 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lfiw_ope.diagnosis.open_loop import OpenLoop
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.stored import write_text
+from lfiw_ope.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Stored):
     """Whether the data can tell one policy's value: in numbers, and in words.
 
     Attributes:
@@ -124,7 +123,7 @@ class Diagnosis:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "Diagnosis":
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
         """The inverse of `to_dict`.
 
         Raises:
@@ -139,26 +138,6 @@ class Diagnosis:
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"This is no stored diagnosis ({error}).") from error
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """JSON text; written to `path` too, where one is given, whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        if path is not None:
-            write_text(path, text + "\n")
-        return text
-
-    @classmethod
-    def from_json(cls, text: str) -> "Diagnosis":
-        """The inverse of `to_json`.
-
-        Raises:
-            DataError: if the text is no stored diagnosis.
-        """
-        try:
-            plain = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"This is no JSON ({error}).") from error
-        return cls.from_dict(plain)
 
 
 def _tuple(value: Any) -> Any:

@@ -4,12 +4,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.answering import Answering, Estimator, Fitted, Spaces, spaces_of
 from lfiw_ope.checks import whole
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
@@ -103,6 +103,7 @@ class Refitted:
             for number, half in enumerate(halves)
         )
         return RefittedEstimates(
+            data_spaces=spaces_of(data),
             whole_log=whole_log,
             halves=tuple(_each(tasks, self.refits, self.jobs, progress)),
             scale=math.sqrt(size / (count - size)),
@@ -113,10 +114,11 @@ class Refitted:
 
 
 @dataclass(frozen=True)
-class RefittedEstimates:
+class RefittedEstimates(Answering):
     """A fit to all of the log, and those to halves of it.
 
     Attributes:
+        data_spaces: S, A and the kind of actions, of the log.
         whole_log: gives the values.
         halves: B fits, which give the spread.
         scale: √(h / (N − h)), what a half's deviation is multiplied by.
@@ -125,6 +127,7 @@ class RefittedEstimates:
         seconds: that the fits to halves took.
     """
 
+    data_spaces: Spaces
     whole_log: Fitted
     halves: tuple[Fitted, ...]
     scale: float
@@ -132,34 +135,22 @@ class RefittedEstimates:
     jobs: int
     seconds: float
 
-    @overload
-    def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
-    @overload
-    def estimate(
-        self, policies: Sequence[Policy], *, progress: Progress = ...
-    ) -> list[Estimate]: ...
-    def estimate(
-        self, policies: Policy | Sequence[Policy], *, progress: Progress = silent
-    ) -> Estimate | list[Estimate]:
-        """The wrapped estimator's values, with the refits' intervals.
+    @property
+    def spaces(self) -> Spaces:
+        return self.data_spaces
 
-        Raises:
-            PolicyError: if one is no policy for these data.
-            DataError: if the log or a half of it cannot tell the value.
-            DivergedError: if a training or a simulation leaves the finite numbers.
-        """
-        every = list(policies) if isinstance(policies, Sequence) else [policies]
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
+        """The wrapped estimator's values, with the refits' intervals."""
+        every = list(policies)
         found = self.whole_log.estimate(every, progress=progress)
-        if every:
-            started = time.perf_counter()
-            tasks = (_Answer(half, every) for half in self.halves)
-            refits = np.array(list(_each(tasks, len(self.halves), self.jobs, progress)))  # [B, P]
-            seconds = self.seconds + time.perf_counter() - started
-            found = [
-                self._with_spread(one, of_policy, seconds)
-                for one, of_policy in zip(found, refits.T, strict=True)
-            ]
-        return found if isinstance(policies, Sequence) else found[0]
+        started = time.perf_counter()
+        tasks = (_Answer(half, every) for half in self.halves)
+        refits = np.array(list(_each(tasks, len(self.halves), self.jobs, progress)))  # [B, P]
+        seconds = self.seconds + time.perf_counter() - started
+        return [
+            self._with_spread(one, of_policy, seconds)
+            for one, of_policy in zip(found, refits.T, strict=True)
+        ]
 
     def _with_spread(
         self, estimate: Estimate, refits: NDArray[np.float64], seconds: float

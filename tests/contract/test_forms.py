@@ -185,7 +185,8 @@ def test_weights_that_mean_nothing_give_way_to_the_plain_model(bed, fit):
 def test_evaluate_gives_way_too(bed):
     policy, data = bed
     never = replace(CONFIG, fallback=ope.Fallback(least_ess=1.0))
-    result = ope.evaluation.evaluate(data, policy, ope.LFIW(ope.Estimand(HORIZON), never), seed=0)
+    lfiw = ope.LFIW(ope.Estimand(HORIZON), never)
+    result = ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
     assert result.estimate.fell_back
     assert result.estimate.value == result.estimates[-1].value
     assert result.to_dict()["estimates"][0]["fell_back"] is True
@@ -251,11 +252,13 @@ def test_forms_are_asked_for_in_lists(bed, fit):
 
 def test_an_open_side_of_a_clip_is_saved(bed, tmp_path):
     policy, data = bed
-    config = replace(CONFIG, weighting=W(clip=(0.1, np.inf)))
-    result = ope.evaluation.evaluate(data, policy, ope.LFIW(ope.Estimand(HORIZON), config), seed=0)
+
+    def of(weighting):
+        lfiw = ope.LFIW(ope.Estimand(HORIZON), replace(CONFIG, weighting=weighting))
+        return ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
+
+    result = of(W(clip=(0.1, np.inf)))
     saved, _ = ope.evaluation.save_evaluation(result, tmp_path, "open", {})
     assert json.loads(saved.read_text())["config"]["weighting"]["clip"] == [0.1, None]
     assert [one.estimator for one in result.estimates] == ["LFIW clipped 0.1 to inf", "model"]
-    uniform = replace(CONFIG, weighting=W(form="uniform"))
-    alone = ope.evaluation.evaluate(data, policy, ope.LFIW(ope.Estimand(HORIZON), uniform), seed=0)
-    assert [one.estimator for one in alone.estimates] == ["model"]
+    assert [one.estimator for one in of(W(form="uniform")).estimates] == ["model"]

@@ -78,7 +78,7 @@ def evaluation(*words, data="log", policy="target.safetensors", horizon="30"):
     return "evaluate", "--data", data, "--policy", policy, "--horizon", horizon, *words
 
 
-QUICK = ("--updates", "200", "--rollouts", "50")
+QUICK = ("--updates", "50", "--rollouts", "50")
 
 
 def test_a_policy_is_evaluated_and_saved(place, command_line):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import TabularPolicy
-from testbeds import linear_gaussian, log_of, tabular
+from testbeds import linear_gaussian, log_of, tabular, unsaid
 
 import lfiw_ope as ope
 from lfiw_ope.policies.density import Bounds
@@ -127,15 +127,7 @@ def test_the_clone_is_a_policy_that_acts_as_the_behaviour_does(cloned):
 
 def test_a_log_without_likelihoods_is_cloned_unasked_and_one_seed_gives_one_number(cloned):
     data, behaviour, _ = cloned
-    silent = ope.Trajectories(
-        states=data.states,
-        actions=data.actions,
-        rewards=data.rewards,
-        lengths=data.lengths,
-        terminated=data.terminated,
-        truncated=data.truncated,
-        action_spec=data.action_spec,
-    ).first(60)
+    silent = unsaid(data).first(60)
     short = ope.FitConfig(updates=40, evaluate_every=20)
     settings = ope.ImportanceConfig(behaviour=ope.BehaviourConfig(folds=2, hidden=(8,), fit=short))
     before = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002

@@ -61,8 +61,9 @@ def test_the_behaviour_passes(found):
     # By Mann and Whitney, of as many on either side.
     assert own.action_auc == pytest.approx(0.5, abs=3 / (6 * judged) ** 0.5)
     assert own.action_log_loss == pytest.approx(np.log(2), abs=0.02)
-    # Weights are all 1, but an episode that others were cut beside stands for more than itself.
-    assert own.ess_share == pytest.approx(1.0, abs=0.02)
+    # A fifth of the ragged log is cut short, and hands what it counts on to the others.
+    whole = own.logged_transitions == EPISODES * HORIZON
+    assert own.ess_share == pytest.approx(1.0) if whole else 0.8 < own.ess_share <= 1.0
     assert own.states_outside < 0.06
     assert 0.5 < own.disagreement < 1.6
     assert [w for w in own.warnings if "Replayed" not in w] == []
@@ -83,8 +84,11 @@ def test_what_is_far_is_seen_and_the_farther_the_more(found):
         assert own < middle < far, name
     own, middle, far = (one.action_log_loss for one in found)
     assert own > middle > far
-    assert found[0].ess > max(found[1].ess, found[2].ess)
-    assert found[2].ess < 10
+    own, middle, far = (one.ess for one in found)
+    assert own > middle
+    # Where one episode has all the weight, it cannot have more.
+    assert middle > far or max(middle, far) < 1.1
+    assert far < 10
     assert any("importance sampling means little" in text for text in found[2].warnings)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import LinearGaussianPolicy
-from testbeds import linear_gaussian, log_of, tabular
+from testbeds import linear_gaussian, log_of, tabular, unsaid
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
@@ -233,15 +233,7 @@ def test_a_diagnosis_is_kept_as_json(logged, fitted, tmp_path):
 
 def test_what_is_not_known_says_why(logged):
     policy, data = logged
-    bare = ope.Trajectories(
-        states=data.states,
-        actions=data.actions,
-        rewards=data.rewards,
-        lengths=data.lengths,
-        terminated=data.terminated,
-        truncated=data.truncated,
-        action_spec=data.action_spec,
-    )
+    bare = unsaid(data)
     found = ope.diagnose(bare, policy, ESTIMAND, config=QUICK, seed=0)
     assert found.ess is None
     assert "carries no likelihoods" in found.no_weights

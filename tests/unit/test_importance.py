@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import LinearGaussianPolicy
-from testbeds import linear_gaussian, log_of, standings, tabular
+from testbeds import linear_gaussian, log_of, standings, tabular, unsaid
 
 import lfiw_ope as ope
 from lfiw_ope.behaviour_return import BehaviourReturn
@@ -348,19 +348,6 @@ def test_logs_that_say_too_little_are_refused():
         ope.IS(ope.Estimand(4), logged).fit(silent, seed=0)
     with pytest.raises(ope.DataError, match="at least 5 are needed, because 5 clones"):
         ope.IS(ope.Estimand(4)).fit(silent.first(4), seed=0)
-
-
-def unsaid(data):
-    """The log without the behaviour's likelihoods."""
-    return ope.Trajectories(
-        states=data.states,
-        actions=data.actions,
-        rewards=data.rewards,
-        lengths=data.lengths,
-        terminated=data.terminated,
-        truncated=data.truncated,
-        action_spec=data.action_spec,
-    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from lfiw_ope.seeding import numpy_generator
 
 HORIZON, EPISODES = 4, 60
 ESTIMAND = ope.Estimand(HORIZON, 0.9)
-NESTING = [pytest.param(name, id=name) for name in ("t", "percentile", "bca")]
 FORMS = {"IS": ope.IS, "PDIS": ope.PDIS, "WIS": ope.WIS, "WPDIS": ope.WPDIS}
 
 
@@ -201,7 +200,7 @@ def test_the_t_interval_of_a_mean_is_the_textbook_s_but_for_its_freedom():
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-@pytest.mark.parametrize("method", NESTING)
+@pytest.mark.parametrize("method", ["t", "percentile", "bca"])
 @pytest.mark.parametrize("form", FORMS)
 def test_one_seed_gives_one_interval_in_any_company(form, method):
     config = ope.ImportanceConfig(interval=ope.IntervalConfig(method=method))
@@ -228,7 +227,7 @@ def test_there_is_no_interval_where_none_is_honest():
     deterministic = TabularPolicy(np.eye(3)[np.zeros(6, int)])
     none = ope.IS(ESTIMAND).fit(data, seed=0).estimate(deterministic)
     assert none.intervals == ()
-    assert "should be 1" in none.no_interval or "Too few episodes" in none.no_interval
+    assert "should be 1" in none.no_interval
     for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}, {"temper": 1.0}):
         config = ope.ImportanceConfig(**shaping)
         shaped = ope.WIS(ESTIMAND, config).fit(data, seed=0).estimate(other)

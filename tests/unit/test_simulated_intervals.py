@@ -98,8 +98,13 @@ def test_rollouts_say_where_they_began(bed, fit):
     assert every.starts.tolist() == list(range(len(starts)))
 
 
+def states_and_actions():
+    generator = torch_generator(1, "rows")
+    return torch.randn(4, 3, generator=generator), torch.randn(4, 2, generator=generator)
+
+
 def test_a_member_alone_has_the_members_density(fit):
-    state, action = torch.randn(4, 3), torch.randn(4, 2)
+    state, action = states_and_actions()
     drawn = fit.dynamics.sample(state, action, torch_generator(0, "draw"))
     alone = torch.stack(
         [one_member(fit.dynamics, m).log_density(state, action, drawn) for m in range(3)]
@@ -110,7 +115,7 @@ def test_a_member_alone_has_the_members_density(fit):
 
 
 def test_a_member_alone_gives_its_outputs(fit):
-    state, action = torch.randn(4, 3), torch.randn(4, 2)
+    state, action = states_and_actions()
     with torch.no_grad():
         every = fit.dynamics.member_outputs(state, action).mean
         for m in range(3):
@@ -195,7 +200,7 @@ def test_an_estimate_holds_all_its_parts(bed, fit):
     told = found.diagnostics
     squares = found.mc_standard_error**2 + told["start_noise"] ** 2 + told["member_spread"] ** 2
     assert told["standard_error"] == pytest.approx(np.sqrt(squares))
-    assert told["bias_bound"] >= np.hypot(told["anchor_gap"], 0.0) > 0
+    assert told["bias_bound"] >= told["anchor_gap"] > 0
     assert ope.Estimate.from_json(found.to_json()) == found
 
 
@@ -263,8 +268,9 @@ def test_every_form_of_weights_has_its_own_noise(bed):
     assert weighted.diagnostics["member_spread"] == spread
     assert weighted.diagnostics["bias_bound"] == plain.diagnostics["bias_bound"]
     assert weighted.diagnostics["start_noise"] != plain.diagnostics["start_noise"]
-    if resampled.mc_standard_error is not None:
-        assert resampled.diagnostics["start_noise"] == 0.0
+    # Populations are whole: starts vary between them, as all else does.
+    assert resampled.mc_standard_error > 0
+    assert resampled.diagnostics["start_noise"] == 0.0
     all_fall = replace(fit, fallback=ope.Fallback(least_ess=1.0))
     fallen = all_fall.answer(weighted, plain)
     assert fallen.fell_back

@@ -52,6 +52,7 @@ from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfi
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
 from lfiw_ope.estimators.refitted import Refitted
+from lfiw_ope.evaluation import Evaluation, evaluate
 from lfiw_ope.expectation import Expectation
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.fitted_q.config import FQEConfig
@@ -131,6 +132,7 @@ __all__ = [
     "Estimand",
     "Estimate",
     "Estimator",
+    "Evaluation",
     "Expectation",
     "FQEConfig",
     "Fallback",
@@ -181,6 +183,7 @@ __all__ = [
     "compare",
     "compare_rules",
     "diagnose",
+    "evaluate",
     "expected_calibration_error",
     "fit_behaviour",
     "fit_density_ratio",

@@ -4,20 +4,20 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfiw_ope.answering import Answering, Estimator, Fitted, Spaces, spaces_of
-from lfiw_ope.checks import whole
+from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, MissingDependencyError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.intervals.episodes import NOT_WANTED, TOO_FEW_CARRY
-from lfiw_ope.intervals.record import LEVELS, check_levels, student_t
+from lfiw_ope.intervals.record import LEVELS, check_levels, percentiles, student_t
 from lfiw_ope.policy_ratio.fitted import LEAST_MEAN_WEIGHT, SHAPED
 from lfiw_ope.results import Estimate
 from lfiw_ope.seeding import derive, numpy_generator
@@ -36,7 +36,10 @@ class Refitted:
     whole does from the truth: Var(v̂_b) = (N − h) / h · Var(v̂) (the exchangeable bootstrap of
     Præstgaard and Wellner 1993, with weights 0 and N / h; also half-sample replication). Episodes
     drawn twice, as the usual bootstrap has them, would stand on both sides of a cross-fit, and are
-    refused. Student's t and no percentiles, as 20 refits have no 97.5 % quantile.
+    refused.
+
+    "percentile" takes quantiles in place of t · s, v̂ + s/sd · (q_b − v̄_b), for errors that are not
+    normal; it needs refits beyond its outermost quantile, 40 or more for 95 %.
 
     All that the estimator does is in the spread: starts, training, cloned behaviour, ratios. What
     every fit gets wrong alike is not, and neither is what a fit to all of the log has learned more
@@ -48,11 +51,13 @@ class Refitted:
     Args:
         estimator: any; its settings decide what a fit costs.
         refits: B.
+        method: "t" or "percentile".
         levels: confidence levels.
         jobs: processes that fit at once; more than 1 needs joblib.
 
     Raises:
-        ConfigError: if a setting is out of its range, or the estimator is none.
+        ConfigError: if a setting is out of its range, or the estimator is none, or there are too
+            few refits for percentiles at a level.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Refitted:
         estimator: Estimator,
         *,
         refits: int = 20,
+        method: Literal["t", "percentile"] = "t",
         levels: Sequence[float] = LEVELS,
         jobs: int = 1,
     ) -> None:
@@ -71,6 +77,14 @@ class Refitted:
         self.estimator = estimator
         self.refits = whole("refits", refits, least=3)
         self.levels, self.jobs = check_levels(levels), whole("jobs", jobs, least=1)
+        choice("method", method, ("t", "percentile"))
+        self.method = method
+        needed = math.ceil(2.0 / (1.0 - self.levels[-1]) - 1e-9)
+        if method == "percentile" and self.refits < needed:
+            raise ConfigError(
+                f"refits is {self.refits}, and percentiles at {self.levels[-1]:g} need {needed} or "
+                "more; refit more often, take method='t', or lower levels."
+            )
 
     @property
     def estimand(self) -> Estimand:
@@ -107,6 +121,7 @@ class Refitted:
             whole_log=whole_log,
             halves=tuple(_each(tasks, self.refits, self.jobs, progress)),
             scale=math.sqrt(size / (count - size)),
+            method=self.method,
             levels=self.levels,
             jobs=self.jobs,
             seconds=time.perf_counter() - started,
@@ -122,6 +137,7 @@ class RefittedEstimates(Answering):
         whole_log: gives the values.
         halves: B fits, which give the spread.
         scale: √(h / (N − h)), what a half's deviation is multiplied by.
+        method: "t" or "percentile".
         levels: confidence levels.
         jobs: processes that estimate at once.
         seconds: that the fits to halves took.
@@ -131,6 +147,7 @@ class RefittedEstimates(Answering):
     whole_log: Fitted
     halves: tuple[Fitted, ...]
     scale: float
+    method: str
     levels: tuple[float, ...]
     jobs: int
     seconds: float
@@ -165,7 +182,11 @@ class RefittedEstimates(Answering):
         if hidden is not None:
             return replace(estimate, intervals=(), no_interval=hidden)
         error, freedom = self.scale * float(refits.std(ddof=1)), len(refits) - 1
-        found = student_t(estimate.value, error, freedom, levels=self.levels, method="refits")
+        if self.method == "t":
+            found = student_t(estimate.value, error, freedom, levels=self.levels, method="refits")
+        else:
+            moved = estimate.value + self.scale * (refits - refits.mean())
+            found = percentiles(moved, self.levels, "refits, percentile")
         return replace(estimate, standard_error=error, intervals=found, no_interval=None)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from lfiw_ope.checks import real
@@ -81,3 +83,19 @@ def student_t(
         half = float(stats.t.ppf(0.5 + level / 2, freedom)) * standard_error
         found.append(Interval(level, value - half, value + half, method))
     return tuple(found)
+
+
+def percentiles(
+    values: NDArray[np.float64], levels: Sequence[float], method: str
+) -> tuple[Interval, ...]:
+    """The quantiles of replicated estimates at (1 ∓ level) / 2.
+
+    Args:
+        values: `[B]`, the estimate on other samples.
+        levels: confidence levels.
+        method: what the interval is called.
+    """
+    ends = (np.quantile(values, (0.5 - level / 2, 0.5 + level / 2)).tolist() for level in levels)
+    return tuple(
+        Interval(level, low, high, method) for level, (low, high) in zip(levels, ends, strict=True)
+    )

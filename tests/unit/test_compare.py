@@ -157,7 +157,7 @@ def test_what_the_data_cannot_tell_is_refused_as_one_evaluation_would():
     tiny = ope.FitConfig(updates=20, evaluate_every=10)
     dynamics = ope.DynamicsConfig(members=2, hidden=(8,), fit=tiny)
     model = ope.ModelBased(E, ope.ModelBasedConfig(dynamics=dynamics, rollouts=20))
-    strict = ope.Thresholds(least_ess=10.0, most_disagreement=1.0)
+    strict = ope.Thresholds(least_ess=10.0, most_disagreement=1.0, most_accuracy=1.0)
     every = {"WIS": ope.WIS(E), "model": model, "mean": ope.BehaviourMean(E)}
     policies.pop("target 2")
     found = ope.compare(every, data, policies, refuse=strict)

@@ -227,7 +227,7 @@ def test_there_is_no_interval_where_none_is_honest():
     deterministic = TabularPolicy(np.eye(3)[np.zeros(6, int)])
     none = ope.IS(ESTIMAND).fit(data, seed=0).estimate(deterministic)
     assert none.intervals == ()
-    assert "should be 1" in none.no_interval
+    assert "Too few episodes" in none.no_interval
     for shaping in ({"clip": (0.0, 1.01)}, {"exponent": 0.5}, {"temper": 0.99}, {"temper": 1.0}):
         config = ope.ImportanceConfig(**shaping)
         shaped = ope.WIS(ESTIMAND, config).fit(data, seed=0).estimate(other)

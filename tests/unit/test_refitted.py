@@ -46,6 +46,23 @@ def test_the_spread_of_halves_is_the_standard_error_of_a_mean(bed):
     assert abs(found.diagnostics["refit_mean"] - known.value) < known.standard_error
 
 
+def test_percentiles_are_those_of_the_refits_about_the_value(bed):
+    _, policy, _, data = bed
+    mean = ope.BehaviourMean(ESTIMAND)
+    many = ope.Refitted(mean, refits=400, method="percentile").fit(data, seed=0).estimate(policy)
+    normal = ope.Refitted(mean, refits=400).fit(data, seed=0).estimate(policy)
+    for level in (0.5, 0.95):
+        one, other = many.interval(level), normal.interval(level)
+        assert one.method == "refits, percentile"
+        # Refits of a mean are nearly normal; a quantile of 400 at 97.5 % has a standard error of
+        # √(0.025 · 0.975 / 400) / φ(1.96) = 0.13 standard deviations, and at 75 % of 0.07.
+        close = 4 * {0.5: 0.07, 0.95: 0.13}[level] * normal.standard_error
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=close)
+    with pytest.raises(ope.ConfigError, match=r"need 40 or more"):
+        ope.Refitted(mean, refits=39, method="percentile")
+    ope.Refitted(mean, refits=10, method="percentile", levels=(0.8,))
+
+
 def test_halves_are_halves_of_their_own_seeds(bed):
     data = bed[3]
     recorder = Recorder(ope.BehaviourMean(ESTIMAND))

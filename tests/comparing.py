@@ -1,8 +1,10 @@
 """A comparison that is quick, for tests that kill it; importable by the processes that run it."""
 
+import os
 import time
 
 import numpy as np
+import torch
 from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
@@ -23,6 +25,35 @@ class Halved:
     def fit(self, data, seed, *, progress=None):  # noqa: ARG002
         time.sleep(self.pause)
         return self.inner.fit(data.sample(data.num_episodes // 2, seed=seed), seed)
+
+
+class Deadly:
+    """An estimator that kills its process at one seed."""
+
+    estimand = ESTIMAND
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+        if seed == self.seed:
+            os.kill(os.getpid(), 9)
+        return ope.PDIS(ESTIMAND).fit(data, seed)
+
+
+class Threads:
+    """An estimator that says how many threads torch has where it works."""
+
+    estimand = ESTIMAND
+
+    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+        return self
+
+    def estimate(self, policies, *, progress=None):  # noqa: ARG002
+        value = float(torch.get_num_threads())
+        return [ope.Estimate(estimator="threads", estimand=ESTIMAND, value=value, seed=0)] * len(
+            policies
+        )
 
 
 def estimators():

@@ -1,6 +1,5 @@
 """A comparison in several processes: the same table, and a process that dies is a failed row."""
 
-import os
 import threading
 
 import comparing
@@ -10,33 +9,6 @@ import torch
 import lfiw_ope as ope
 
 E = comparing.ESTIMAND
-
-
-class Deadly:
-    """An estimator that kills its process at one seed."""
-
-    estimand = E
-
-    def __init__(self, seed):
-        self.seed = seed
-
-    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
-        if seed == self.seed:
-            os.kill(os.getpid(), 9)
-        return ope.PDIS(E).fit(data, seed)
-
-
-class Threads:
-    """An estimator that says how many threads torch has where it works."""
-
-    estimand = E
-
-    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
-        return self
-
-    def estimate(self, policies, *, progress=None):  # noqa: ARG002
-        value = float(torch.get_num_threads())
-        return [ope.Estimate(estimator="threads", estimand=E, value=value, seed=0)] * len(policies)
 
 
 def test_two_processes_give_the_table_of_one_and_leave_threads_alone(tmp_path):
@@ -49,13 +21,13 @@ def test_two_processes_give_the_table_of_one_and_leave_threads_alone(tmp_path):
     assert [(done, of) for _, done, of, _ in told] == [(i, total) for i in range(1, total + 1)]
     assert len(list((tmp_path / "cells").iterdir())) == total
     data, policies, _ = comparing.inputs()
-    threads = ope.compare([Threads()], data, policies, seeds=(0, 1), jobs=2)
+    threads = ope.compare([comparing.Threads()], data, policies, seeds=(0, 1), jobs=2)
     assert {row.value for row in threads.rows} == {1.0}
 
 
 def test_a_process_that_dies_is_a_failed_row_and_the_rest_goes_on(tmp_path):
     data, policies, _ = comparing.inputs()
-    estimators = {"deadly": Deadly(1), "PDIS": ope.PDIS(E)}
+    estimators = {"deadly": comparing.Deadly(1), "PDIS": ope.PDIS(E)}
     found = ope.compare(estimators, data, policies, seeds=range(4), jobs=2, store=tmp_path)
     failed = {(row.estimator, row.seed) for row in found.rows if row.status == "failed"}
     assert failed == {("deadly", 1)}
@@ -67,7 +39,7 @@ def test_a_process_that_dies_is_a_failed_row_and_the_rest_goes_on(tmp_path):
 
 def test_an_estimator_that_cannot_be_sent_is_told_before_any_work():
     data, policies, _ = comparing.inputs()
-    locked = Deadly(0)
+    locked = comparing.Deadly(0)
     locked.lock = threading.Lock()
     with pytest.raises(ope.ConfigError, match=r"estimator 'locked' cannot be sent .* jobs=1"):
         ope.compare({"locked": locked, "PDIS": ope.PDIS(E)}, data, policies, jobs=2)

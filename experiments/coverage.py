@@ -279,8 +279,9 @@ def draw(rows):
                 handles.append(handle)
                 labels.append(label)
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.supxlabel("nominal", fontsize=9)
-    figure.supylabel("measured", fontsize=9)
+    panels[-1, 0].set_xlabel("nominal", fontsize=9)
+    for ax in panels[:, 0]:
+        ax.set_ylabel("measured", fontsize=9)
     save_figure(figure, STORED.with_suffix(".png"))
 
 
@@ -288,6 +289,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", default="*", help="families of estimators, by pattern")
+    parser.add_argument("--mismatch", nargs="+", default=("near", "far", "lost"))
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--summary", action="store_true", help="of what is stored, and no more")
     options = parser.parse_args()
@@ -303,6 +305,7 @@ def main():
             work
             for work in every
             if fnmatch.fnmatch(work.family, options.only)
+            and work.mismatch in options.mismatch
             and work.block < options.repeats // BLOCK
             and read(work) is None
         ]

@@ -46,7 +46,8 @@ class Refitted:
     than one to half of it, which `Estimate.diagnostics` shows: `refit_mean`, beside the value.
     Where weights of logged episodes rest on too few of them, or were clipped or flattened, halves
     do not show the error either: then there is no interval, for the reason that the estimate gives.
-    It costs `refits` fits of half the log; all policies of a call share them.
+    It costs `refits` fits of half the log; all policies of a call share them. The estimator's own
+    intervals are replaced: where they cost something, as a model's anchors do, switch them off.
 
     Args:
         estimator: any; its settings decide what a fit costs.

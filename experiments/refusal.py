@@ -223,7 +223,10 @@ def effect(found, thresholds):
 
 def markdown(table):
     """Of each estimator: who is refused, and what is left."""
-    head = ("refused", "wrong, answered", "wrong, refused", "95 % hold, answered", "refused")
+    head = (
+        *("refused", "wrong, of answered", "wrong, of refused"),
+        *("95 % intervals hold, of answered", "of refused"),
+    )
     text = "| | " + " | ".join(head) + " |\n| --- |" + " ---: |" * len(head) + "\n"
     names = ("refused", "wrong_answered", "wrong_refused", "coverage_answered", "coverage_refused")
     for estimator, row in table.items():

@@ -89,6 +89,8 @@ def plot_estimates(
 ) -> Any:
     """Estimates beside the truth, one a row, with twice the standard error that they know.
 
+    An interval, the widest that an estimate has, is a pale bar.
+
     Args:
         ax: matplotlib axes.
         estimates: top to bottom.
@@ -101,6 +103,9 @@ def plot_estimates(
         colour = PLAIN if plain else WEIGHTED
         # A weighted value that rests on a handful of returns is drawn hollow.
         hollow = estimate.noise is None
+        for interval in estimate.intervals[-1:]:
+            ends = (interval.low, interval.high)
+            ax.plot(ends, (row, row), color=colour, alpha=0.25, lw=6, solid_capstyle="butt")
         ax.errorbar(
             estimate.value,
             row,
@@ -117,7 +122,7 @@ def plot_estimates(
         ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
     ax.set_yticks(rows, [estimate.label for estimate in estimates])
     ax.set_ylim(-0.7, len(estimates) - 0.3)
-    ax.set_xlabel("value (± 2 s.e. of what is sampled; hollow: unknown)")
+    ax.set_xlabel("value (± 2 s.e. of what is sampled, hollow: unknown;\npale: interval)")
     if truth is not None or behaviour is not None:
         ax.legend(frameon=False, fontsize=8, loc="best")
     return ax

@@ -48,6 +48,9 @@ def demo(
             record, seed=seed, episodes=episodes, config=config, device=device, progress=progress
         )
     terminal.print(_table(result))
+    widest = result.answer.intervals[-1:]
+    interval = f"interval: {widest[0]}" if widest else f"no interval: {result.answer.no_interval}"
+    terminal.print(f"LFIW() has {interval}", soft_wrap=True)
     for warning in result.answer.warnings:
         terminal.print(f"Warning: {warning}", soft_wrap=True)
     thin = [e.estimator for e in result.estimates if e.mc_standard_error is None]

@@ -52,6 +52,7 @@ from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.evaluation import Evaluation, evaluate, save_evaluation
+from lfiw_ope.results import Estimate
 
 
 def evaluate_command(
@@ -153,6 +154,8 @@ def _conclude(
     if result.diagnosis is not None:
         for line in result.diagnosis.lines():
             terminal.print(line, soft_wrap=True)
+    for reason in dict.fromkeys(e.no_interval for e in result.estimates if e.no_interval):
+        terminal.print(f"No interval: {reason}", soft_wrap=True)
     for warning in dict.fromkeys(w for estimate in result.estimates for w in estimate.warnings):
         terminal.print(f"Warning: {warning}", soft_wrap=True)
     note = f"{seconds:.0f} s in all."
@@ -174,10 +177,10 @@ def _table(result: Evaluation, policy: Path) -> Table:
         title_justify="left",
         caption="± is the standard error of what was sampled, simulated rollouts or the "
         f"{behaviour.episodes} logged episodes{cut}. It does not cover the error of what was "
-        "learned.",
+        "learned; an interval does as far as the log shows it.",
         caption_justify="left",
     )
-    for name in ("", "value", "±", "ESS"):
+    for name in ("", "value", "±", "interval", "ESS"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for estimate in result.estimates:
         noise = estimate.noise
@@ -185,6 +188,7 @@ def _table(result: Evaluation, policy: Path) -> Table:
             estimate.label,
             digits(estimate.value, 4),
             "–" if noise is None else digits(noise, 2),
+            _interval(estimate),
             estimate.ess_of,
         )
     error = behaviour.standard_error
@@ -193,5 +197,14 @@ def _table(result: Evaluation, policy: Path) -> Table:
         digits(behaviour.mean, 4),
         "–" if error is None else digits(error, 2),
         "",
+        "",
     )
     return table
+
+
+def _interval(estimate: Estimate) -> str:
+    """The widest of those that it has."""
+    if not estimate.intervals:
+        return "–"
+    one = estimate.intervals[-1]
+    return f"{100 * one.level:.4g} % [{digits(one.low, 4)}, {digits(one.high, 4)}]"

@@ -1,6 +1,7 @@
 """`lfiw-ope evaluate` and `info`, as a user meets them: Pendulum's real log, real policy files."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,9 @@ def test_a_policy_is_evaluated_and_saved(place, command_line):
         assert estimate["seed"] == 3
         assert len(estimate["returns"]) == 50
         assert f"{estimate['value']:.4g}" in done.stdout
+        widest = estimate["intervals"][-1]
+        assert widest["level"] == 0.95
+        assert re.search(rf"95 % \[{widest['low']:.4g}0*, {widest['high']:.4g}0*\]", done.stdout)
     data = ope.load_minari(place / "log")
     assert saved["behaviour"]["mean"] == pytest.approx(data.returns(30, 0.9).mean())
     assert saved["rules"].startswith("Pendulum-v1: termination: never; reward: exact")

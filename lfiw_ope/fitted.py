@@ -20,14 +20,10 @@ from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
-from lfiw_ope.rollout import simulate
+from lfiw_ope.rollout import ROWS_AT_ONCE, simulate
 from lfiw_ope.simulated_error import SimulatedError
 from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
-
-ROWS_AT_ONCE = 100_000
-"""Rollouts times draws that are simulated in one call: about 1 GB at the default widths. More
-policies are simulated in several calls, with the same numbers."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,11 @@ from torch import Tensor
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.stacking import group_policies
-from lfiw_ope.rollout import simulate
+from lfiw_ope.rollout import ROWS_AT_ONCE, simulate
 from lfiw_ope.types import Policy, Progress, silent
 
 LEAST_ROLLOUTS = 50
 """Of each member, where n / M is less."""
-
-ROWS_AT_ONCE = 100_000
-"""Rollouts that are simulated in one call; more policies take several, with the same numbers."""
 
 
 def one_member(dynamics: EnsembleDynamics, number: int) -> EnsembleDynamics:
@@ -62,13 +59,14 @@ def member_values(
         progress: told how far the simulation is.
     """
     members = dynamics.config.members
+    views = [one_member(dynamics, number) for number in range(members)]
     each = max(math.ceil(rollouts / members), min(rollouts, LEAST_ROLLOUTS))
     values = torch.zeros((len(policies), members), dtype=torch.float64)
     for group in group_policies(policies, initial_states.device, max(1, ROWS_AT_ONCE // each)):
-        for number in range(members):
+        for number, view in enumerate(views):
             rollout = simulate(
                 group.policy,
-                one_member(dynamics, number),
+                view,
                 initial_states,
                 horizon=estimand.horizon,
                 rollouts=each,

@@ -15,6 +15,10 @@ from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Dynamics, LogRatio, Policy, Progress, Transition, silent
 from lfiw_ope.weights import conditional_normalise
 
+ROWS_AT_ONCE = 100_000
+"""Rollouts times draws that are simulated in one call: about 1 GB at the default widths. More
+policies are simulated in several calls, with the same numbers."""
+
 
 @dataclass(frozen=True)
 class Rollout:

@@ -12,9 +12,9 @@ from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.diagnosis.members import spread
 from lfiw_ope.diagnosis.support import StateSupport
-from lfiw_ope.fitted import ROWS_AT_ONCE, FittedModel
+from lfiw_ope.fitted import FittedModel
 from lfiw_ope.policies.stacking import group_policies
-from lfiw_ope.rollout import Watch, simulate
+from lfiw_ope.rollout import ROWS_AT_ONCE, Watch, simulate
 from lfiw_ope.seeding import derive, torch_generator
 from lfiw_ope.types import Policy, Progress
 

@@ -8,16 +8,13 @@ from torch import Tensor
 
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.stacking import PolicyGroup, group_policies
-from lfiw_ope.rollout import simulate
+from lfiw_ope.rollout import ROWS_AT_ONCE, simulate
 from lfiw_ope.seeding import derive
 from lfiw_ope.types import Dynamics, Policy
 
 STATES_AT_ONCE = 10_000
 """Rollouts of one policy in one call. It decides which random numbers a row gets, so it depends on
 neither the policies nor the memory."""
-
-ROWS_AT_ONCE = 100_000
-"""Rollouts of all policies in one call."""
 
 CELLS_AT_ONCE = 1 << 25
 """Rewards that one call keeps, rollouts times steps: about 200 MB."""

@@ -1,0 +1,1 @@
+"""The benchmark: ladders, data sets, support, suites, leaderboard."""

@@ -1,0 +1,65 @@
+"""A row of a benchmark's results: a row of a comparison, and what it was a comparison on."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lfiw_ope.comparison.rows import Row
+from lfiw_ope.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRow:
+    """What one estimator said of one policy in one cell of a suite.
+
+    Attributes:
+        task: the ladder.
+        purpose: of the ladder, "development" or "report".
+        data: the data set's name.
+        transitions: in it.
+        question: the estimand's name.
+        row: the answer, with its seed, its truth and its seconds.
+        truth_error: standard error of the truth.
+        scale: range of the true values of all targets of the ladder, the unit of errors.
+        support: share of what the policy does that the data set supports, 0 to 1.
+        supported: whether that is enough, by the rule fixed before any estimator ran.
+        behaviour: mean return of the data set.
+    """
+
+    task: str
+    purpose: Literal["development", "report"]
+    data: str
+    transitions: int
+    question: str
+    row: Row
+    truth_error: float
+    scale: float
+    support: float
+    supported: bool
+    behaviour: float
+
+    @property
+    def error(self) -> float | None:
+        """(estimate − truth) / scale; None where one of them is missing."""
+        if self.row.value is None or self.row.truth is None:
+            return None
+        return (self.row.value - self.row.truth) / self.scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings, without nesting."""
+        plain = asdict(self)
+        del plain["row"]
+        return {**plain, **self.row.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "BenchRow":
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: if fields are missing or unknown.
+        """
+        own = {name: of for name, of in plain.items() if name in cls.__dataclass_fields__}
+        rest = {name: of for name, of in plain.items() if name not in own}
+        try:
+            return cls(row=Row.from_dict(rest), **own)
+        except TypeError as error:
+            raise DataError(f"This is no stored row of a benchmark ({error}).") from error

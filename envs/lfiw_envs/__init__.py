@@ -9,7 +9,8 @@ from lfiw_envs.examples import (
     random_mdp,
     taxi,
 )
-from lfiw_envs.ladders import LADDERS, PAPER, Ladder, LadderValue, Question, get_ladder
+from lfiw_envs.ladder import Ladder, LadderValue, Question
+from lfiw_envs.ladders import LADDERS, PAPER, get_ladder
 from lfiw_envs.linear_gaussian import LinearGaussianMDP, LinearGaussianPolicy
 from lfiw_envs.rules.lookup import UnknownEnvironmentError, known_rules, rules_for
 from lfiw_envs.rules.record import NEVER, EnvironmentRules, Rule

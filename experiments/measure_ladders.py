@@ -9,14 +9,17 @@ steps; every question is answered by the same episodes. A policy's values are st
 run goes on where it was. Policies that are not exported yet are left out, and named.
 """
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
+from lfiw_envs.ladder import Play
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.values import measure_ladder
+from lfiw_ope.bench.values import PLAYS, measure_ladder
 
 SEED = 2_000_003
 
@@ -31,12 +34,10 @@ def episodes_of(ladder: Ladder) -> int:
 
 def in_folder(ladder: Ladder, folder: Path) -> Ladder:
     """The ladder, with its policies and values in a folder of this one."""
-    from dataclasses import replace
-
     return replace(ladder, folder=folder / ladder.folder.name)
 
 
-def measure(name: str, episodes: int | None, jobs: int, folder: Path) -> None:
+def measure(name: str, episodes: int | None, plays: list[Play], jobs: int, folder: Path) -> None:
     ladder = in_folder(get_ladder(name), folder)
     there = [policy for policy in ladder.targets if ladder.policy_path(policy).exists()]
     for policy in [one for one in ladder.targets if one not in there]:
@@ -49,6 +50,7 @@ def measure(name: str, episodes: int | None, jobs: int, folder: Path) -> None:
         episodes=played,
         seed=SEED,
         policies=there,
+        plays=plays,
         jobs=jobs,
         command=f"python experiments/measure_ladders.py --task {name} --episodes {played}",
         progress=lambda _, done, total, note="": typer.echo(f"{name}: {done} of {total} {note}"),
@@ -65,12 +67,13 @@ def measure(name: str, episodes: int | None, jobs: int, folder: Path) -> None:
 def main(
     task: Annotated[str | None, typer.Option(help="one ladder, by name")] = None,
     episodes: Annotated[int | None, typer.Option(help="else by the table in this file")] = None,
+    play: Annotated[Play | None, typer.Option(help="one kind; else both")] = None,
     jobs: Annotated[int, typer.Option(help="policies at a time")] = 2,
     folder: Annotated[Path, typer.Option(help="of the policies, a folder a task")] = POLICIES,
 ) -> None:
     shipped = [*LADDERS, *(ladder.name for ladder in PAPER.values())]
     for name in [task] if task else shipped:
-        measure(name, episodes, jobs, folder)
+        measure(name, episodes, [play] if play else list(PLAYS), jobs, folder)
 
 
 if __name__ == "__main__":

@@ -67,14 +67,15 @@ def play_returns(
             actions = table.act(policy, generator)
             numbers, steps = table.places()
             rewards = table.step(actions, last=factors.shape[1])
+            if not np.isfinite(rewards).all():
+                raise DataError(
+                    f"{ladder.env_id} gave a reward that is not finite in step {steps[0] + 1} of "
+                    f"an episode; a value needs every one of them."
+                )
             returns[:, numbers] += factors[:, steps] * rewards
             progress("play", table.begun - len(table.playing), episodes)
     finally:
         table.close()
-    if not np.isfinite(returns).all():
-        raise DataError(
-            f"{ladder.env_id} gave rewards that are not finite; a value needs every one of them."
-        )
     return dict(zip(ladder.questions, returns, strict=True))
 
 

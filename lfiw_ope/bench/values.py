@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -98,12 +100,13 @@ def measure_ladder(
     episodes: int,
     seed: int,
     policies: Sequence[str] | None = None,
+    plays: Sequence[Play] = PLAYS,
     jobs: int = 1,
     num_envs: int = COPIES,
     command: str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Measure a ladder's policies in both kinds of play, and store it at `ladder.values_path`.
+    """Measure a ladder's policies, and store what they are worth at `ladder.values_path`.
 
     A policy's values are stored as soon as they are known. What the file holds already, of the
     same policy file and by as many episodes, is not measured again.
@@ -113,6 +116,7 @@ def measure_ladder(
         episodes: of each policy in each kind of play.
         seed: see `measure_values`.
         policies: all targets where none are named.
+        plays: "stochastic" for all policies first, then "deterministic"; or one of them.
         jobs: processes; each of them makes the environment by its id.
         num_envs: see `measure_values`.
         command: said in the file to have made it; else this call.
@@ -128,12 +132,14 @@ def measure_ladder(
         MissingDependencyError: if `jobs` is above 1 and joblib is not installed.
     """
     whole("jobs", jobs, least=1)
+    for play in plays:
+        choice("a play", play, PLAYS)
     names = ladder.targets if policies is None else tuple(policies)
     files = {name: _digest(ladder.policy_path(name)) for name in names}
     call = f"lfiw_ope.bench.values.measure_ladder({ladder.name}, {episodes=}, {seed=})"
     head = {"command": command or call, **_made_by(ladder, seed, num_envs)}
     stored = _open(ladder, head)
-    every = [(name, play) for name in names for play in PLAYS]
+    every = [(name, play) for play in plays for name in names]
     todo = [pair for pair in every if not _is_known(stored, *pair, files[pair[0]], episodes)]
     done = len(every) - len(todo)
     progress("values", done, len(every))
@@ -198,10 +204,8 @@ def _digest(path: Path) -> str:
 def _made_by(ladder: Ladder, seed: int, num_envs: int) -> dict[str, Any]:
     """What was played, and with what."""
     machine = {**provenance()["machine"], "gymnasium": gymnasium().__version__}
-    if "mujoco" in gymnasium().spec(ladder.env_id).entry_point:
-        import mujoco
-
-        machine["mujoco"] = mujoco.__version__
+    with suppress(PackageNotFoundError):
+        machine["mujoco"] = version("mujoco")
     return {
         "env_id": ladder.env_id,
         "env_kwargs": dict(ladder.env_kwargs),

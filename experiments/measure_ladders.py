@@ -55,12 +55,9 @@ def measure(name: str, episodes: int | None, plays: list[Play], jobs: int, folde
         command=f"python experiments/measure_ladders.py --task {name} --episodes {played}",
         progress=lambda _, done, total, note="": typer.echo(f"{name}: {done} of {total} {note}"),
     )
-    for policy in there:
-        for question in ladder.questions:
-            value = ladder.value(policy, question)
-            typer.echo(
-                f"{name}/{policy}, {question}: {value.mean:.2f} ± {value.standard_error:.2f}"
-            )
+    for policy, question in product(there, ladder.questions):
+        value = ladder.value(policy, question, plays[0])
+        typer.echo(f"{name}/{policy}, {question}: {value.mean:.2f} ± {value.standard_error:.2f}")
     typer.echo(f"Wrote {path}")
 
 

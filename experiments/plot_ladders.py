@@ -18,7 +18,7 @@ from lfiw_envs import LADDERS, Ladder
 from lfiw_envs.ladder import Play
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.values import PLAYS
+from lfiw_ope.bench.value_file import PLAYS
 from lfiw_ope.comparison.figures import COLOURS
 from lfiw_ope.plots import new_figure, save_figure
 from lfiw_ope.stored import write_text

@@ -1,6 +1,5 @@
 """The file of a ladder's true values: what is known is kept, and nothing of another policy."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from lfiw_envs.ladder import Ladder, LadderValue, Play
 
 from lfiw_ope.data.spaces import gymnasium
 from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.policies.actor_file import actor_digest
 from lfiw_ope.stored import provenance, write_text
 
 PLAYS: tuple[Play, ...] = get_args(Play)
@@ -27,7 +27,7 @@ class ValueFile:
     Attributes:
         ladder: where it belongs, at `ladder.values_path`.
         head: what measures now: command, settings, versions.
-        files: digest of the file of each policy that has values.
+        files: digest of each policy that has values.
         values: by policy, play and question.
     """
 
@@ -64,7 +64,7 @@ class ValueFile:
         """Whether a policy's file was measured as it is now, by so many episodes or more.
 
         Raises:
-            DataError: if the policy's file is missing.
+            DataError: if the policy's file is missing or none.
         """
         known = self.files.get(policy) == self._digest(policy)
         values = self.values.get(policy, {}).get(play, {})
@@ -93,11 +93,8 @@ class ValueFile:
         write_text(self.ladder.values_path, text)
 
     def _digest(self, policy: str) -> str:
-        """Of a policy's file: values are of what it holds, whatever its name is."""
-        path = self.ladder.policy_path(policy)
-        if not path.is_file():
-            raise DataError(f"There is no policy file {path}.")
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        """Of a policy: values are of what its file holds, whatever its name is."""
+        return actor_digest(self.ladder.policy_path(policy))[:16]
 
 
 def _settings(ladder: Ladder, seed: int, num_envs: int) -> dict[str, Any]:

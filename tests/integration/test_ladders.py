@@ -16,7 +16,7 @@ from lfiw_ope.policies.heads import GaussianHead
 
 CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 
-TRAINED = ["acrobot", "cartpole"]
+TRAINED = ["acrobot", "cartpole", "swimmer", "half_cheetah", "walker2d"]
 """Ladders whose policies are shipped."""
 
 

@@ -3,21 +3,26 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from lfiw_envs import LADDERS, PAPER, Ladder
+from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
 from safetensors import safe_open
 
 import lfiw_ope as ope
-from lfiw_ope.bench.values import measure_ladder
+from lfiw_ope.bench.value_file import PLAYS
+from lfiw_ope.bench.values import measure_ladder, measure_values
 from lfiw_ope.data.spaces import action_spec, state_size
 from lfiw_ope.policies.actor_file import actor_digest
 from lfiw_ope.policies.heads import GaussianHead
 
 CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 
-TRAINED = ["acrobot", "cartpole", "swimmer", "half_cheetah", "walker2d"]
+TRAINED = [name for name in LADDERS if name not in ("ant", "humanoid_standup")]
 """Ladders whose policies are shipped."""
+
+MEASURED = ["cartpole"]
+"""And whose values are known."""
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -70,6 +75,53 @@ def test_folders_hold_nothing_else(name):
     for path in ladder.folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:  # tensors and words, and nothing executable
             assert file.metadata()["format"].startswith("lfiw-ope actor")
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_every_target_has_its_values(name):
+    ladder = get_ladder(name)
+    wanted = 300 if name in ("ant", "humanoid_standup") else 1000
+    said = json.loads(ladder.values_path.read_text(encoding="utf-8"))
+    assert f"--task {name} --episodes" in said["command"]
+    assert set(said["values"]) == set(ladder.targets)
+    for policy in ladder.targets:
+        # Of the very file that is shipped.
+        assert actor_digest(ladder.policy_path(policy)).startswith(said["files"][policy])
+        for play in PLAYS:
+            for question in ladder.questions:
+                value = ladder.value(policy, question, play)
+                assert value.episodes >= wanted
+                assert value.standard_error == pytest.approx(value.spread / value.episodes**0.5)
+                quantiles = list(value.quantiles.values())
+                assert quantiles == sorted(quantiles)
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURED if name in LADDERS])
+def test_the_ladder_has_rungs(name):
+    """Its policies are worth different things, by far more than the values are uncertain."""
+    ladder = LADDERS[name]
+    for question in ladder.questions:
+        values = [ladder.value(policy, question) for policy in ladder.targets]
+        means = [value.mean for value in values]
+        assert max(means) - min(means) > 20 * max(value.standard_error for value in values)
+        assert means.index(min(means)) < means.index(max(means))  # untrained ones come first
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "play"),
+    [
+        ("cartpole", "ppo_0", "stochastic"),
+        ("cartpole", "ppo_0.05", "deterministic"),
+    ],
+)
+def test_values_repeat(name, policy, play):
+    """100 other episodes, within 4 standard errors of the difference of two independent means."""
+    ladder = get_ladder(name)
+    again = measure_values(ladder, policy, play=play, episodes=100, seed=5)
+    for question, value in again.items():
+        stored = ladder.value(policy, question, play)
+        error = np.hypot(value.standard_error, stored.standard_error)
+        assert 0 < abs(value.mean - stored.mean) < 4 * error, question
 
 
 def test_processes_give_the_same(tmp_path):

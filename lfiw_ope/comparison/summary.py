@@ -119,9 +119,9 @@ def agreement(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     for row in rows:
         means.setdefault(row.estimator, {})
     for name, of in means.items():
-        mine = [row for row in rows if row.estimator == name and row.value is not None]
+        mine = [row for row in rows if row.estimator == name and row.answer is not None]
         for policy in dict.fromkeys(row.policy for row in mine):
-            of[policy] = float(np.mean([row.value for row in mine if row.policy == policy]))
+            of[policy] = float(np.mean([row.answer for row in mine if row.policy == policy]))
     return {one: {other: _rank(means[one], means[other]) for other in means} for one in means}
 
 

@@ -1,7 +1,7 @@
 """Estimators by the names that the command line calls them by."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from lfiw_ope.answering import Estimator
@@ -61,6 +61,12 @@ class Options:
             whole("rollouts", self.rollouts, least=2)
         if self.updates is not None:
             whole("updates", self.updates, least=2)
+
+    def changed(self) -> dict[str, Any]:
+        """Settings that are not the defaults, rules aside."""
+        rules = ("reward", "termination")
+        every = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in rules}
+        return {name: of for name, of in every.items() if of != getattr(Options, name)}
 
     @property
     def simulating(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lfiw_envs.ladders import LADDERS, PAPER
 from lfiw_ope.catalogue import CATALOGUE, Options
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.errors import ConfigError
+from lfiw_ope.refusal import Thresholds
 
 DISCOUNTED = ("cartpole", "acrobot", "pendulum")
 """Ladders of which a suite of one question asks the discounted return: that of T = 100 is the same
@@ -32,6 +33,8 @@ class Suite:
         seeds: of the log, and of everything that is fitted to it.
         estimators: names of the catalogue, or import paths.
         options: settings of estimators, by name; the defaults for those that are not named.
+        refuse: beyond which an answer is refused, its numbers being kept; None refuses none, and
+            saves the look at log and policies.
 
     Raises:
         ConfigError: if an entry is empty or there twice, or a ladder does not have it.
@@ -47,6 +50,7 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     estimators: tuple[str, ...] = tuple(CATALOGUE)
     options: Mapping[str, Options] = field(default_factory=dict)
+    refuse: Thresholds | None = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
         for what in ("ladders", "data", "transitions", "seeds", "estimators"):

@@ -150,12 +150,12 @@ def test_copies_play_alike_however_their_episodes_end():
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_transitions_do_not_favour_short_episodes(cartpole, mode):
-    """Of 40 copies that each play 120, the first episode is cut only where it is longer: its length
-    is that of a whole episode, or 120. 4 standard errors of the difference of two means of 40."""
+    """Of 40 copies that each play 60, the first episode is cut only where it is longer: its length
+    is that of a whole episode, or 60. 4 standard errors of the difference of two means of 40."""
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 40, autoreset_mode=mode)
-    first = ope.collect(env, cartpole, transitions=40 * 120, seed=7).first(40).lengths
-    whole = np.minimum(ope.collect(env, cartpole, episodes=40, seed=8).lengths, 120)
-    assert (first == 120).any()
+    first = ope.collect(env, cartpole, transitions=40 * 60, seed=7).first(40).lengths
+    whole = np.minimum(ope.collect(env, cartpole, episodes=40, seed=8).lengths, 60)
+    assert (first == 60).any()
     spread = np.sqrt((first.var(ddof=1) + whole.var(ddof=1)) / 40)
     assert abs(first.mean() - whole.mean()) < 4 * spread
 

@@ -66,17 +66,17 @@ ORDER = [
     *(f"comparison.{name}" for name in ("rows", "judging", "cells", "identity", "store")),
     *(f"comparison.{name}" for name in ("engines", "ray_engine", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
-    *(f"bench.{name}" for name in ("rows",)),
+    *(f"bench.{name}" for name in ("rows", "cache", "mixing", "datasets")),
     "demo",
     *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
-    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "evaluate")),
+    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "data", "evaluate")),
     *(f"commands.{name}" for name in ("comparison_tables", "comparison_files", "compare")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,
 and no way for a value to flow back."""
 
-BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.rules"}
+BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.data", "commands.rules"}
 """And what is in `bench`, which is made of both."""
 
 

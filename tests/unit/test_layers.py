@@ -30,8 +30,8 @@ ORDER = [
     *("policies.load", "policies.stacking", "policies.together"),
     *("policy_ratio.config", "policy_ratio.marginal", "policy_ratio.cloning"),
     *("policy_ratio.clone", "policy_ratio.ratio"),
-    *("data.spaces", "data.collect"),
-    *("data.chunks", "data.memory", "data.storage"),
+    *("data.spaces", "data.chunks", "data.memory", "data.recording", "data.collect"),
+    "data.storage",
     *("data.transitions", "data.columns", "data.arrays", "data.d4rl", "data.npz"),
     *("data.minari_episodes", "data.minari"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
@@ -68,18 +68,19 @@ ORDER = [
     *(f"comparison.{name}" for name in ("identity", "store", "processes", "ray_engine")),
     *(f"comparison.{name}" for name in ("engines", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
-    *(f"bench.{name}" for name in ("rows", "entries", "suites", "trials", "known", "pace")),
+    *(f"bench.{name}" for name in ("rows", "cache", "mixing", "datasets", "support")),
+    *(f"bench.{name}" for name in ("entries", "suites", "trials", "known", "pace")),
     *(f"bench.{name}" for name in ("results", "run")),
     "demo",
     *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
-    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "evaluate")),
+    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "data", "evaluate")),
     *(f"commands.{name}" for name in ("comparison_tables", "comparison_files", "compare")),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,
 and no way for a value to flow back."""
 
-BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.rules"}
+BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.data", "commands.rules"}
 """And what is in `bench`, which is made of both."""
 
 

@@ -49,15 +49,27 @@ def noisy_rows(estimators, tasks, *, policies=POLICIES, seeds=(0, 1), data=("med
                     for estimator, (bias, spread, half) in estimators.items():
                         error = bias + spread * rng.normal() * (3 if far else 1)
                         value = float(truths[index] + scale * error)
-                        ends = {} if half is None else {
-                            "low": value - half * scale,
-                            "high": value + half * scale,
-                        }
+                        ends = (
+                            {}
+                            if half is None
+                            else {
+                                "low": value - half * scale,
+                                "high": value + half * scale,
+                            }
+                        )
                         rows.append(
                             bench_row(
-                                estimator, policy, value, float(truths[index]), seed=one,
-                                task=task, data=name, scale=scale, supported=not far,
-                                behaviour=0.4 * scale, **ends,
+                                estimator,
+                                policy,
+                                value,
+                                float(truths[index]),
+                                seed=one,
+                                task=task,
+                                data=name,
+                                scale=scale,
+                                supported=not far,
+                                behaviour=0.4 * scale,
+                                **ends,
                             )
                         )
     return rows

@@ -54,14 +54,18 @@ class Measure:
         heading: in a table.
         meaning: one sentence's worth.
         better: which values are better, where one can be called so from this number alone.
-        form: of a number in a table, as `format` takes it.
+        form: of a number in a table, as `format` takes it; see `text`.
     """
 
     of: Callable[[Lists], Part]
     heading: str
     meaning: str
     better: Literal["lower", "higher", "reaches"] | None = None
-    form: str = ".3g"
+    form: str = ".3f"
+
+    def text(self, value: float) -> str:
+        """A number as a table has it: no 12345678.900 where products of ratios have exploded."""
+        return f"{value:{self.form}}" if abs(value) < 1e4 else f"{value:.1e}"
 
 
 def _each(found: Any) -> Part:
@@ -189,7 +193,7 @@ MEASURES: dict[str, Measure] = {
         heading="width",
         meaning="of a unit's 95 % intervals the median width, in the same units, averaged over "
         "units",
-        form=".2g",
+        form=".2f",
     ),
     "intervals": Measure(
         of=lambda lists: lists.pooled(_with_interval(lists.unit)),
@@ -227,7 +231,7 @@ MEASURES: dict[str, Measure] = {
         of=lambda lists: lists.pooled(lists.unit.seconds),
         heading="s / policy",
         meaning="seconds of work for one policy, with its share of the fit",
-        form=".2g",
+        form=".1f",
     ),
 }
 """By name, in the order of the tables."""

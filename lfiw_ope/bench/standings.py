@@ -22,7 +22,8 @@ class Measured:
     Attributes:
         value: None where it is not defined.
         low, high: ends of the percentile interval; None without one, as where every resample says
-            the same.
+            the same. It is widened to the value where it does not hold it: a resample lacks a third
+            of the policies, and with them some of what there is to regret.
         best: whether nothing speaks against its being the best of its column: it is, or the
             interval of its difference to the best, on the same resamples, holds 0. Of coverage,
             whether it reaches 95 %, or its interval does. False where nothing is better or worse.
@@ -117,7 +118,9 @@ class Tally:
     def __init__(self, estimators: int, resamples: int) -> None:
         shape = (estimators, resamples)
         self.units, self.cells = 0, 0
-        self.parts: dict[str, Part] = {name: (np.zeros(shape), np.zeros(shape)) for name in MEASURES}
+        self.parts: dict[str, Part] = {
+            name: (np.zeros(shape), np.zeros(shape)) for name in MEASURES
+        }
 
     def count(self, cells: int) -> None:
         """One more unit, with so many cells."""
@@ -131,7 +134,9 @@ class Tally:
 
     def slice(self, of: Mapping[str, str], estimators: Sequence[str], level: float) -> Slice:
         """Who stands where."""
-        every = {name: total / np.where(n > 0, n, np.nan) for name, (total, n) in self.parts.items()}
+        every = {
+            name: total / np.where(n > 0, n, np.nan) for name, (total, n) in self.parts.items()
+        }
         counts = {
             name: self.parts[name][0][:, 0].round().astype(int)
             for name in ("answered", "refused", "failed")
@@ -149,19 +154,19 @@ class Tally:
             better = sum(errors[o, 0] < errors[e, 0] * (1 - EQUAL) for o in ranked)
             standings.append(
                 Standing(
-                    estimators[e],
-                    1 + int(better) if e in ranked else None,
-                    *(int(counts[name][e]) for name in ("answered", "refused", "failed")),
-                    _measured(errors[e] - errors[first], level),
-                    {name: column[e] for name, column in measured.items()},
+                    estimator=estimators[e],
+                    rank=1 + int(better) if e in ranked else None,
+                    answered=int(counts["answered"][e]),
+                    refused=int(counts["refused"][e]),
+                    failed=int(counts["failed"][e]),
+                    behind=_measured(errors[e] - errors[first], level),
+                    measured={name: column[e] for name, column in measured.items()},
                 )
             )
         return Slice(dict(of), self.units, self.cells, tuple(standings))
 
 
-def _column(
-    name: str, values: Numbers, ranked: Sequence[int], level: float
-) -> list[Measured]:
+def _column(name: str, values: Numbers, ranked: Sequence[int], level: float) -> list[Measured]:
     """One measure of all estimators, from `[E, B]`, the first of B as it is."""
     better = MEASURES[name].better
     found = [_measured(of, level) for of in values]
@@ -174,9 +179,7 @@ def _column(
         worse = values if better == "lower" else -values
         first = min(known, key=lambda e: worse[e, 0])
         best = [e for e in known if _ties(worse[e] - worse[first], level)]
-    return [
-        Measured(one.value, one.low, one.high, e in best) for e, one in enumerate(found)
-    ]
+    return [Measured(one.value, one.low, one.high, e in best) for e, one in enumerate(found)]
 
 
 def _ties(difference: Numbers, level: float) -> bool:
@@ -188,4 +191,13 @@ def _ties(difference: Numbers, level: float) -> bool:
 def _measured(values: Numbers, level: float) -> Measured:
     if not np.isfinite(values[0]):
         return Measured(None, None, None)
-    return Measured(float(values[0]), *percentile_interval(values[1:], level))
+    value = float(values[0])
+    low, high = percentile_interval(values[1:], level)
+    if low is None or high is None:
+        return Measured(_rounded(value), None, None)
+    return Measured(_rounded(value), _rounded(min(low, value)), _rounded(max(high, value)))
+
+
+def _rounded(value: float) -> float:
+    """To the digits that are the same on every machine, so that a file that is made again is."""
+    return float(f"{value:.6g}")

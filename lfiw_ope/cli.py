@@ -5,6 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lfiw_ope.commands.bench import bench_command
 from lfiw_ope.commands.compare import compare_command
 from lfiw_ope.commands.data import data_command
 from lfiw_ope.commands.demo import demo
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("bench")(bench_command)
 app.command()(info)
 app.command("data")(data_command)
 

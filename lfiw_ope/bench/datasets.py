@@ -119,6 +119,15 @@ def find_or_play(
     return DataSet(made[0], policies, made[1], kept, found=found is not None)
 
 
+def identity_of(ladder: Ladder, data: str, transitions: int, seed: int) -> dict[str, Any]:
+    """What a data set follows from, as JSON can hold it: two of one identity are the same arrays.
+
+    Raises:
+        ConfigError, DataError: as `find_or_play`.
+    """
+    return _identity(ladder, data, shares_of(ladder, data, transitions), seed)
+
+
 def shares_of(ladder: Ladder, data: str, transitions: int) -> tuple[tuple[str, int], ...]:
     """Each policy of a recipe and the transitions that it plays, one more of the first ones.
 

@@ -1,7 +1,7 @@
 """Suites: which logs of which ladders are evaluated, by which estimators, with which settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lfiw_envs.ladder import Ladder
@@ -76,6 +76,12 @@ class Suite:
     def asked(self, ladder: Ladder) -> tuple[str, ...]:
         """Questions of one ladder."""
         return tuple(self.questions.get(ladder.name, ladder.questions))
+
+    def on(self, device: str) -> "Suite":
+        """The same suite, its estimators of the catalogue on a device."""
+        known = {name: self.options.get(name, Options()) for name in CATALOGUE}
+        options = {name: replace(of, device=device) for name, of in known.items()}
+        return replace(self, options=options)
 
     def targets(self, ladder: Ladder) -> tuple[str, ...]:
         """Policies of one ladder that are evaluated: by their places on it, never by their values.

@@ -9,17 +9,18 @@ from lfiw_envs.ladder import Ladder
 from lfiw_envs.rules.lookup import UnknownEnvironmentError
 
 from lfiw_ope.answering import Estimator
-from lfiw_ope.bench.datasets import dataset
+from lfiw_ope.bench.datasets import dataset, identity_of
 from lfiw_ope.bench.entries import Entry
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison.identity import describe, digest
 from lfiw_ope.comparison.tasks import Inputs
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.refusal import Thresholds
 from lfiw_ope.version import __version__
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
@@ -67,14 +68,14 @@ class Trial:
         """What tells its cells from those of another log or of other policies.
 
         Raises:
-            ConfigError: if the file of a policy is missing.
+            DataError: if the file of a policy is missing.
+            ConfigError: if the environment cannot be made.
         """
-        made_by = [self._digest(name) for name in self.ladder.recipe(self.data)]
-        env = [self.ladder.env_id, describe(self.ladder.env_kwargs), self.ladder.episode]
+        log = identity_of(self.ladder, self.data, self.transitions, self.seed)
         asked = [self.estimand.horizon, self.estimand.discount]
         return {
             "version": __version__,
-            "data": digest([env, made_by, self.transitions, self.seed, asked]),
+            "data": digest([log, asked]),
             "log": str(self),
             "policies": {name: self._digest(name) for name in self.names},
             "thresholds": describe(self.refuse),
@@ -86,7 +87,7 @@ class Trial:
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest()
         except FileNotFoundError as error:
-            raise ConfigError(f"There is no policy file {path}; save it there first.") from error
+            raise DataError(f"There is no policy file {path}; save it there first.") from error
 
 
 def trials_of(suite: Suite) -> list[Trial]:

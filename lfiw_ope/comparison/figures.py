@@ -25,7 +25,7 @@ def plot_against_truth(ax: Any, rows: Sequence[Row]) -> Any:
     apart = 0.02 * (max(truths) - min(truths)) if truths else 0.0
     for index, name in enumerate(names):
         mine = [row for row in shown if row.estimator == name]
-        colour, marker = _style(index)
+        colour, marker = style(index)
         shift = apart * (2 * (index + 0.5) / len(names) - 1)
         ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
         _points(ax, mine, [(row.truth or 0.0) + shift for row in mine], colour, marker)
@@ -44,7 +44,7 @@ def plot_values(ax: Any, rows: Sequence[Row]) -> Any:
     for index, name in enumerate(names):
         mine = [row for row in rows if row.estimator == name and row.answer is not None]
         shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
-        colour, marker = _style(index)
+        colour, marker = style(index)
         ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
         _points(ax, mine, [policies.index(row.policy) + shift for row in mine], colour, marker)
     ax.set_xticks(range(len(policies)), policies)
@@ -107,7 +107,8 @@ def _counted(name: str, rows: Sequence[Row]) -> str:
     return name if answered == len(mine) else f"{name} ({answered} of {len(mine)})"
 
 
-def _style(index: int) -> tuple[str, str]:
+def style(index: int) -> tuple[str, str]:
+    """A colour and a marker, of which no two of the first 64 have both in common."""
     return COLOURS[index % len(COLOURS)], MARKERS[(index // len(COLOURS) + index) % len(MARKERS)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 
 import torch
@@ -18,17 +19,20 @@ GAINS = {"falls": -2.0, "idles": 0.0, "leans": 1.0, "holds": 4.0}
 TRUTHS = {"falls": 8.5, "idles": 15.0, "leans": 19.0, "holds": 19.9}
 
 
-def ladder(folder, name="short_pole", **changes):
+def ladder(folder, gains=GAINS):
     """Four linear policies, two data sets, and files of values and support."""
-    for policy, gain in GAINS.items():
+    for policy, gain in gains.items():
+        path = folder / f"{policy}.safetensors"
+        if path.exists():
+            continue
         lean = torch.tensor([0.0, 0.0, 5.0, 1.0])
         weights = torch.stack((-gain * lean, gain * lean), 1)
         actor = ope.MLPPolicy.from_layers(
             [weights], [torch.zeros(2)], CategoricalHead(), activation="tanh"
         )
-        ope.save_actor(actor, folder / f"{policy}.safetensors")
+        ope.save_actor(actor, path)
     found = Ladder(
-        name=name,
+        name="short_pole",
         env_id="CartPole-v1",
         targets=tuple(GAINS),
         recipes={"noise": ("idles",), "mixed": ("idles", "leans")},
@@ -45,7 +49,7 @@ def ladder(folder, name="short_pole", **changes):
     support = dict(zip(GAINS, (0.3, 0.95, 0.9, 0.5), strict=True))
     told = {"support": dict.fromkeys(found.recipes, support)}
     found.support_path.write_text(json.dumps(told))
-    return replace(found, **changes)
+    return found
 
 
 def suite(folder, **changes):
@@ -94,6 +98,14 @@ class Counting(Mine):
     def fit(self, data, seed, *, progress=None):
         with open(os.environ["BENCHING_FITS"], "a") as file:
             file.write(f"{seed}\n")
+        return super().fit(data, seed, progress=progress)
+
+
+class Slow(Mine):
+    """One that takes its time, so that a run can be stopped in it."""
+
+    def fit(self, data, seed, *, progress=None):
+        time.sleep(0.3)
         return super().fit(data, seed, progress=progress)
 
 

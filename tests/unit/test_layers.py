@@ -66,7 +66,7 @@ ORDER = [
     *(f"comparison.{name}" for name in ("rows", "judging", "cells", "identity", "store")),
     *(f"comparison.{name}" for name in ("engines", "ray_engine", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
-    *(f"bench.{name}" for name in ("rows", "cache", "mixing", "datasets")),
+    *(f"bench.{name}" for name in ("rows", "playing", "values", "cache", "mixing", "datasets")),
     "demo",
     *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
     *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "data", "evaluate")),

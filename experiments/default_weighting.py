@@ -42,6 +42,13 @@ half of what the form gains. The accuracy of 0.9 is set by hand: an eighth of th
 back by it here, which costs the form nothing and gains nothing; it is there for classes that are
 separable. Seeds differ more than tasks do: the form's gain by seed is in the report, and its mean
 over seeds is within its standard error of 0.
+
+One of the tasks, CartPole, is a report task of the benchmark that came later (with other policies,
+another horizon and other values). What the rule says without it is printed from the stored cells:
+
+    PYTHONPATH=tests python experiments/default_weighting.py --without CartPole-v1
+
+The recommendation on all seeds is the same; without the pilot too, it is "c-LFIW tempered 0.8".
 """
 
 import json
@@ -188,10 +195,23 @@ def report(cells: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def told_without(task: str) -> None:
+    """Print the verdict on the stored cells of all other tasks."""
+    complexity = {label(one): settings(one) for one in forms()}
+    cells = [made for made in json.loads(RESULTS.read_text())["cells"] if made["task"] != task]
+    rest = [made for made in cells if made["seed"] not in PILOT]
+    for name, some in (("all seeds", cells), ("without the pilot", rest)):
+        typer.echo(f"{name}: {verdict(Study.of(some, complexity, ROLLOUTS))['recommended']}")
+
+
 def main(
     seeds: Annotated[int, typer.Option(help="draws of everything, for each task")] = 4,
     folder: Annotated[Path, typer.Option(help="where finished cells are kept")] = Path("cells"),
+    without: Annotated[str | None, typer.Option(help="say the verdict without this task")] = None,
 ) -> None:
+    if without is not None:
+        told_without(without)
+        return
     said = report(run(folder, seeds))
     lines = ",\n".join(json.dumps(made) for made in said["cells"])
     head = json.dumps({**said, "cells": []}, indent=1)

@@ -6,11 +6,12 @@ folder, so that a ladder of one's own is a record and a folder.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from lfiw_envs import making
 from lfiw_envs.rules.lookup import rules_for
 from lfiw_envs.rules.record import EnvironmentRules
 
@@ -165,16 +166,11 @@ class Ladder:
 
     def make(self) -> Any:
         """One environment, truncated at the ladder's episode."""
-        import gymnasium
-
-        return gymnasium.make(self.env_id, max_episode_steps=self.episode, **self.env_kwargs)
+        return making.make(self.env_id, self.episode, self.env_kwargs)
 
     def make_vector(self, num_envs: int) -> Any:
         """A synchronous vector environment of `num_envs` copies."""
-        import gymnasium
-
-        makers: list[Callable[[], Any]] = [self.make] * num_envs
-        return gymnasium.vector.SyncVectorEnv(makers)
+        return making.make_vector(self.env_id, self.episode, self.env_kwargs, num_envs)
 
     def rules(self) -> EnvironmentRules:
         """Termination and reward as functions, where they are known."""

@@ -1,11 +1,11 @@
 """Task records: environment, horizon, discount, shipped policies and their measured values."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lfiw_envs import making
 from lfiw_envs.rules.lookup import rules_for
 from lfiw_envs.rules.record import EnvironmentRules
 
@@ -62,16 +62,11 @@ class Task:
 
     def make(self) -> Any:
         """One environment, truncated at the horizon."""
-        import gymnasium
-
-        return gymnasium.make(self.env_id, max_episode_steps=self.horizon, **self.env_kwargs)
+        return making.make(self.env_id, self.horizon, self.env_kwargs)
 
     def make_vector(self, num_envs: int) -> Any:
         """A synchronous vector environment of `num_envs` copies."""
-        import gymnasium
-
-        makers: list[Callable[[], Any]] = [self.make] * num_envs
-        return gymnasium.vector.SyncVectorEnv(makers)
+        return making.make_vector(self.env_id, self.horizon, self.env_kwargs, num_envs)
 
     def rules(self) -> EnvironmentRules:
         """Termination and reward as functions, where they are known."""

@@ -1,0 +1,77 @@
+"""Measure the true values of the ladders' policies by playing them in the real environments.
+
+    python experiments/measure_ladders.py                     # what is missing, two at a time
+    python experiments/measure_ladders.py --task hopper --jobs 1
+
+Each policy plays in both ways, stochastic and deterministic, whole episodes of up to the ladder's
+steps; every question is answered by the same episodes. A policy's values are stored in
+`envs/lfiw_envs/policies/<task>/<ladder>_values.json` as soon as they are known, so that a killed
+run goes on where it was. Policies that are not exported yet are left out, and named.
+"""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
+from lfiw_envs.ladder import Play
+from lfiw_envs.tasks import POLICIES
+
+from lfiw_ope.bench.values import PLAYS, measure_ladder
+
+SEED = 2_000_003
+
+FEWER = {"ant": 300, "humanoid_standup": 300}
+"""Episodes where one takes a third of a second and more; else 1000, and 2000 of the paper's tasks,
+which are short."""
+
+
+def episodes_of(ladder: Ladder) -> int:
+    return FEWER.get(ladder.name, 2000 if ladder.name.startswith("paper_") else 1000)
+
+
+def in_folder(ladder: Ladder, folder: Path) -> Ladder:
+    """The ladder, with its policies and values in a folder of this one."""
+    return replace(ladder, folder=folder / ladder.folder.name)
+
+
+def measure(name: str, episodes: int | None, plays: list[Play], jobs: int, folder: Path) -> None:
+    ladder = in_folder(get_ladder(name), folder)
+    there = [policy for policy in ladder.targets if ladder.policy_path(policy).exists()]
+    for policy in [one for one in ladder.targets if one not in there]:
+        typer.echo(f"{name}/{policy}: not exported yet")
+    if not there:
+        return
+    played = episodes or episodes_of(ladder)
+    path = measure_ladder(
+        ladder,
+        episodes=played,
+        seed=SEED,
+        policies=there,
+        plays=plays,
+        jobs=jobs,
+        command=f"python experiments/measure_ladders.py --task {name} --episodes {played}",
+        progress=lambda _, done, total, note="": typer.echo(f"{name}: {done} of {total} {note}"),
+    )
+    for policy, question in product(there, ladder.questions):
+        value = ladder.value(policy, question, plays[0])
+        typer.echo(f"{name}/{policy}, {question}: {value.mean:.2f} ± {value.standard_error:.2f}")
+    typer.echo(f"Wrote {path}")
+
+
+def main(
+    task: Annotated[str | None, typer.Option(help="one ladder, by name")] = None,
+    episodes: Annotated[int | None, typer.Option(help="else by the table in this file")] = None,
+    play: Annotated[Play | None, typer.Option(help="one kind; else both")] = None,
+    jobs: Annotated[int, typer.Option(help="policies at a time")] = 2,
+    folder: Annotated[Path, typer.Option(help="of the policies, a folder a task")] = POLICIES,
+) -> None:
+    shipped = [*LADDERS, *(ladder.name for ladder in PAPER.values())]
+    for name in [task] if task else shipped:
+        measure(name, episodes, [play] if play else list(PLAYS), jobs, folder)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -28,6 +28,7 @@ def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:
     A data set has a colour; a policy that it does not support is hollow, and a refused answer a
     cross.
     """
+    rows = sorted(rows, key=lambda one: (one.data, one.transitions, one.row.seed, one.row.policy))
     order = [one.estimator for one in board.headline.standings]
     asked = sorted({(one.purpose != "report", one.task, one.question) for one in rows})
     tall = 0.3 * len(order) + 1.2
@@ -71,7 +72,7 @@ def plot_estimates_of(
         if one.row.value is None or one.row.truth is None:
             continue
         within = min(max(one.row.value, low), high)
-        marker = "X" if one.row.status == "refused" else "o"
+        marker, size = ("X", 5.0) if one.row.status == "refused" else ("o", 3.5)
         off = "v" if one.row.value < low else "^" if one.row.value > high else marker
         colour = colours[one.data]
         face = colour if one.supported else "none"
@@ -79,7 +80,7 @@ def plot_estimates_of(
             one.row.truth,
             within,
             off,
-            ms=3.5,
+            ms=size,
             mec=colour,
             mfc=face,
             mew=0.8,

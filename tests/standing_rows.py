@@ -6,70 +6,59 @@ from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.comparison.rows import Row
 
 POLICIES = ("a", "b", "c", "d", "e", "f")
+OF_THE_ROW = ("seed", "status", "reason", "low", "high", "seconds")
+UNIT = {
+    "task": "swim",
+    "purpose": "report",
+    "data": "medium",
+    "transitions": 1000,
+    "question": "T100",
+    "truth_error": 0.01,
+    "scale": 10.0,
+    "support": 0.8,
+    "supported": True,
+    "behaviour": 4.0,
+}
 
 
 def bench_row(estimator, policy, value, truth, **fields):
     """One answer, or none; fields are of the row or of the bench row."""
-    status = "ok" if value is not None else "failed"
-    mine = {"seed": 0, "status": status, "seconds": 2.0} | {
-        name: fields.pop(name)
-        for name in ("seed", "status", "reason", "low", "high", "seconds")
-        if name in fields
-    }
+    mine = {name: fields.pop(name) for name in OF_THE_ROW if name in fields}
+    mine = {"seed": 0, "status": "failed" if value is None else "ok", "seconds": 2.0} | mine
     row = Row(estimator=estimator, policy=policy, value=value, truth=truth, **mine)
-    about = {
-        "task": "swim",
-        "purpose": "report",
-        "data": "medium",
-        "transitions": 1000,
-        "question": "T100",
-        "truth_error": 0.01,
-        "scale": 10.0,
-        "support": 0.8,
-        "supported": True,
-        "behaviour": 4.0,
-    }
-    return BenchRow(row=row, **(about | fields))
+    return BenchRow(row=row, **(UNIT | fields))
 
 
-def noisy_rows(estimators, tasks, *, policies=POLICIES, seeds=(0, 1), data=("medium",), seed=0):
-    """Answers with normal errors: of each estimator (bias, spread, half-width of intervals).
+def rows_of(values, truths=(0.0, 5.0, 10.0), **fields):
+    """One unit: each estimator's values, None where it has none."""
+    return [
+        bench_row(name, policy, value, truth, **fields)
+        for name, of in values.items()
+        for policy, value, truth in zip(POLICIES, of, truths, strict=False)
+    ]
 
-    Spread is in units of the task's scale; the first two policies of each log are unsupported, and
-    all err three times as much on them.
+
+def noisy_rows(estimators, tasks, *, policies=6, seeds=(0, 1), data=("medium",), seed=0):
+    """Normal errors: of each estimator its (bias, spread, half-width of intervals or None).
+
+    All three are in units of the task's scale. The first two policies are not supported, and
+    spreads are three times as large on them.
     """
     rng, rows = np.random.default_rng(seed), []
     for place, task in enumerate(tasks):
         scale = 10.0 ** (place + 1)
-        truths = np.linspace(0.0, scale, len(policies))
+        truths = np.linspace(0.0, scale, policies)
         for name in data:
             for one in seeds:
-                for index, policy in enumerate(policies):
-                    far = index < 2
-                    for estimator, (bias, spread, half) in estimators.items():
-                        error = bias + spread * rng.normal() * (3 if far else 1)
-                        value = float(truths[index] + scale * error)
-                        ends = (
-                            {}
-                            if half is None
-                            else {
-                                "low": value - half * scale,
-                                "high": value + half * scale,
-                            }
-                        )
-                        rows.append(
-                            bench_row(
-                                estimator,
-                                policy,
-                                value,
-                                float(truths[index]),
-                                seed=one,
-                                task=task,
-                                data=name,
-                                scale=scale,
-                                supported=not far,
-                                behaviour=0.4 * scale,
-                                **ends,
-                            )
-                        )
+                unit = {"task": task, "data": name, "seed": one, "scale": scale}
+                unit["behaviour"] = 0.4 * scale
+                for estimator, (bias, spread, half) in estimators.items():
+                    for index, truth in enumerate(truths.tolist()):
+                        error = bias + spread * rng.normal() * (3 if index < 2 else 1)
+                        value = truth + scale * float(error)
+                        ends = {"supported": index >= 2}
+                        if half is not None:
+                            ends |= {"low": value - half * scale, "high": value + half * scale}
+                        made = bench_row(estimator, f"p{index:02}", value, truth, **unit, **ends)
+                        rows.append(made)
     return rows

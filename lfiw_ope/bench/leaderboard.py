@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from lfiw_ope.bench.draws import Draws
 from lfiw_ope.bench.measures import MEASURES, Lists
 from lfiw_ope.bench.rows import BenchRow
@@ -160,12 +162,14 @@ def _parts(unit: Unit) -> Iterator[tuple[Flags, list[Name]]]:
 
 def _add(unit: Unit, kept: Flags, draws: Draws, tallies: list[Tally]) -> None:
     for tally in tallies:
-        tally.count(int(kept.sum()))
+        tally.units, tally.cells = tally.units + 1, tally.cells + int(kept.sum())
     for at, chosen, times in draws.lists(unit, kept):
         lists = Lists(unit, chosen)
-        parts = {name: measure.of(lists) for name, measure in MEASURES.items()}
+        parts = [measure.of(lists) for measure in MEASURES.values()]
+        # Each resample counts the unit as often as it has drawn its seed.
+        totals, counts = (np.stack(of) * times for of in zip(*parts, strict=True))
         for tally in tallies:
-            tally.add(at, parts, times)
+            tally.add(at, totals, counts)
 
 
 def _told(tallies: Mapping[Name, Tally]) -> list[Name]:

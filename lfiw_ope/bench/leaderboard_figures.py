@@ -28,6 +28,7 @@ def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:
     A data set has a colour; a policy that it does not support is hollow, and a refused answer a
     cross.
     """
+    rows = sorted(rows, key=lambda one: (one.data, one.transitions, one.row.seed, one.row.policy))
     order = [one.estimator for one in board.headline.standings]
     asked = sorted({(one.purpose != "report", one.task, one.question) for one in rows})
     tall = 0.3 * len(order) + 1.2
@@ -36,11 +37,12 @@ def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:
     above, below = figure.subfigures(2, 1, height_ratios=((PANEL + 0.15) * len(asked) + 0.6, tall))
     grid = above.subplots(len(asked), len(order), squeeze=False, sharex="row", sharey="row")
     colours = {name: style(i)[0] for i, name in enumerate(sorted({one.data for one in rows}))}
-    for line, (_, task, question) in zip(grid, asked, strict=True):
+    for line, (development, task, question) in zip(grid, asked, strict=True):
         mine = [one for one in rows if (one.task, one.question) == (task, question)]
         for ax, name in zip(line, order, strict=True):
             plot_estimates_of(ax, [one for one in mine if one.row.estimator == name], mine, colours)
-        line[0].set_ylabel(f"{task}\n{question}", fontsize=8)
+        said = f"{task}\n{question}" + "\n(development)" * development
+        line[0].set_ylabel(said, fontsize=8)
     for ax, name in zip(grid[0], order, strict=True):
         ax.set_title(name, fontsize=8)
     above.supxlabel("true value", fontsize=8)
@@ -49,6 +51,7 @@ def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:
     for ax, name in zip(below.subplots(1, len(SHOWN), sharey=True), SHOWN, strict=True):
         plot_standings(ax, board, name)
     _sides(ax)
+    below.suptitle(f"{board.headline.of['purpose'].capitalize()} tasks", fontsize=9)
     return figure
 
 
@@ -67,25 +70,19 @@ def plot_estimates_of(
     low, high = min(truths), max(truths)
     room = MARGIN * ((high - low) or 1.0)
     low, high = low - room, high + room
+    alike: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for one in rows:
         if one.row.value is None or one.row.truth is None:
             continue
-        within = min(max(one.row.value, low), high)
         marker = "X" if one.row.status == "refused" else "o"
         off = "v" if one.row.value < low else "^" if one.row.value > high else marker
-        colour = colours[one.data]
-        face = colour if one.supported else "none"
-        ax.plot(
-            one.row.truth,
-            within,
-            off,
-            ms=3.5,
-            mec=colour,
-            mfc=face,
-            mew=0.8,
-            alpha=0.8,
-            clip_on=False,
-        )
+        looks = (off, colours[one.data], colours[one.data] if one.supported else "none")
+        at = (one.row.truth, min(max(one.row.value, low), high))
+        alike.setdefault(looks, []).append(at)
+    for (marker, edge, face), points in alike.items():
+        size = 5.0 if marker == "X" else 3.5
+        looks_like = {"ms": size, "mec": edge, "mfc": face, "mew": 0.8, "alpha": 0.8}
+        ax.plot(*zip(*points, strict=True), marker, clip_on=False, **looks_like)
     silent = sum(one.row.value is None for one in rows)
     if silent:
         ax.text(0.96, 0.04, f"{silent} none", transform=ax.transAxes, ha="right", fontsize=6)

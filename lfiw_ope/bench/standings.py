@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lfiw_ope.bench.measures import MEASURES, NOMINAL, Part
+from lfiw_ope.bench.draws import Indices
+from lfiw_ope.bench.measures import MEASURES, NOMINAL
 from lfiw_ope.bench.units import Numbers
 from lfiw_ope.comparison.summary import percentile_interval
 from lfiw_ope.errors import DataError
@@ -113,33 +114,26 @@ class Slice:
 
 
 class Tally:
-    """Sums of a slice over its units, by measure."""
+    """Sums of a slice over its units: `[K, E, B]` of K measures, E estimators and B resamples."""
 
     def __init__(self, estimators: int, resamples: int) -> None:
-        shape = (estimators, resamples)
         self.units, self.cells = 0, 0
-        self.parts: dict[str, Part] = {
-            name: (np.zeros(shape), np.zeros(shape)) for name in MEASURES
-        }
+        self.totals = np.zeros((len(MEASURES), estimators, resamples))
+        self.counts = np.zeros_like(self.totals)
 
-    def count(self, cells: int) -> None:
-        """One more unit, with so many cells."""
-        self.units, self.cells = self.units + 1, self.cells + cells
-
-    def add(self, at: Any, parts: Mapping[str, Part], times: Numbers) -> None:
-        """A unit's parts, at some of the resamples, by how often each has drawn its seed."""
-        for name, (total, count) in parts.items():
-            self.parts[name][0][:, at] += total * times
-            self.parts[name][1][:, at] += count * times
+    def add(self, at: Indices, totals: Numbers, counts: Numbers) -> None:
+        """A unit's sums `[K, E, b]`, at b of the resamples."""
+        self.totals[..., at] += totals
+        self.counts[..., at] += counts
 
     def slice(self, of: Mapping[str, str], estimators: Sequence[str], level: float) -> Slice:
         """Who stands where."""
-        every = {
-            name: total / np.where(n > 0, n, np.nan) for name, (total, n) in self.parts.items()
-        }
+        means = self.totals / np.where(self.counts > 0, self.counts, np.nan)
+        every = dict(zip(MEASURES, means, strict=True))
         counts = {
-            name: self.parts[name][0][:, 0].round().astype(int)
-            for name in ("answered", "refused", "failed")
+            name: total[:, 0].round().astype(int)
+            for name, total in zip(MEASURES, self.totals, strict=True)
+            if name in ("answered", "refused", "failed")
         }
         ranked = [place for place in range(len(estimators)) if counts["answered"][place]]
         measured = {name: _column(name, values, ranked, level) for name, values in every.items()}

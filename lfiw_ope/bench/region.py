@@ -102,9 +102,7 @@ class Region:
     radius: float
 
     @classmethod
-    def of(
-        cls, reference: Pairs, held_out: Pairs, kind: Literal["continuous", "discrete"]
-    ) -> Self:
+    def of(cls, reference: Pairs, held_out: Pairs, kind: Literal["continuous", "discrete"]) -> Self:
         """By pairs of some episodes, and of others: neighbours in time are no measure."""
         near = Nearest(reference, kind)
         radius = float(np.quantile(near.distance(held_out), INSIDE, method="higher"))

@@ -149,8 +149,6 @@ class DataSupport:
         return float(np.mean([region.holds(pairs).mean() for region in self.regions]))
 
 
-def _drawn(
-    weights: NDArray[np.float64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _drawn(weights: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows `[count]`, drawn with replacement in proportion to their weights `[R]`."""
     return rng.choice(len(weights), count, p=weights / weights.sum())

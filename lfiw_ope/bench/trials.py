@@ -19,6 +19,7 @@ from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.refusal import Thresholds
+from lfiw_ope.types import Reward, Termination
 from lfiw_ope.version import __version__
 
 
@@ -117,15 +118,16 @@ def estimators_of(
 
     A ladder's environment is the bare one, so that its rules are those of its logs.
     """
+    reward: Reward | None = None
+    termination: Termination | None = None
     try:
         rules = trial.ladder.rules()
-    except UnknownEnvironmentError:  # one's own: reward and termination are learned
-        known = {}
-    else:
-        known = {"reward": rules.reward, "termination": rules.termination}
-    return {
-        entry.name: entry.build(
-            trial.estimand, replace(options.get(entry.name, Options()), **known)
-        )
-        for entry in entries
-    }
+        reward, termination = rules.reward, rules.termination
+    except UnknownEnvironmentError:
+        pass  # one's own: what is not known is learned
+    found = {}
+    for entry in entries:
+        of = options.get(entry.name, Options())
+        told = replace(of, reward=reward, termination=termination)
+        found[entry.name] = entry.build(trial.estimand, told)
+    return found

@@ -19,7 +19,8 @@ from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
 from lfiw_envs.ladder import Play
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.values import PLAYS, measure_ladder
+from lfiw_ope.bench.value_file import PLAYS
+from lfiw_ope.bench.values import measure_ladder
 
 SEED = 2_000_003
 

@@ -1,13 +1,8 @@
 """True values of a ladder's policies, by playing them in the real environment."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,15 +10,12 @@ from lfiw_envs.ladder import Ladder, LadderValue, Play
 from numpy.typing import NDArray
 
 from lfiw_ope.bench.playing import COPIES, play_returns
+from lfiw_ope.bench.value_file import PLAYS, ValueFile
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.data.spaces import gymnasium
-from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
+from lfiw_ope.errors import MissingDependencyError
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.seeding import derive
-from lfiw_ope.stored import provenance, write_text
 from lfiw_ope.types import Progress, silent
-
-PLAYS: tuple[Play, ...] = get_args(Play)
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
 """Of the returns, that are kept."""
@@ -135,35 +127,44 @@ def measure_ladder(
     for play in plays:
         choice("a play", play, PLAYS)
     names = ladder.targets if policies is None else tuple(policies)
-    files = {name: _digest(ladder.policy_path(name)) for name in names}
     call = f"lfiw_ope.bench.values.measure_ladder({ladder.name}, {episodes=}, {seed=})"
-    head = {"command": command or call, **_made_by(ladder, seed, num_envs)}
-    stored = _open(ladder, head)
+    file = ValueFile.open(ladder, command=command or call, seed=seed, num_envs=num_envs)
     every = [(name, play) for play in plays for name in names]
-    todo = [pair for pair in every if not _is_known(stored, *pair, files[pair[0]], episodes)]
-    done = len(every) - len(todo)
+    left = [(name, play) for name, play in every if not file.knows(name, play, episodes)]
+    done = len(every) - len(left)
     progress("values", done, len(every))
-    settings = {"episodes": episodes, "seed": seed, "num_envs": num_envs}
-    for (name, play), values in _measured(ladder, todo, settings, jobs):
-        if stored["files"].get(name) != files[name]:
-            stored["values"][name] = {}  # of another policy of this name
-        stored["files"][name] = files[name]
-        stored["values"].setdefault(name, {})[play] = {
-            question: asdict(value) for question, value in values.items()
-        }
-        _write(ladder, stored)
+    one = partial(_measured_alone, ladder, episodes=episodes, seed=seed, num_envs=num_envs)
+    for policy, play, values in _each(one, left, jobs):
+        file.add(policy, play, values)
         done += 1
-        progress("values", done, len(every), f"{name}, {play}")
+        progress("values", done, len(every), f"{policy}, {play}")
     return ladder.values_path
 
 
-def _measured(
-    ladder: Ladder, todo: Sequence[tuple[str, Play]], settings: Mapping[str, int], jobs: int
-) -> Iterator[tuple[tuple[str, Play], Values]]:
-    """Each pair's values, as they are known."""
-    if jobs == 1 or len(todo) < 2:
-        for pair in todo:
-            yield _pair(ladder, pair, settings)
+Answer = tuple[str, Play, Values]
+
+
+def _measured_alone(
+    ladder: Ladder, policy: str, play: Play, *, episodes: int, seed: int, num_envs: int
+) -> Answer:
+    """On one thread, which is the fastest for small networks; the process is left as it was."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        values = measure_values(
+            ladder, policy, play=play, episodes=episodes, seed=seed, num_envs=num_envs
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return policy, play, values
+
+
+def _each(
+    one: Callable[[str, Play], Answer], pairs: Sequence[tuple[str, Play]], jobs: int
+) -> Iterator[Answer]:
+    """In this process or in `jobs` others, as they are known."""
+    if jobs == 1 or len(pairs) < 2:
+        yield from (one(*pair) for pair in pairs)
         return
     try:
         import joblib
@@ -179,82 +180,4 @@ def _measured(
         pre_dispatch=jobs,
         inner_max_num_threads=1,
     )
-    yield from parallel(joblib.delayed(_pair)(ladder, pair, settings) for pair in todo)
-
-
-def _pair(
-    ladder: Ladder, pair: tuple[str, Play], settings: Mapping[str, int]
-) -> tuple[tuple[str, Play], Values]:
-    """On one thread; the process is left as it was."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return pair, measure_values(ladder, pair[0], play=pair[1], **settings)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _digest(path: Path) -> str:
-    """Of a policy's file: values are of what it holds, whatever its name is."""
-    if not path.is_file():
-        raise DataError(f"There is no policy file {path}.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _made_by(ladder: Ladder, seed: int, num_envs: int) -> dict[str, Any]:
-    """What was played, and with what."""
-    machine = {**provenance()["machine"], "gymnasium": gymnasium().__version__}
-    with suppress(PackageNotFoundError):
-        machine["mujoco"] = version("mujoco")
-    return {
-        "env_id": ladder.env_id,
-        "env_kwargs": dict(ladder.env_kwargs),
-        "episode": ladder.episode,
-        "questions": {name: list(of) for name, of in ladder.questions.items()},
-        "seed": seed,
-        "num_envs": num_envs,
-        "machine": machine,
-    }
-
-
-def _open(ladder: Ladder, head: dict[str, Any]) -> dict[str, Any]:
-    """What is stored already, if it was measured with these settings."""
-    path = ladder.values_path
-    if not path.exists():
-        return {**head, "files": {}, "values": {}}
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = dict(stored["files"]), dict(stored["values"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} holds no values of a ladder ({error}); remove it.") from error
-    fixed = ("env_id", "env_kwargs", "episode", "questions", "seed", "num_envs")
-    differing = [name for name in fixed if stored.get(name) != head[name]]
-    if differing:
-        raise ConfigError(
-            f"{path} was measured with another {' and '.join(differing)}; remove it to measure "
-            "anew."
-        )
-    return {**stored, **head}
-
-
-def _is_known(
-    stored: Mapping[str, Any], policy: str, play: Play, digest: str, episodes: int
-) -> bool:
-    values = stored["values"].get(policy, {}).get(play, {})
-    enough = bool(values) and all(of["episodes"] >= episodes for of in values.values())
-    return enough and stored["files"].get(policy) == digest
-
-
-def _write(ladder: Ladder, stored: dict[str, Any]) -> None:
-    """In the ladder's order, whichever process was quickest."""
-    order = [name for name in ladder.targets if name in stored["values"]]
-    order += [name for name in stored["values"] if name not in order]
-    values = {
-        name: {
-            play: stored["values"][name][play] for play in PLAYS if play in stored["values"][name]
-        }
-        for name in order
-    }
-    files = {name: stored["files"][name] for name in order}
-    text = json.dumps({**stored, "files": files, "values": values}, indent=1, allow_nan=False)
-    write_text(ladder.values_path, text + "\n")
+    yield from parallel(joblib.delayed(one)(*pair) for pair in pairs)

@@ -183,6 +183,7 @@ def test_what_changed_is_measured_anew(ladder):
     assert len(Paid.played) == 4 * 7
 
 
+@pytest.mark.filterwarnings("ignore:.*inf value")  # which Gymnasium's own checker tells too
 def test_what_cannot_be_is_refused(ladder):
     with pytest.raises(ope.ConfigError, match="play is 'greedy'"):
         measure_values(ladder, "good", play="greedy", episodes=6, seed=0)
@@ -203,6 +204,7 @@ def test_what_cannot_be_is_refused(ladder):
     ladder.values_path.write_text("{}", encoding="utf-8")
     with pytest.raises(ope.DataError, match="holds no values of a ladder"):
         measure_ladder(ladder, episodes=2, seed=0)
+    ladder.values_path.unlink()
     ladder.policy_path("bad").unlink()
     with pytest.raises(ope.DataError, match="no policy file"):
         measure_ladder(ladder, episodes=2, seed=0)

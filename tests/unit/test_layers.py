@@ -66,7 +66,7 @@ ORDER = [
     *(f"comparison.{name}" for name in ("rows", "judging", "cells", "identity", "store")),
     *(f"comparison.{name}" for name in ("engines", "ray_engine", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
-    *(f"bench.{name}" for name in ("rows", "measured", "playing", "values")),
+    *(f"bench.{name}" for name in ("rows", "measured", "playing", "value_file", "values")),
     *(f"bench.{name}" for name in ("cache", "mixing", "datasets")),
     *(f"bench.{name}" for name in ("region", "support", "support_file")),
     "demo",

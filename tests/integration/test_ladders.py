@@ -1,0 +1,95 @@
+"""The ladders that are shipped: policies, their files, and what they are worth."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lfiw_envs import LADDERS, PAPER, Ladder
+from safetensors import safe_open
+
+import lfiw_ope as ope
+from lfiw_ope.bench.values import measure_ladder
+from lfiw_ope.data.spaces import action_spec, state_size
+from lfiw_ope.policies.heads import GaussianHead
+
+CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
+
+TRAINED = ["acrobot", "cartpole"]
+"""Ladders whose policies are shipped."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_policies_are_there_and_fit_their_environment(name):
+    ladder = LADDERS[name]
+    assert len(ladder.targets) >= 8
+    env = ladder.make()
+    spec, size = action_spec(env.action_space), state_size(env.observation_space)
+    env.close()
+    for policy in (*ladder.targets, *ladder.behaviours):
+        path = ladder.policy_path(policy)
+        assert path.stat().st_size < 400_000
+        actor = ope.load_actor(path)
+        assert (actor.state_size, actor.action_spec) == (size, spec), policy
+        assert actor.has_density  # which the data's log-probabilities are of
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_policy_stands_there_twice(name):
+    ladder = LADDERS[name]
+    assert not set(ladder.targets) & set(ladder.behaviours)
+    every = [*ladder.targets, *ladder.behaviours]
+    contents = {hashlib.sha256(ladder.policy_path(one).read_bytes()).digest() for one in every}
+    assert len(contents) == len(every)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_training_is_told(name):
+    """Seed, settings and curve of every run that policies were taken of."""
+    ladder = LADDERS[name]
+    for policy in (*ladder.targets, *ladder.behaviours):
+        run, fraction = policy.rsplit("_", 1)
+        said = json.loads((CURVES / f"{name}_{run}.json").read_text(encoding="utf-8"))
+        assert said["env_id"] == ladder.env_id
+        assert said["algorithm"] == run.split("_")[0].upper()
+        assert said["seed"] > 0
+        # Taken as soon as a rollout ended after the fraction.
+        assert 0 <= said["snapshots"][fraction] / said["steps"] - float(fraction) < 0.03
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_folders_hold_nothing_else(name):
+    ladder = LADDERS[name]
+    known = {f"{policy}.safetensors" for policy in (*ladder.targets, *ladder.behaviours)}
+    known |= {ladder.values_path.name, ladder.support_path.name}
+    if name in PAPER:
+        known |= {"behaviour.safetensors", "target.safetensors", "values.json"}
+        known |= {f"paper_{name}_values.json", f"paper_{name}_support.json"}
+    assert {path.name for path in ladder.folder.iterdir()} <= known
+    for path in ladder.folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:  # tensors and words, and nothing executable
+            assert file.metadata()["format"].startswith("lfiw-ope actor")
+
+
+def test_processes_give_the_same(tmp_path):
+    actor = ope.MLPPolicy.from_layers(
+        [torch.ones(3, 1)],
+        [torch.zeros(1)],
+        GaussianHead(torch.zeros(1, 1), torch.full((1, 1), -2.0), torch.full((1, 1), 2.0)),
+        activation="tanh",
+    )
+    ope.save_actor(actor, tmp_path / "one.safetensors")
+    swings = Ladder(
+        name="swings",
+        env_id="Pendulum-v1",
+        targets=("one",),
+        recipes={},
+        folder=tmp_path,
+        episode=20,
+    )
+    measure_ladder(swings, episodes=3, seed=0)
+    alone = swings.values_path.read_text(encoding="utf-8")
+    swings.values_path.unlink()
+    measure_ladder(swings, episodes=3, seed=0, jobs=2)
+    assert swings.values_path.read_text(encoding="utf-8") == alone

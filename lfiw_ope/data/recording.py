@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.chunks import CHUNK
 from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.memory import check_room
 from lfiw_ope.data.trajectories import Trajectories
+
+BLOCK = 2**26
+"""Bytes of a block of rows, of which memory is taken as it fills. So large because an allocator gives
+back at once what it took from the system in one piece, which glibc does above 32 MiB alone."""
 
 NOBODY = -1
 """The episode of a copy that plays none that is kept."""
@@ -119,7 +122,7 @@ class Recorder:
             check_room(0 if self.by_episode else self.wanted * row_bytes, f"{self.wanted} rows")
         else:
             self._blocks[-1] = {name: of[: self._filled] for name, of in self._blocks[-1].items()}
-        most = max(len(self.playing), CHUNK // row_bytes)
+        most = max(len(self.playing), BLOCK // row_bytes)
         self._blocks.append(
             {name: np.empty((most, *of.shape[1:]), _typed(of)) for name, of in rows.items()}
         )

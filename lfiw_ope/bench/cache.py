@@ -7,6 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -67,7 +68,8 @@ def keep(path: Path, made: Made, identity: Mapping[str, Any]) -> None:
     except OSError as error:
         warn(f"What was made could not be kept in {path} ({error}); it will be made again.")
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def find(path: Path, identity: Mapping[str, Any]) -> Made | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnosis.support import NEAREST, Array, Coordinates
+from lfiw_ope.errors import DataError
 from lfiw_ope.nn.ensemble import Standardiser
 
 INSIDE = 0.95
@@ -51,6 +52,7 @@ class Nearest:
         self.place = Coordinates(torch.from_numpy(reference.state))
         self.unit = Standardiser.of_chunks((torch.from_numpy(reference.action),))
         self.discrete = kind == "discrete"
+        self.sizes = reference.state.shape[1], reference.action.shape[1]
         self.reference = self._groups(reference)
 
     def _groups(self, pairs: Pairs) -> dict[int, tuple[NDArray[np.int64], Tensor]]:
@@ -65,7 +67,17 @@ class Nearest:
         return {one: (rows, torch.from_numpy(found[rows])) for one, rows in every}
 
     def distance(self, pairs: Pairs) -> Array:
-        """`[n]`; infinite where fewer than three of the reference have that discrete action."""
+        """`[n]`; infinite where fewer than three of the reference have that discrete action.
+
+        Raises:
+            DataError: if the pairs are of other spaces.
+        """
+        sizes = pairs.state.shape[1], pairs.action.shape[1]
+        if sizes != self.sizes:
+            raise DataError(
+                f"States and actions have {sizes} entries where the data's have {self.sizes}; both "
+                "must be of one environment."
+            )
         found = np.full(len(pairs.state), np.inf)
         for one, (rows, points) in self._groups(pairs).items():
             _, others = self.reference.get(one, (None, points[:0]))
@@ -109,6 +121,10 @@ class Region:
         return cls(near, radius + 1e-6)  # where states repeat, distances are 0 but for rounding
 
     def holds(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """Of each pair, `[n]`."""
+        """Of each pair, `[n]`.
+
+        Raises:
+            DataError: if the pairs are of other spaces.
+        """
         distance = self.near.distance(pairs)
         return np.isfinite(distance) & (distance <= self.radius)

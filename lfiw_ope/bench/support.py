@@ -46,12 +46,12 @@ def measure_support(
         support(π; D) = E_{(s, a) ~ d^π}[ (s, a) ∈ region(D) ]
 
     d^π is where the policy, as it draws its actions, spends its time as the ladder's questions
-    count it: step t of an episode weighs γ^t / Σ_{u<T} γ^u up to the horizon T, on the mean over the
-    questions, and nothing weighs after the episode's end. region(D) is the smallest region of
-    states and actions that holds 95 % of what the data's policies do, their steps weighed alike: by
-    the distance to the third nearest transition, as `region.Region` has it, with whole episodes
+    count it: step t of an episode weighs γ^t / Σ_{u<T} γ^u up to the horizon T, on the mean over
+    the questions, and nothing weighs after the episode's end. region(D) is the smallest region of
+    states and actions that holds 95 % of what the data's policies do, whose steps weigh likewise:
+    by the distance to the third nearest transition, as `region.Region` has it, with whole episodes
     held out, one half of the data for the other and both ways. So it is about 0.95 for the policy
-    that made the data, whatever its state and action are.
+    that made the data, whatever its states and actions are.
 
     Nothing is learned or estimated of the policy's value, and the true value is not looked at.
     What it does not tell: whether the data are many enough (it is nearly the same for more of the

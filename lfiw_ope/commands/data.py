@@ -55,7 +55,7 @@ def data_command(
     with LiveProgress(terminal) as progress:
         made = find_or_play(ladder, data, transitions, seed, progress=progress)
     seconds = time.perf_counter() - started
-    _say(terminal, f"{task}/{data}", made, seconds, ladder.episode)
+    _say(terminal, f"{task}/{data}", made, seconds)
     if output is not None:
         _export(terminal, made, output, minari, ladder.episode)
 
@@ -88,7 +88,7 @@ def _check_output(output: Path | None, minari: str | None) -> None:
         raise ConfigError(f"The output {output} is no .npz file; name one, or give --minari ID.")
 
 
-def _say(terminal: Console, name: str, made: "DataSet", seconds: float, episode: int) -> None:
+def _say(terminal: Console, name: str, made: "DataSet", seconds: float) -> None:
     from lfiw_ope.describe import describe
 
     done = "found" if made.found else "played"
@@ -96,7 +96,7 @@ def _say(terminal: Console, name: str, made: "DataSet", seconds: float, episode:
     terminal.print(f"{name}: {done} in {seconds:.1f} s, {where}", soft_wrap=True)
     terminal.print(in_words(name, describe(made.log)), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
-    for column in ("played by", "episodes", "transitions", f"mean return of ≤ {episode} steps"):
+    for column in ("played by", "episodes", "transitions", "mean return"):
         table.add_column(column, justify="left" if column == "played by" else "right")
     returns = made.log.returns()
     for i, policy in enumerate(made.policies):

@@ -1,5 +1,6 @@
 """Trajectories from a Gymnasium vector environment, under any policy."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,14 +67,15 @@ def collect(
     states = _reset(env, seed)
     check_policy(policy, state_size=states.shape[1], action_size=spec.size, action_kind=spec.kind)
     probe(policy, torch.from_numpy(states))
-    generator = torch_generator(seed, "collect", "actions")
+    draw, generator = _drawer(policy), torch_generator(seed, "collect", "actions")
     starting = np.ones(env.num_envs, bool)  # the next step of these begins an episode
     resetting = np.zeros(env.num_envs, bool)  # NEXT_STEP: that of these is a reset, no transition
     while not recorder.complete:
         recorder.start(np.flatnonzero(starting))
-        draw = _act(policy, states, generator)
+        with torch.inference_mode():
+            drawn = draw(states, generator)
         observations, rewards, terminated, truncated, infos = env.step(
-            decode_actions(env.single_action_space, draw.action)
+            decode_actions(env.single_action_space, drawn.action)
         )
         reached = flatten_states(env.single_observation_space, observations)
         ended = terminated | truncated
@@ -82,7 +84,7 @@ def collect(
             last = reached.copy()  # `reached` holds the next episodes' first states already
             final = [infos["final_obs"][i] for i in np.flatnonzero(ended)]
             last[ended] = flatten_states(*_batched(env.single_observation_space, final))
-        columns = {"states": states, "rewards": rewards, **draw.columns()}
+        columns = {"states": states, "rewards": rewards, **drawn.columns()}
         recorder.step(columns, last, terminated, truncated)
         states = reached
         starting, resetting = (ended, resetting) if same_step else (resetting, ended)
@@ -145,18 +147,35 @@ def _reset(env: Any, seed: int) -> FloatArray:
     return flatten_states(env.single_observation_space, observations)
 
 
-@torch.inference_mode()
-def _act(policy: Policy, states: FloatArray, generator: torch.Generator) -> _Draw:
-    state = torch.from_numpy(states)
+def _drawer(policy: Policy) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    """What the policy does at states; which kind it is, is asked once and not at every step."""
     if not has_density(policy):
-        return _Draw(policy.act(state, generator).numpy(), None, None)
+        return lambda states, generator: _Draw(
+            policy.act(torch.from_numpy(states), generator).numpy(), None, None
+        )
     assert isinstance(policy, DensityPolicy)
-    if not isinstance(policy, ProposingPolicy):
+    return _drawn_by_proposal(policy) if isinstance(policy, ProposingPolicy) else _drawn(policy)
+
+
+def _drawn(policy: DensityPolicy) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    def draw(states: FloatArray, generator: torch.Generator) -> _Draw:
+        state = torch.from_numpy(states)
         action = policy.act(state, generator)
         return _Draw(action.numpy(), None, policy.log_prob(state, action).numpy())
-    proposed = policy.propose(state, generator)
-    log_prob = policy.proposal_log_prob(state, proposed)
-    return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
+
+    return draw
+
+
+def _drawn_by_proposal(
+    policy: ProposingPolicy,
+) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    def draw(states: FloatArray, generator: torch.Generator) -> _Draw:
+        state = torch.from_numpy(states)
+        proposed = policy.propose(state, generator)
+        log_prob = policy.proposal_log_prob(state, proposed)
+        return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
+
+    return draw
 
 
 def _made_with(env: Any) -> tuple[str | None, dict[str, Any]]:

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.chunks import CHUNK
 from lfiw_ope.data.log import FloatArray
 from lfiw_ope.data.memory import check_room
 from lfiw_ope.data.trajectories import Trajectories
+
+BLOCK = 2**26
+"""Bytes of a block of rows, of which memory is taken as it fills. So large because an allocator
+gives back at once what it took from the system in one piece, and glibc does that above 32 MiB."""
 
 NOBODY = -1
 """The episode of a copy that plays none that is kept."""
@@ -119,7 +122,7 @@ class Recorder:
             check_room(0 if self.by_episode else self.wanted * row_bytes, f"{self.wanted} rows")
         else:
             self._blocks[-1] = {name: of[: self._filled] for name, of in self._blocks[-1].items()}
-        most = max(len(self.playing), CHUNK // row_bytes)
+        most = max(len(self.playing), BLOCK // row_bytes)
         self._blocks.append(
             {name: np.empty((most, *of.shape[1:]), _typed(of)) for name, of in rows.items()}
         )
@@ -143,13 +146,14 @@ class Recorder:
             for name, of in self._blocks[0].items()
             if name not in ("episode", "step")
         }
-        arrays["states"][offsets[1:] + np.arange(len(lengths))] = self._last
         self._blocks.reverse()
         while self._blocks:
             block = self._blocks.pop()
             to = offsets[block["episode"]] + block["step"]
             for name, array in arrays.items():
                 array[to + block["episode"] * (name == "states")] = block[name]
+        # Not before: in pages of megabytes, these alone would take the memory of the whole array.
+        arrays["states"][offsets[1:] + np.arange(len(lengths))] = self._last
         terminated, truncated = np.array(self._ends).T
         return Trajectories(
             **arrays,

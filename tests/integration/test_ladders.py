@@ -1,6 +1,8 @@
 """The ladders that are shipped: policies, their files, and what they are worth."""
 
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import lfiw_ope as ope
 from lfiw_ope.bench.values import measure_ladder
 from lfiw_ope.data.spaces import action_spec, state_size
 from lfiw_ope.policies.heads import GaussianHead
+
+CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 
 TRAINED = ["acrobot", "cartpole"]
 """Ladders whose policies are shipped."""
@@ -38,6 +42,20 @@ def test_no_policy_stands_there_twice(name):
     every = [*ladder.targets, *ladder.behaviours]
     contents = {hashlib.sha256(ladder.policy_path(one).read_bytes()).digest() for one in every}
     assert len(contents) == len(every)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_training_is_told(name):
+    """Seed, settings and curve of every run that policies were taken of."""
+    ladder = LADDERS[name]
+    for policy in (*ladder.targets, *ladder.behaviours):
+        run, fraction = policy.rsplit("_", 1)
+        said = json.loads((CURVES / f"{name}_{run}.json").read_text(encoding="utf-8"))
+        assert said["env_id"] == ladder.env_id
+        assert said["algorithm"] == run.split("_")[0].upper()
+        assert said["seed"] > 0
+        # Taken as soon as a rollout ended after the fraction.
+        assert 0 <= said["snapshots"][fraction] / said["steps"] - float(fraction) < 0.03
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -92,6 +92,8 @@ def plot_estimates_of(
     ax.set_box_aspect(1)
     ax.locator_params(nbins=3)
     ax.tick_params(labelsize=6, length=2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_offset_text().set_size(6)
     return ax
 
 

@@ -48,7 +48,7 @@ def tables(page):
 
 
 def test_a_table_of_a_page():
-    assert markdown_table(["", "a"], [["x", "1"]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n"
+    assert markdown_table(["", "a"], [["x", "1"]]) == "| | a |\n| --- | ---: |\n| x | 1 |\n"
 
 
 def test_the_page_tells_who_stands_where(rows):

@@ -1,6 +1,5 @@
 """Trials of a suite: one log of a ladder each, and what is asked of it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,11 +10,11 @@ from lfiw_envs.rules.lookup import UnknownEnvironmentError
 from lfiw_ope.answering import Estimator
 from lfiw_ope.bench.datasets import dataset, identity_of
 from lfiw_ope.bench.entries import Entry
+from lfiw_ope.bench.measured import digest as digest_of
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison.identity import describe, digest
 from lfiw_ope.comparison.tasks import Inputs
-from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.refusal import Thresholds
@@ -78,17 +77,10 @@ class Trial:
             "version": __version__,
             "data": digest([log, asked]),
             "log": str(self),
-            "policies": {name: self._digest(name) for name in self.names},
+            "policies": {name: digest_of(self.ladder.policy_path(name)) for name in self.names},
             "thresholds": describe(self.refuse),
             "keep_refused": True,
         }
-
-    def _digest(self, policy: str) -> str:
-        path = self.ladder.policy_path(policy)
-        try:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        except FileNotFoundError as error:
-            raise DataError(f"There is no policy file {path}; save it there first.") from error
 
 
 def trials_of(suite: Suite) -> list[Trial]:

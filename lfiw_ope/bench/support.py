@@ -134,10 +134,9 @@ class DataSupport:
         regions = []
         for inside in (of_one, ~of_one):
             rows = np.flatnonzero(inside)
-            reference = rng.permutation(rows)[:REFERENCE]
-            held_out = _drawn(np.where(inside, 0.0, weights), DRAWN, rng)
-            pairs = (pairs_at(data, of) for of in (reference, held_out))
-            regions.append(Region.of(*pairs, data.action_spec.kind))
+            reference = pairs_at(data, rng.permutation(rows)[:REFERENCE])
+            held_out = pairs_at(data, _drawn(np.where(inside, 0.0, weights), DRAWN, rng))
+            regions.append(Region.of(reference, held_out, data.action_spec.kind))
         return cls((regions[0], regions[1]))
 
     def share(self, pairs: Pairs) -> float:

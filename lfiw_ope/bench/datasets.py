@@ -149,24 +149,37 @@ def copies_for(transitions: int, episode: int) -> int:
 def _play(
     ladder: Ladder, data: str, shares: tuple[tuple[str, int], ...], seed: int, progress: Progress
 ) -> Made:
-    total = sum(count for _, count in shares)
+    whole_set = sum(count for _, count in shares)
     parts: list[Trajectories] = []
     for i, (policy, count) in enumerate(shares):
         before = sum(part.num_transitions for part in parts)
-
-        def told(_: str, done: int, __: int, note: str = "", before: int = before) -> None:
-            progress("collect", before + done, total, note)
-
         actor = load_actor(_policy_path(ladder, policy))
         env = ladder.make_vector(copies_for(count, ladder.episode))
         try:
             own = derive(seed, "dataset", data, str(i), policy)
-            parts.append(collect(env, actor, transitions=count, seed=own, progress=told))
+            parts.append(
+                collect(
+                    env,
+                    actor,
+                    transitions=count,
+                    seed=own,
+                    progress=_after(before, whole_set, progress),
+                )
+            )
         finally:
             env.close()
     if len(parts) == 1:
         return parts[0], np.zeros(parts[0].num_episodes, np.int64)
     return shuffled(parts, numpy_generator(seed, "dataset", data, "order"))
+
+
+def _after(before: int, whole_set: int, progress: Progress) -> Progress:
+    """Progress of a share as that of the whole set."""
+
+    def told(stage: str, done: int, total: int, note: str = "") -> None:
+        progress(stage, before + done, max(total, whole_set), note)
+
+    return told
 
 
 def _policy_path(ladder: Ladder, policy: str) -> Path:

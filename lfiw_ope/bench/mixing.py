@@ -21,7 +21,7 @@ def shuffled(
         generator: of the order.
     """
     player = np.repeat(np.arange(len(parts)), [part.num_episodes for part in parts])
-    ends = {
+    ends: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("lengths", "terminated", "truncated")
     }

@@ -68,7 +68,7 @@ def _listed() -> Table:
     for name in ("task", "environment", "purpose", "data set", "made by"):
         table.add_column(name, overflow="fold")
     for ladder in (*LADDERS.values(), *PAPER.values()):
-        first = (ladder.name, ladder.env_id, ladder.purpose)
+        first: tuple[str, str, str] = (ladder.name, ladder.env_id, ladder.purpose)
         for data, recipe in ladder.recipes.items():
             table.add_row(*first, data, ", ".join(recipe))
             first = ("", "", "")

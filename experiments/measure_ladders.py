@@ -22,8 +22,6 @@ from lfiw_envs.tasks import POLICIES
 from lfiw_ope.bench.value_file import PLAYS
 from lfiw_ope.bench.values import measure_ladder
 
-SEED = 2_000_003
-
 FEWER = {"ant": 300, "humanoid_standup": 300}
 """Episodes where one takes a third of a second and more; else 1000, and 2000 of the paper's tasks,
 which are short."""
@@ -38,22 +36,23 @@ def in_folder(ladder: Ladder, folder: Path) -> Ladder:
     return replace(ladder, folder=folder / ladder.folder.name)
 
 
-def measure(name: str, episodes: int | None, plays: list[Play], jobs: int, folder: Path) -> None:
-    ladder = in_folder(get_ladder(name), folder)
+def measure(ladder: Ladder, episodes: int | None, plays: list[Play], seed: int, jobs: int) -> None:
+    name = ladder.name
     there = [policy for policy in ladder.targets if ladder.policy_path(policy).exists()]
     for policy in [one for one in ladder.targets if one not in there]:
         typer.echo(f"{name}/{policy}: not exported yet")
     if not there:
         return
     played = episodes or episodes_of(ladder)
+    command = f"python experiments/measure_ladders.py --task {name} --episodes {played}"
     path = measure_ladder(
         ladder,
         episodes=played,
-        seed=SEED,
+        seed=seed,
         policies=there,
         plays=plays,
         jobs=jobs,
-        command=f"python experiments/measure_ladders.py --task {name} --episodes {played}",
+        command=f"{command} --seed {seed}",
         progress=lambda _, done, total, note="": typer.echo(f"{name}: {done} of {total} {note}"),
     )
     for policy, question in product(there, ladder.questions):
@@ -66,12 +65,14 @@ def main(
     task: Annotated[str | None, typer.Option(help="one ladder, by name")] = None,
     episodes: Annotated[int | None, typer.Option(help="else by the table in this file")] = None,
     play: Annotated[Play | None, typer.Option(help="one kind; else both")] = None,
+    seed: int = 2_000_003,
     jobs: Annotated[int, typer.Option(help="policies at a time")] = 2,
     folder: Annotated[Path, typer.Option(help="of the policies, a folder a task")] = POLICIES,
 ) -> None:
     shipped = [*LADDERS, *(ladder.name for ladder in PAPER.values())]
     for name in [task] if task else shipped:
-        measure(name, episodes, [play] if play else list(PLAYS), jobs, folder)
+        ladder = in_folder(get_ladder(name), folder)
+        measure(ladder, episodes, [play] if play else list(PLAYS), seed, jobs)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def said(ladder: Ladder, policy: str, question: str, play: Play) -> str:
         value = ladder.value(policy, question, play)
     except ValueError:
         return "not measured yet"
-    return f"{value.mean:.1f} ± {value.standard_error:.1g}"
+    return f"{value.mean:.1f} ± {round(value.standard_error, 6):.1g}"
 
 
 def main(

@@ -1,6 +1,5 @@
 """Files of what was measured of a ladder: they say with what, and are gone on with."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,18 +11,17 @@ from lfiw_envs.ladder import Ladder
 
 from lfiw_ope.data.spaces import gymnasium
 from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.policies.actor_file import actor_digest
 from lfiw_ope.stored import provenance
 
 
 def digest(path: Path) -> str:
-    """Of a policy's file: a measurement is of what it holds, whatever its name is.
+    """Of a policy: a measurement is of what its file holds, whatever its name is.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is no such file, or it is none.
     """
-    if not path.is_file():
-        raise DataError(f"There is no policy file {path}.")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return actor_digest(path)[:16]
 
 
 def made_by(ladder: Ladder, command: str, **settings: Any) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Nearest:
 def _third_nearest(points: Tensor, others: Tensor) -> Array:
     """Distance `[n]` of points `[n, D]` to the third nearest of others `[m, D]`."""
     lengths, found = others.square().sum(1), []
-    for block in points.split(BLOCK):
+    for block in torch.split(points, BLOCK):
         # |x - y|² - |x|², which orders the others as the distance does.
         apart = torch.addmm(lengths, block, others.T, alpha=-2.0)
         third = apart.topk(NEAREST, largest=False).values[:, -1]

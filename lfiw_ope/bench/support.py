@@ -53,9 +53,11 @@ def measure_support(
     held out, one half of the data for the other and both ways. So it is about 0.95 for the policy
     that made the data, whatever its states and actions are.
 
-    Nothing is learned or estimated of the policy's value, and the true value is not looked at.
-    What it does not tell: whether the data are many enough (it is nearly the same for more of the
-    same data), and that an estimator is wrong where there is no support.
+    Nothing is learned or estimated of the policy's value, and the true value is not looked at. It
+    is the coverage of pairs, which models, action values and occupancy ratios learn from: a policy
+    that chooses among logged pairs unlike the data's is supported, though importance weights of
+    its whole trajectories may be worth few episodes. Nor does it tell whether the data are many
+    enough: it is nearly the same for more of the same.
 
     Args:
         ladder: one that is shipped, or one of your own.
@@ -134,10 +136,9 @@ class DataSupport:
         regions = []
         for inside in (of_one, ~of_one):
             rows = np.flatnonzero(inside)
-            reference = rng.permutation(rows)[:REFERENCE]
-            held_out = _drawn(np.where(inside, 0.0, weights), DRAWN, rng)
-            pairs = (pairs_at(data, of) for of in (reference, held_out))
-            regions.append(Region.of(*pairs, data.action_spec.kind))
+            reference = pairs_at(data, rng.permutation(rows)[:REFERENCE])
+            held_out = pairs_at(data, _drawn(np.where(inside, 0.0, weights), DRAWN, rng))
+            regions.append(Region.of(reference, held_out, data.action_spec.kind))
         return cls((regions[0], regions[1]))
 
     def share(self, pairs: Pairs) -> float:

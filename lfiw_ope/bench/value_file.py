@@ -20,7 +20,7 @@ class ValueFile:
     Attributes:
         ladder: where it belongs, at `ladder.values_path`.
         head: what measures now: command, settings, versions.
-        files: digest of the file of each policy that has values.
+        files: digest of each policy that has values.
         values: by policy, play and question.
     """
 
@@ -45,7 +45,7 @@ class ValueFile:
         """Whether a policy's file was measured as it is now, by so many episodes or more.
 
         Raises:
-            DataError: if the policy's file is missing.
+            DataError: if the policy's file is missing or none.
         """
         known = self.files.get(policy) == digest(self.ladder.policy_path(policy))
         values = self.values.get(policy, {}).get(play, {})

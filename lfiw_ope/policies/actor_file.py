@@ -1,5 +1,7 @@
 """Policies as safetensors files: layers, noise, bounds and normaliser, and nothing executable."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from torch import Tensor
@@ -42,23 +44,30 @@ def save_actor(policy: MLPPolicy, path: str | Path) -> Path:
     return partial.replace(path)
 
 
+def actor_digest(path: str | Path) -> str:
+    """Of what an actor's file holds: the same of two files of one policy, whenever written.
+
+    Two files of one policy may differ in their bytes, for safetensors orders its words at random.
+
+    Raises:
+        DataError: if there is no such file, or it is no safetensors file.
+    """
+    metadata, state = _contents(Path(path))
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, values in sorted(state.items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_actor(path: str | Path, *, deterministic: bool = False) -> MLPPolicy:
     """Read a policy that `save_actor` wrote.
 
     Raises:
         DataError: if there is no such file, or it is no actor.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no policy file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise DataError(f"{path} is not a safetensors file ({error}).") from error
+    metadata, state = _contents(path)
     if metadata.get("format") not in FORMATS:
         raise DataError(
             f"{path} says its format is {metadata.get('format')!r}; expected {FORMAT!r}, as "
@@ -79,6 +88,20 @@ def load_actor(path: str | Path, *, deterministic: bool = False) -> MLPPolicy:
         raise DataError(
             f"{path} lacks the tensors of an actor; write it with save_actor."
         ) from error
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Words and tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(f"There is no policy file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"{path} is not a safetensors file ({error}).") from error
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -109,9 +109,10 @@ def log_for(name):
 
 
 BEDS = ("tabular, fixed", "tabular, ragged", "linear-Gaussian, fixed", "linear-Gaussian, ragged")
-HALF = {*zip(BEDS, ("finite", "discounted", "discounted", "finite"), strict=True)}
+HALF = {*zip(BEDS, ("discounted", "finite", "finite", "discounted"), strict=True)}
 """Half of the beds' and the estimands' combinations, in which any two of a kind of action, a kind
-of episode and an estimand meet. In the other half any two meet too."""
+of episode and an estimand meet: the half where terminal states meet γ = 1, for there they weigh
+most. In the other half any two meet too."""
 
 
 def combinations(half):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lfiw_ope.bench.leaderboard_files import read_results, write_leaderboard
+from lfiw_ope.bench.leaderboard_files import write_leaderboard
+from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.commands.leaderboard_table import leaderboard_table
 
 FOLDER = Path(__file__).parent / "results"
@@ -22,8 +23,8 @@ def main():
     parser.add_argument("results", type=Path, help="results.json of lfiw-ope bench")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
     options = parser.parse_args()
-    rows, about = read_results(options.results)
-    board, saved = write_leaderboard(rows, options.output, about)
+    found = BenchResults.read(options.results)
+    board, saved = write_leaderboard(found.rows, options.output, found.about)
     terminal = Console(highlight=False, markup=False)
     terminal.print(leaderboard_table(board, terminal))
     print(f"Saved {', '.join(map(str, saved))}")

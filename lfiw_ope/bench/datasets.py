@@ -13,6 +13,7 @@ from lfiw_envs.ladder import Ladder
 from numpy.typing import NDArray
 
 from lfiw_ope.bench.cache import Made, cache_folder, cached_path, find, keep
+from lfiw_ope.bench.measured import digest
 from lfiw_ope.bench.mixing import shuffled
 from lfiw_ope.checks import whole
 from lfiw_ope.data.collect import collect
@@ -84,7 +85,7 @@ def find_or_play(
     parts of any split, are a sample of the mixture; those of one policy stand as they started.
 
     It is kept in a file whose name has the digest of all that makes the arrays: the environment,
-    its source and its versions, the policies' files, the recipe, the size and the seed.
+    its source and its versions, what the policies' files hold, the recipe, the size and the seed.
 
     Args:
         ladder: the task.
@@ -209,7 +210,6 @@ def _identity(
             f"The env_kwargs of {ladder.name} cannot be written down ({error}), so no file can be "
             "named by them; use cache=None."
         ) from error
-    files = [_policy_path(ladder, policy).read_bytes() for policy, _ in shares]
     return {
         "format": FORMAT,
         "env_id": ladder.env_id,
@@ -219,7 +219,7 @@ def _identity(
         "versions": {name: _version(name) for name in _OF_ARRAYS},
         "data": data,
         "shares": [list(share) for share in shares],
-        "policies": [hashlib.sha256(content).hexdigest() for content in files],
+        "policies": [digest(_policy_path(ladder, policy)) for policy, _ in shares],
         "seed": seed,
     }
 

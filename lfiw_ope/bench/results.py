@@ -56,6 +56,21 @@ class BenchResults(Stored):
         except (KeyError, TypeError) as error:
             raise DataError(f"These are no stored results of a benchmark ({error}).") from error
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `save` wrote as `results.json`.
+
+        Raises:
+            DataError: if it is not such a file.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, DataError) as error:
+            raise DataError(
+                f"{path} holds no results of a benchmark ({error}); expected the results.json that "
+                "lfiw-ope bench writes."
+            ) from error
+
     def save(self, folder: Path) -> tuple[Path, Path]:
         """Write `results.json` and `results.csv`; each appears whole or not at all."""
         plain = self.to_dict()

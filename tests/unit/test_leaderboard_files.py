@@ -1,7 +1,6 @@
 """The leaderboard as a page, a figure and a table."""
 
 import io
-import json
 
 import pytest
 from comparing import estimators, inputs
@@ -11,8 +10,9 @@ from standing_rows import bench_row, noisy_rows, rows_of
 import lfiw_ope as ope
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.leaderboard_figures import draw_leaderboard
-from lfiw_ope.bench.leaderboard_files import read_results, write_leaderboard
+from lfiw_ope.bench.leaderboard_files import write_leaderboard
 from lfiw_ope.bench.leaderboard_text import as_markdown
+from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.commands.leaderboard_table import leaderboard_table
 from lfiw_ope.markdown import markdown_table
@@ -108,11 +108,11 @@ def test_files_of_results_that_were_run(tmp_path):
         )
         for row in compared.rows
     ]
-    results = tmp_path / "results.json"
-    stored = {"suite": "own", "command": "make it", "rows": [row.to_dict() for row in made]}
-    results.write_text(json.dumps(stored))
-    back, about = read_results(results)
-    assert back == made
+    about = {"suite": "own", "command": "make it"}
+    results, _ = BenchResults(about, tuple(made), 1, 1, {}).save(tmp_path)
+    found = BenchResults.read(results)
+    back, about = found.rows, found.about
+    assert back == tuple(made)
     board, saved = write_leaderboard(back, tmp_path / "once", about)
     assert [path.name for path in saved] == [
         f"leaderboard.{kind}" for kind in ("json", "md", "png")
@@ -133,10 +133,10 @@ def test_files_of_results_that_were_run(tmp_path):
 def test_what_is_no_file_of_results(tmp_path):
     for text in ("", "[]", "{}", '{"rows": [{}]}'):
         (tmp_path / "results.json").write_text(text)
-        with pytest.raises(ope.DataError, match=r"no results|no stored row"):
-            read_results(tmp_path / "results.json")
+        with pytest.raises(ope.DataError, match="no results"):
+            BenchResults.read(tmp_path / "results.json")
     with pytest.raises(ope.DataError, match="no results"):
-        read_results(tmp_path / "missing.json")
+        BenchResults.read(tmp_path / "missing.json")
 
 
 def test_a_terminal_shows_as_much_as_it_is_wide_for(rows):

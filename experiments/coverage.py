@@ -36,6 +36,7 @@ from coverage_estimators import ESTIMATORS, beds
 from scipy import stats
 
 import lfiw_ope as ope
+from lfiw_ope.markdown import markdown_table
 from lfiw_ope.plots import new_figure, save_figure
 from lfiw_ope.stored import provenance, write_text
 
@@ -173,13 +174,12 @@ def markdown(rows):
     """Measured coverage at 95 %, a row an interval, a column a setting."""
     columns = sorted({(r["bed"], r["mismatch"], r["episodes"]) for r in rows})
     names = list(dict.fromkeys(row["interval"] for row in rows))
-    head = "| 95 % interval | " + " | ".join(f"{b}, {m}, {n}" for b, m, n in columns) + " |\n"
-    text = head + "| --- |" + " ---: |" * len(columns) + "\n"
     by = {(r["interval"], r["bed"], r["mismatch"], r["episodes"]): r for r in rows}
-    for name in names:
-        cells = [in_words(by.get((name, *column))) for column in columns]
-        text += f"| {name} | " + " | ".join(cells) + " |\n"
-    return text
+    head = ["95 % interval", *(f"{b}, {m}, {n}" for b, m, n in columns)]
+    return markdown_table(
+        head,
+        [[name, *(in_words(by.get((name, *column))) for column in columns)] for name in names],
+    )
 
 
 DEFAULTS = {
@@ -200,8 +200,7 @@ def defaults_table(rows):
     """Of what is the default: coverage at 95 % on the two test-beds, and who got an interval."""
     by = {(r["interval"], r["bed"], r["mismatch"], r["episodes"]): r for r in rows}
     columns = [*EVERY, *LOST]
-    text = "| | " + " | ".join(f"{mismatch}, {n} episodes" for mismatch, n in columns) + " |\n"
-    text += "| --- |" + " ---: |" * len(columns) + "\n"
+    lines = []
     for name, interval in DEFAULTS.items():
         cells = [
             " / ".join(
@@ -209,8 +208,8 @@ def defaults_table(rows):
             )
             for column in columns
         ]
-        text += f"| {name} | " + " | ".join(cells) + " |\n"
-    return text
+        lines.append([name, *cells])
+    return markdown_table(["", *(f"{mismatch}, {n} episodes" for mismatch, n in columns)], lines)
 
 
 def shortly(row):

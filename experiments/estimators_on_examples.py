@@ -29,6 +29,7 @@ from lfiw_envs import (
 )
 
 import lfiw_ope as ope
+from lfiw_ope.markdown import markdown_table
 from lfiw_ope.plots import TRUTH, WEIGHTED, new_figure, save_figure
 from lfiw_ope.stored import provenance, write_text
 
@@ -143,12 +144,11 @@ def summary(cells):
 
 def markdown(table):
     """RMSE in standard deviations of the return, a row an estimator."""
-    head = "| RMSE | " + " | ".join(table) + " |\n| --- |" + " ---: |" * len(table) + "\n"
-    rows = ""
+    lines = []
     for name in ESTIMATORS:
         told = [of["estimators"].get(name) for of in table.values()]
-        rows += f"| {name} | " + " | ".join(f"{t['rmse']:.2f}" if t else "" for t in told) + " |\n"
-    return head + rows
+        lines.append([name, *(f"{t['rmse']:.2f}" if t else "" for t in told)])
+    return markdown_table(["RMSE", *table], lines)
 
 
 def draw(table):

@@ -43,6 +43,7 @@ from lfiw_envs import (
 )
 
 import lfiw_ope as ope
+from lfiw_ope.markdown import markdown_table
 from lfiw_ope.plots import PLAIN, WEIGHTED, new_figure, save_figure
 from lfiw_ope.stored import provenance, write_text
 
@@ -227,12 +228,12 @@ def markdown(table):
         *("refused", "wrong, of answered", "wrong, of refused"),
         *("95 % intervals hold, of answered", "of refused"),
     )
-    text = "| | " + " | ".join(head) + " |\n| --- |" + " ---: |" * len(head) + "\n"
+    lines = []
     names = ("refused", "wrong_answered", "wrong_refused", "coverage_answered", "coverage_refused")
     for estimator, row in table.items():
         told = ("–" if row[name] is None else f"{row[name]:.0%}" for name in names)
-        text += f"| {estimator} | " + " | ".join(told) + " |\n"
-    return text
+        lines.append([estimator, *told])
+    return markdown_table(["", *head], lines)
 
 
 def share(values):

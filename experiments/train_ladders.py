@@ -104,7 +104,12 @@ TRAININGS = {
     "humanoid_standup/ppo": _ppo("HumanoidStandup-v5", 1_000_000, 29),
     "ant/sac": _sac("Ant-v5", 200_000, 28),
     "humanoid_standup/ppo_default": Run(
-        "HumanoidStandup-v5", "PPO", 500_000, 30, num_envs=1, settings={"batch_size": 128}
+        "HumanoidStandup-v5",
+        "PPO",
+        400_000,
+        30,
+        num_envs=4,
+        settings={"n_steps": 512, "batch_size": 128},
     ),
 }
 

@@ -1,7 +1,7 @@
 """Estimators by the names that the command line calls them by."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from lfiw_ope.answering import Estimator
@@ -22,7 +22,7 @@ from lfiw_ope.estimators.fqe import FQE
 from lfiw_ope.estimators.importance import IS, PDIS, WIS, WPDIS, ImportanceConfig
 from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
 from lfiw_ope.estimators.model_based import ModelBased, ModelBasedConfig
-from lfiw_ope.fitted_q.config import FQEConfig
+from lfiw_ope.fitted_q.config import FQEConfig, following_fast_enough
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.occupancy.config import DICEConfig
 from lfiw_ope.policy_ratio.config import BehaviourConfig
@@ -62,6 +62,12 @@ class Options:
         if self.updates is not None:
             whole("updates", self.updates, least=2)
 
+    def changed(self) -> dict[str, Any]:
+        """Settings that are not the defaults, rules aside."""
+        rules = ("reward", "termination")
+        every = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in rules}
+        return {name: of for name, of in every.items() if of != getattr(Options, name)}
+
     @property
     def simulating(self) -> dict[str, Any]:
         """Settings of a configuration that simulates."""
@@ -94,7 +100,7 @@ def _model(estimand: Estimand, options: Options) -> Estimator:
 
 
 def _fqe(estimand: Estimand, options: Options) -> Estimator:
-    return FQE(estimand, _fqe_config(options))
+    return FQE(estimand, _fqe_config(estimand, options))
 
 
 def _dice(estimand: Estimand, options: Options) -> Estimator:
@@ -106,9 +112,14 @@ def _corrected(estimand: Estimand, options: Options) -> Estimator:
     return CorrectedModel(estimand, config, **options.known)
 
 
-def _fqe_config(options: Options) -> FQEConfig:
+def _fqe_config(estimand: Estimand, options: Options) -> FQEConfig:
+    """The default's, its targets following as fast as a training of this length needs."""
     default = FQEConfig()
-    return replace(default, fit=options.training(default.fit), device=options.device)
+    fit = options.training(default.fit)
+    tau = default.tau
+    if options.updates is not None:
+        tau = following_fast_enough(estimand, fit.updates, tau)
+    return replace(default, tau=tau, fit=fit, device=options.device)
 
 
 def _dice_config(options: Options) -> DICEConfig:
@@ -132,14 +143,14 @@ def _weighted(kind: type[IS] | type[PDIS] | type[WIS] | type[WPDIS]) -> Build:
 
 def _doubly_robust(kind: type[DR] | type[WDR]) -> Build:
     def build(estimand: Estimand, options: Options) -> Estimator:
-        config = DoublyRobustConfig(behaviour=_clones(options), fqe=_fqe_config(options))
+        config = DoublyRobustConfig(behaviour=_clones(options), fqe=_fqe_config(estimand, options))
         return kind(estimand, config)
 
     return build
 
 
 def _magic(estimand: Estimand, options: Options) -> Estimator:
-    config = MAGICConfig(behaviour=_clones(options), fqe=_fqe_config(options))
+    config = MAGICConfig(behaviour=_clones(options), fqe=_fqe_config(estimand, options))
     return MAGIC(estimand, config)
 
 

@@ -5,7 +5,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lfiw_ope.commands.bench import bench_command
 from lfiw_ope.commands.compare import compare_command
+from lfiw_ope.commands.data import data_command
 from lfiw_ope.commands.demo import demo
 from lfiw_ope.commands.evaluate import evaluate_command
 from lfiw_ope.commands.info import info
@@ -23,7 +25,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("bench")(bench_command)
 app.command()(info)
+app.command("data")(data_command)
 
 
 def _version(wanted: bool) -> None:

@@ -40,7 +40,11 @@ def range_normalised_error(estimate: ArrayLike, truth: ArrayLike) -> Any:
 def root_mean_squared_error(estimate: ArrayLike, truth: ArrayLike) -> Any:
     """√(mean_i (v̂_i − v_i)²), in units of return."""
     estimate, truth = _checked(estimate, truth)
-    return np.sqrt(np.square(estimate - truth).mean(-1))
+    error = np.abs(estimate - truth)
+    # In units of the largest, which may be a product of a thousand ratios, no square overflows.
+    largest = error.max(-1, keepdims=True)
+    unit = np.where(largest > 0, largest, 1.0)
+    return unit[..., 0] * np.sqrt(np.square(error / unit).mean(-1))
 
 
 def spearman(estimate: ArrayLike, truth: ArrayLike) -> Any:
@@ -90,6 +94,16 @@ def normalised_regret_at_k(estimate: ArrayLike, truth: ArrayLike, k: int = 1) ->
     """regret@k / (max v − min v), in [0, 1]; NaN where true values are all the same."""
     _, true = _checked(estimate, truth)
     return _ratio(regret_at_k(estimate, truth, k), np.ptp(true, -1))
+
+
+def expected_regret(estimate: ArrayLike, truth: ArrayLike) -> Any:
+    """max_i v_i − mean of v over the policies of largest v̂, in units of return, 0 or more.
+
+    regret@1 where a tie is broken at random: defined for estimates that are all the same, too.
+    """
+    estimate, truth = _checked(estimate, truth)
+    best = estimate == estimate.max(-1, keepdims=True)
+    return truth.max(-1) - np.where(best, truth, 0.0).sum(-1) / best.sum(-1)
 
 
 def precision_at_k(estimate: ArrayLike, truth: ArrayLike, k: int = 1) -> Any:

@@ -2,22 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from lfiw_envs.ladder import Ladder, LadderValue, Play
 
-from lfiw_ope.data.spaces import gymnasium
-from lfiw_ope.errors import ConfigError, DataError
-from lfiw_ope.policies.actor_file import actor_digest
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.bench.measured import digest, gone_on_with, made_by
+from lfiw_ope.stored import write_text
 
 PLAYS: tuple[Play, ...] = get_args(Play)
-
-SETTINGS = ("env_id", "env_kwargs", "episode", "questions", "seed", "num_envs")
-"""What decides the numbers, so that one file holds values of one setting alone."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +37,9 @@ class ValueFile:
             ConfigError: if it was measured with other settings.
             DataError: if the file is of another kind.
         """
-        head = {"command": command, **_settings(ladder, seed, num_envs), "machine": _machine()}
-        path = ladder.values_path
-        if not path.exists():
-            return cls(ladder, head, {}, {})
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            files, values = dict(stored["files"]), dict(stored["values"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} holds no values of a ladder ({error}); remove it.") from error
-        if differing := [name for name in SETTINGS if stored.get(name) != head[name]]:
-            raise ConfigError(
-                f"{path} was measured with another {' and '.join(differing)}; remove it to measure "
-                "anew."
-            )
-        return cls(ladder, head, files, values)
+        head = made_by(ladder, command, seed=seed, num_envs=num_envs)
+        stored = gone_on_with(ladder.values_path, head, ("files", "values"))
+        return cls(ladder, head, stored["files"], stored["values"])
 
     def knows(self, policy: str, play: Play, episodes: int) -> bool:
         """Whether a policy's file was measured as it is now, by so many episodes or more.
@@ -66,16 +47,16 @@ class ValueFile:
         Raises:
             DataError: if the policy's file is missing or none.
         """
-        known = self.files.get(policy) == self._digest(policy)
+        known = self.files.get(policy) == digest(self.ladder.policy_path(policy))
         values = self.values.get(policy, {}).get(play, {})
         return known and bool(values) and all(of["episodes"] >= episodes for of in values.values())
 
     def add(self, policy: str, play: Play, values: Mapping[str, LadderValue]) -> None:
         """Keep a policy's values, and write the file, whole or not at all."""
-        digest = self._digest(policy)
-        if self.files.get(policy) != digest:
+        file = digest(self.ladder.policy_path(policy))
+        if self.files.get(policy) != file:
             self.values[policy] = {}  # those of another policy of this name
-        self.files[policy] = digest
+        self.files[policy] = file
         plain = {question: asdict(value) for question, value in values.items()}
         self.values.setdefault(policy, {})[play] = plain
         # In the ladder's order, whichever was measured first.
@@ -91,25 +72,3 @@ class ValueFile:
         }
         text = json.dumps(said, indent=1, allow_nan=False) + "\n"
         write_text(self.ladder.values_path, text)
-
-    def _digest(self, policy: str) -> str:
-        """Of a policy: values are of what its file holds, whatever its name is."""
-        return actor_digest(self.ladder.policy_path(policy))[:16]
-
-
-def _settings(ladder: Ladder, seed: int, num_envs: int) -> dict[str, Any]:
-    return {
-        "env_id": ladder.env_id,
-        "env_kwargs": dict(ladder.env_kwargs),
-        "episode": ladder.episode,
-        "questions": {name: list(of) for name, of in ladder.questions.items()},
-        "seed": seed,
-        "num_envs": num_envs,
-    }
-
-
-def _machine() -> dict[str, Any]:
-    machine = {**provenance()["machine"], "gymnasium": gymnasium().__version__}
-    with suppress(PackageNotFoundError):
-        machine["mujoco"] = version("mujoco")
-    return machine

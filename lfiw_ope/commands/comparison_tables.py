@@ -65,10 +65,10 @@ def estimates_tables(comparison: Comparison, console: Console) -> list[Renderabl
 
 def _cell(rows: Sequence[Row]) -> str:
     """One policy by one estimator: its mean, its spread, its interval."""
-    answered = [row for row in rows if row.value is not None]
+    answered = [row for row in rows if row.answer is not None]
     if not answered:
         return rows[0].status
-    values = [row.value for row in answered if row.value is not None]
+    values = [row.answer for row in answered if row.answer is not None]
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     error = spread or answered[0].standard_error
     mean = digits(statistics.fmean(values), 4)

@@ -1,10 +1,6 @@
 """What is known of the data's environment: termination and reward as functions."""
 
-import importlib
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +8,7 @@ from lfiw_ope.agreement import compare_rules
 from lfiw_ope.data.spaces import gymnasium
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
+from lfiw_ope.imported import import_object
 from lfiw_ope.types import Reward, Termination
 
 
@@ -57,7 +54,7 @@ def find_rules(env: str | None, data: Trajectories) -> Rules:
     from lfiw_envs import EnvironmentRules, UnknownEnvironmentError, rules_for
 
     if env is not None and ":" in env:
-        record = _imported(env)
+        record = import_object(env)
         if not isinstance(record, EnvironmentRules):
             raise ConfigError(
                 f"{env} is a {type(record).__name__}; expected an lfiw_envs.EnvironmentRules."
@@ -125,19 +122,3 @@ def rules_to_simulate(
             )
         terminal.print("No logged episode terminated: simulated ones never do.", soft_wrap=True)
     return rules
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.partition(":")
-    here = str(Path.cwd())  # where the record of a task that is no package stands
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # a module may raise anything while it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{path} cannot be imported ({reason}).") from error
-    finally:
-        sys.path.remove(here)
-        if here not in sys.path:
-            # Last, where it hides nothing: processes that are started later import it too.
-            sys.path.append(here)

@@ -1,74 +1,40 @@
 """The unit of work: estimators that share a fit, at one seed, on every policy."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
 from lfiw_ope.answering import Estimator, Fitted
+from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.comparison.judging import Judge, Look
 from lfiw_ope.comparison.rows import Row
-from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
 from lfiw_ope.errors import MissingDependencyError, OPEError
-from lfiw_ope.refusal import Thresholds
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
 from lfiw_ope.types import Policy, Progress
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What every unit of work is given.
-
-    Attributes:
-        data: the log.
-        policies: by name.
-        thresholds: beyond which an estimate is no answer; None takes every one.
-    """
-
-    data: Trajectories
-    policies: Mapping[str, Policy]
-    thresholds: Thresholds | None
-
-
-@dataclass(frozen=True)
-class Work:
-    """Estimators that share a fit, by name, and a seed."""
-
-    estimators: Mapping[str, Estimator]
-    seed: int
-
-    def failed(
-        self, inputs: Inputs, reason: str, seconds: float = 0.0, *, lasting: bool = True
-    ) -> "list[Cell]":
-        """What it comes to where nothing came of it."""
-        each = seconds / len(self.estimators) / len(inputs.policies)
-        return [
-            Cell(
-                name,
-                self.seed,
-                tuple(
-                    _without(name, policy, self.seed, reason, each) for policy in inputs.policies
-                ),
-                lasting,
-            )
-            for name in self.estimators
-        ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one estimator said at one seed: a row a policy.
-
-    `lasting` is False of one that is worth another try: its process or machine was lost, or it
-    failed by what the package does not raise of itself, such as memory, a package that is missing
-    or an error in an estimator of the user's.
-    """
-
-    estimator: str
-    seed: int
-    rows: tuple[Row, ...]
-    lasting: bool = True
+def finish_all(tasks: Iterable[Task], progress: Progress) -> Iterator[tuple[Source, Cell]]:
+    """One unit after the other; those in a row that are of one source have its inputs in common."""
+    source: Source | None = None
+    inputs: Inputs | None = None
+    look: Look | None = None
+    for task in tasks:
+        if inputs is None or task.source is not source:
+            inputs = look = None  # no two logs at once
+            try:
+                source, inputs = task.source, task.source.load()
+            except Exception as error:  # as of an estimator: the other units are worth having
+                reason = f"There is no log: {reason_of(error)}"
+                for cell in task.failed(reason, lasting=False):
+                    yield task.source, cell
+                continue
+            look = Look(inputs.data, inputs.policies)
+        mean = BehaviourReturn.of(inputs.data, task.work.estimand).mean
+        for cell in finish(inputs, task.work, progress, look):
+            yield task.source, replace(cell, behaviour=mean)
 
 
 def finish(
@@ -77,7 +43,7 @@ def finish(
     """Fit once, and let each of the estimators answer; a failure is a row with its reason.
 
     Args:
-        inputs: of every unit.
+        inputs: of the unit.
         work: the unit.
         progress: told how far the work is.
         look: what units before this one have seen of log and policies.
@@ -89,7 +55,7 @@ def finish(
     except Exception as error:  # whatever it is, the other cells are worth having
         reason = f"The fit failed: {reason_of(error)}"
         seconds = time.perf_counter() - started
-        yield from work.failed(inputs, reason, seconds, lasting=_lasts(error))
+        yield from work.failed(inputs.names, reason, seconds, lasting=_lasts(error))
         return
     for name, estimator in work.estimators.items():
         # All adopt before one answers, so that what is trained in answering is kept for all.
@@ -136,13 +102,21 @@ def _cell(
     answers = _answers(fitted, list(policies.values()), progress)
     for policy, answer in zip(policies, answers, strict=True):
         if isinstance(answer, Exception):
-            rows.append(_without(name, policy, seed, reason_of(answer)))
+            rows.append(Row.failed(name, policy, seed, reason_of(answer)))
             lasting = lasting and _lasts(answer)
             continue
-        row = Row.of(answer, name, policy, seed)
-        rows.append(row if judge is None else _judged(row, judge, answer))
+        rows.append(Row.of(answer, name, policy, seed))
     each = (shared + time.perf_counter() - started) / len(policies)
-    return Cell(name, seed, tuple(replace(row, seconds=each) for row in rows), lasting)
+    rows = [replace(row, seconds=each) for row in rows]
+    if judge is not None:
+        started = time.perf_counter()
+        rows = [
+            _judged(row, judge, answer, keep=inputs.keep_refused)
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+        each = (time.perf_counter() - started) / len(policies)
+        rows = [replace(row, judging_seconds=each) for row in rows]
+    return Cell(name, seed, tuple(rows), lasting)
 
 
 def _answers(
@@ -165,35 +139,16 @@ def _answers(
     return [answer for policy in policies for answer in _answers(fitted, [policy], progress)]
 
 
-def _judged(row: Row, judge: Judge, estimate: Estimate) -> Row:
-    """The row, or one without numbers where the data cannot tell them."""
-    if row.status != "ok":
+def _judged(row: Row, judge: Judge, estimate: Estimate | Exception, *, keep: bool) -> Row:
+    """The row, or one that is refused where the data cannot tell its numbers."""
+    if row.status != "ok" or isinstance(estimate, Exception):
         return row
     try:
         reasons = judge.reasons(row.policy, estimate)
     except Exception as error:  # as of an estimator: the other cells are worth having
         reason = f"Whether the data can tell it could not be seen: {reason_of(error)}"
-        return _without(row.estimator, row.policy, row.seed, reason)
+        return Row.failed(row.estimator, row.policy, row.seed, reason, row.seconds)
     if not reasons:
         return row
-    told = " ".join(reasons)
-    empty = _without(row.estimator, row.policy, row.seed, told, status="refused")
-    return replace(empty, warnings=row.warnings)
-
-
-def _without(
-    estimator: str,
-    policy: str,
-    seed: int,
-    reason: str,
-    seconds: float = 0.0,
-    status: Literal["failed", "refused"] = "failed",
-) -> Row:
-    return Row(
-        estimator=estimator,
-        policy=policy,
-        seed=seed,
-        status=status,
-        reason=reason,
-        seconds=seconds,
-    )
+    refused = replace(row, status="refused", reason=" ".join(reasons))
+    return refused if keep else refused.without_numbers()

@@ -1,24 +1,22 @@
 """Many estimators on many policies by many seeds, in one call."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from lfiw_ope.answering import Estimator
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.comparison.cells import Cell, Inputs, Work
-from lfiw_ope.comparison.engines import run_here, run_processes
-from lfiw_ope.comparison.ray_engine import run_cluster
+from lfiw_ope.comparison.engines import Engine, run_tasks
 from lfiw_ope.comparison.result import Comparison
-from lfiw_ope.comparison.store import Store, open_store
+from lfiw_ope.comparison.store import locked, open_store, run_of
+from lfiw_ope.comparison.tasks import Inputs, Task, waiting_works
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.refusal import Thresholds, thresholds_of
-from lfiw_ope.sharing import share_fits
 from lfiw_ope.types import Policy, Progress, silent
 
 T = TypeVar("T")
@@ -34,8 +32,9 @@ def compare(
     store: str | Path | None = None,
     resume: bool = False,
     jobs: int = 1,
-    engine: Literal["joblib", "ray"] = "joblib",
+    engine: Engine = "joblib",
     refuse: bool | Thresholds = False,
+    keep_refused: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Let every estimator estimate every policy, once a seed.
@@ -60,6 +59,8 @@ def compare(
             to, or that runs here, or else on one that is started here and stopped at the end.
         refuse: look whether the data can tell each value, by the default thresholds or by these;
             where they cannot, the row is "refused" and has no numbers.
+        keep_refused: leave a refused row its numbers, to see what refusing does. No metric counts
+            them.
         progress: told each finished cell.
 
     Raises:
@@ -81,16 +82,14 @@ def compare(
     of = _named("policy", policies, lambda index, _: f"policy {index}")
     estimand = _one_estimand(named)
     chosen, known = _checked_seeds(seeds), _checked_truth(truth, list(of))
-    inputs = Inputs(data, of, thresholds_of(refuse))
-    opened = (
-        nullcontext(None)
-        if store is None
-        else open_store(Path(store), inputs, named, resume=resume)
-    )
-    with opened as place:
-        cells = _finished(place, named, chosen)
+    inputs = Inputs(data, of, thresholds_of(refuse), keep_refused)
+    folder = None if store is None else Path(store)
+    with nullcontext() if folder is None else locked(folder):
+        place = None if folder is None else open_store(folder, run_of(inputs), named, resume=resume)
+        cells = {} if place is None else place.finished(named, chosen)
         total = len(named) * len(chosen)
-        for cell in _run(inputs, _waiting(named, chosen, cells), jobs, engine, progress):
+        tasks = [Task(inputs, work) for work in waiting_works(named, chosen, cells)]
+        for _, cell in run_tasks(tasks, jobs, engine, progress):
             if place is not None and cell.lasting:
                 place.add(cell)
             cells[cell.estimator, cell.seed] = cell
@@ -98,42 +97,6 @@ def compare(
     rows = tuple(row for name in named for seed in chosen for row in cells[name, seed].rows)
     behaviour = BehaviourReturn.of(data, estimand)
     return Comparison(rows, estimand, None, behaviour).with_truth(known)
-
-
-def _run(
-    inputs: Inputs, works: list[Work], jobs: int, engine: str, progress: Progress
-) -> Iterator[Cell]:
-    if not works:
-        return iter(())
-    if engine == "ray":
-        return run_cluster(inputs, works, jobs)
-    if jobs == 1:
-        return run_here(inputs, works, progress)
-    return run_processes(inputs, works, jobs)
-
-
-def _finished(
-    store: Store | None, estimators: Iterable[str], seeds: Iterable[int]
-) -> dict[tuple[str, int], Cell]:
-    if store is None:
-        return {}
-    found = {(name, seed): store.find(name, seed) for name in estimators for seed in seeds}
-    return {place: cell for place, cell in found.items() if cell is not None}
-
-
-def _waiting(
-    estimators: Mapping[str, Estimator],
-    seeds: Iterable[int],
-    finished: Mapping[tuple[str, int], Cell],
-) -> list[Work]:
-    """Seed by seed: a run that is stopped early has all estimators, and less of seeds."""
-    groups, works = share_fits(estimators), []
-    for seed in seeds:
-        for group in groups:
-            left = {name: of for name, of in group.items() if (name, seed) not in finished}
-            if left:
-                works.append(Work(left, seed))
-    return works
 
 
 def _label(estimator: Estimator) -> str:

@@ -19,13 +19,13 @@ def plot_against_truth(ax: Any, rows: Sequence[Row]) -> Any:
     Bars are 95 % intervals, where there are any. Estimators stand a little beside each other, up to
     2 % of the range of true values, and the legend counts what each could not answer.
     """
-    shown = [row for row in rows if row.value is not None and row.truth is not None]
+    shown = [row for row in rows if row.answer is not None and row.truth is not None]
     truths = [row.truth for row in shown if row.truth is not None]
     names = list(dict.fromkeys(row.estimator for row in rows))
     apart = 0.02 * (max(truths) - min(truths)) if truths else 0.0
     for index, name in enumerate(names):
         mine = [row for row in shown if row.estimator == name]
-        colour, marker = _style(index)
+        colour, marker = style(index)
         shift = apart * (2 * (index + 0.5) / len(names) - 1)
         ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
         _points(ax, mine, [(row.truth or 0.0) + shift for row in mine], colour, marker)
@@ -42,9 +42,9 @@ def plot_values(ax: Any, rows: Sequence[Row]) -> Any:
     policies = list(dict.fromkeys(row.policy for row in rows))
     names = list(dict.fromkeys(row.estimator for row in rows))
     for index, name in enumerate(names):
-        mine = [row for row in rows if row.estimator == name and row.value is not None]
+        mine = [row for row in rows if row.estimator == name and row.answer is not None]
         shift = 0.6 * ((index + 0.5) / len(names) - 0.5)
-        colour, marker = _style(index)
+        colour, marker = style(index)
         ax.plot([], [], ls="", marker=marker, color=colour, ms=5, label=_counted(name, rows))
         _points(ax, mine, [policies.index(row.policy) + shift for row in mine], colour, marker)
     ax.set_xticks(range(len(policies)), policies)
@@ -63,8 +63,8 @@ def plot_errors(ax: Any, rows: Sequence[Row]) -> Any:
     for place, name in zip(places, names, strict=True):
         errors: dict[int, list[float]] = {}
         for row in rows:
-            if row.estimator == name and row.value is not None and row.truth is not None:
-                errors.setdefault(row.seed, []).append(abs(row.value - row.truth))
+            if row.estimator == name and row.answer is not None and row.truth is not None:
+                errors.setdefault(row.seed, []).append(abs(row.answer - row.truth))
         means = [float(np.mean(of)) for of in errors.values()]
         if means:
             ax.barh(place, np.mean(means), color=WEIGHTED, alpha=0.35, height=0.6)
@@ -97,17 +97,18 @@ def _points(ax: Any, rows: Sequence[Row], x: Sequence[Any], colour: str, marker:
     for place, row in zip(x, rows, strict=True):
         if row.low is not None and row.high is not None:
             ax.plot([place, place], [row.low, row.high], color=colour, lw=1, alpha=0.5)
-    ax.plot(x, [row.value for row in rows], ls="", marker=marker, color=colour, ms=4, alpha=0.8)
+    ax.plot(x, [row.answer for row in rows], ls="", marker=marker, color=colour, ms=4, alpha=0.8)
 
 
 def _counted(name: str, rows: Sequence[Row]) -> str:
     """An estimator's name, and what it answered where that is not all."""
     mine = [row for row in rows if row.estimator == name]
-    answered = sum(row.value is not None for row in mine)
+    answered = sum(row.answer is not None for row in mine)
     return name if answered == len(mine) else f"{name} ({answered} of {len(mine)})"
 
 
-def _style(index: int) -> tuple[str, str]:
+def style(index: int) -> tuple[str, str]:
+    """A colour and a marker, of which no two of the first 64 have both in common."""
     return COLOURS[index % len(COLOURS)], MARKERS[(index // len(COLOURS) + index) % len(MARKERS)]
 
 

@@ -56,7 +56,7 @@ def answered(rows: Sequence[Row], *, with_truth: bool) -> Sample:
     cells = {
         (row.seed, row.policy): row
         for row in rows
-        if row.value is not None and (row.truth is not None or not with_truth)
+        if row.answer is not None and (row.truth is not None or not with_truth)
     }
     seeds = list(dict.fromkeys(seed for seed, _ in cells))
     every = dict.fromkeys(policy for _, policy in cells)

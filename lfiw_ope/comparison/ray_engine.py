@@ -4,23 +4,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lfiw_ope.comparison.cells import Cell, Inputs, Work, reason_of
-from lfiw_ope.comparison.engines import finish_alone, require_sendable
+from lfiw_ope.comparison.cells import reason_of
+from lfiw_ope.comparison.processes import finish_alone, require_sendable
+from lfiw_ope.comparison.tasks import Cell, Source, Task
 from lfiw_ope.errors import MissingDependencyError
 
 RETRIES = 3
 """Times that a task is started again after its process or its machine was lost."""
 
 
-def run_cluster(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[Cell]:
+def run_cluster(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Cell]]:
     """On a cluster, one CPU a unit; cells come as they are finished, each unit's once.
 
-    Log and policies are sent once to a machine. A task has no other effect than its answer, so
-    that one which is started again, where its machine was lost, gives the same cells.
+    A source, which is log and policies where those are there, is sent once to a machine. A task has
+    no other effect than its answer, so that one which is started again, where its machine was lost,
+    gives the same cells.
 
     Args:
-        inputs: of every unit.
-        works: the units.
+        tasks: the units.
         jobs: CPUs of a cluster that is started for this run.
 
     Raises:
@@ -33,21 +34,26 @@ def run_cluster(inputs: Inputs, works: Sequence[Work], jobs: int) -> Iterator[Ce
         raise MissingDependencyError(
             "engine='ray' needs ray, which is not installed: pip install 'lfiw-ope[ray]'."
         ) from error
-    require_sendable(inputs, works, ray.cloudpickle.dumps)
+    require_sendable(tasks, ray.cloudpickle.dumps)
     with _cluster(ray, jobs):
-        task = ray.remote(num_cpus=1, max_retries=RETRIES)(finish_alone)
-        shared = ray.put(inputs)
-        waiting = {task.remote(shared, work): work for work in works}
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(finish_alone)
+        shared = {id(source): ray.put(source) for source in _each_once(tasks)}
+        waiting = {remote.remote(shared[id(task.source)], task.work): task for task in tasks}
         while waiting:
             finished, _ = ray.wait(list(waiting), num_returns=1)
             for reference in finished:
-                work = waiting.pop(reference)
+                task = waiting.pop(reference)
                 try:
                     cells = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     reason = f"Its task was lost: {reason_of(error)}"
-                    cells = work.failed(inputs, reason, lasting=False)
-                yield from cells
+                    cells = task.failed(reason, lasting=False)
+                for cell in cells:
+                    yield task.source, cell
+
+
+def _each_once(tasks: Sequence[Task]) -> list[Source]:
+    return list({id(task.source): task.source for task in tasks}.values())
 
 
 @contextmanager

@@ -20,7 +20,9 @@ class Row:
         policy: its name in the comparison.
         seed: of the fit and of everything after it.
         status: "ok"; "failed", where something was raised; "refused", where the data cannot tell.
-        reason: why there is no value; empty where there is one.
+            "ok" alone is an answer; a refused row may keep its numbers, for whoever asks what
+            refusing does.
+        reason: why there is no answer; empty where there is one.
         value: the estimate, in units of return; None without one, like all numbers that follow.
         standard_error: from the sampling of the logged episodes; None where it is not known.
         low, high: ends of the 95 % interval; None where the estimate has none.
@@ -29,6 +31,7 @@ class Row:
         seconds: wall-clock, of which every policy of a call and every estimator of a shared fit
             bears an equal part, so that rows add up to what was spent. What an estimator finds
             done by another that shares its fit costs it nothing.
+        judging_seconds: likewise, of looking whether the data can tell; no part of `seconds`.
         warnings: the estimate's.
     """
 
@@ -44,16 +47,14 @@ class Row:
     ess: float | None = None
     truth: float | None = None
     seconds: float = 0.0
+    judging_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, estimate: Estimate, estimator: str, policy: str, seed: int) -> "Row":
         """What an estimate comes to in the table."""
         if not math.isfinite(estimate.value):
-            reason = f"The estimate is {estimate.value}."
-            return cls(
-                estimator=estimator, policy=policy, seed=seed, status="failed", reason=reason
-            )
+            return cls.failed(estimator, policy, seed, f"The estimate is {estimate.value}.")
         near = [one for one in estimate.intervals if math.isclose(one.level, LEVEL)]
         return cls(
             estimator=estimator,
@@ -68,12 +69,35 @@ class Row:
             warnings=tuple(estimate.warnings),
         )
 
+    @classmethod
+    def failed(
+        cls, estimator: str, policy: str, seed: int, reason: str, seconds: float = 0.0
+    ) -> "Row":
+        """One where something was raised."""
+        return cls(
+            estimator=estimator,
+            policy=policy,
+            seed=seed,
+            status="failed",
+            reason=reason,
+            seconds=seconds,
+        )
+
     @property
     def covers(self) -> bool | None:
         """Whether the interval holds the truth; None where one of them is missing."""
         if self.low is None or self.high is None or self.truth is None:
             return None
         return self.low <= self.truth <= self.high
+
+    @property
+    def answer(self) -> float | None:
+        """The value, where it is given as one: not where it is refused."""
+        return self.value if self.status == "ok" else None
+
+    def without_numbers(self) -> "Row":
+        """The same row with nothing of the estimate but its warnings."""
+        return replace(self, value=None, standard_error=None, low=None, high=None, ess=None)
 
     def told(self, truth: float | None) -> "Row":
         """The same row with the policy's value."""

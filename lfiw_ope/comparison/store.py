@@ -8,7 +8,7 @@ A folder is one process's at a time, by a lock that the system takes back when t
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from lfiw_ope.answering import Estimator
-from lfiw_ope.comparison.cells import Cell, Inputs
 from lfiw_ope.comparison.identity import data_digest, describe, digest, policy_actions
 from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.tasks import Cell, Inputs
 from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
 from lfiw_ope.stored import write_text
 from lfiw_ope.version import __version__
@@ -30,7 +30,7 @@ ACTIONS_AGREE = 1e-3
 
 @dataclass(frozen=True)
 class Store:
-    """Finished cells of one run, in a folder that is locked for it.
+    """Finished cells of one run, in a folder that is one process's.
 
     Attributes:
         folder: where.
@@ -42,6 +42,13 @@ class Store:
     run: str
     settings: Mapping[str, str]
 
+    def finished(
+        self, estimators: Iterable[str], seeds: Iterable[int]
+    ) -> dict[tuple[str, int], Cell]:
+        """Cells that are finished, by estimator and seed."""
+        every = {(name, seed): self.find(name, seed) for seed in seeds for name in estimators}
+        return {place: cell for place, cell in every.items() if cell is not None}
+
     def find(self, estimator: str, seed: int) -> Cell | None:
         """A cell that is finished; one that cannot be read is done again."""
         path = self._path(estimator, seed)
@@ -49,7 +56,8 @@ class Store:
             plain = json.loads(path.read_text(encoding="utf-8"))
             if plain["key"] != self._key(estimator, seed):
                 return None
-            return Cell(estimator, seed, tuple(Row.from_dict(row) for row in plain["rows"]))
+            rows = tuple(Row.from_dict(row) for row in plain["rows"])
+            return Cell(estimator, seed, rows, behaviour=plain.get("behaviour"))
         except (OSError, ValueError, KeyError, TypeError, DataError):
             return None
 
@@ -59,6 +67,7 @@ class Store:
             "key": self._key(cell.estimator, cell.seed),
             "estimator": cell.estimator,
             "seed": cell.seed,
+            "behaviour": cell.behaviour,
             "rows": [row.to_dict() for row in cell.rows],
         }
         text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
@@ -74,21 +83,11 @@ class Store:
 
 
 @contextmanager
-def open_store(
-    folder: Path, inputs: Inputs, estimators: Mapping[str, Estimator], *, resume: bool
-) -> Iterator[Store]:
-    """The folder's cells, locked until the end.
-
-    Args:
-        folder: made where it is not there.
-        inputs: of the run.
-        estimators: by name.
-        resume: go on with the cells that are there. Estimators and seeds may be new; the log, the
-            policies, the version and the settings of estimators that it knows must be the same.
+def locked(folder: Path) -> Iterator[None]:
+    """A folder that no other process works in until the end; it is made where it is not there.
 
     Raises:
-        ConfigError: if another process works in the folder; if it holds a run and `resume` is
-            False; if the run is another one.
+        ConfigError: if another process works in it.
         MissingDependencyError: if filelock is not installed.
     """
     try:
@@ -108,17 +107,28 @@ def open_store(
             f"Another process is at work in {folder}; wait for it, or name another folder."
         ) from error
     try:
-        yield _opened(folder, inputs, estimators, resume)
+        yield
     finally:
         lock.release()
 
 
-def _opened(
-    folder: Path, inputs: Inputs, estimators: Mapping[str, Estimator], resume: bool
+def open_store(
+    folder: Path, run: dict[str, Any], estimators: Mapping[str, Estimator], *, resume: bool
 ) -> Store:
+    """The cells of a folder, which is locked already.
+
+    Args:
+        folder: made where it is not there.
+        run: what it is a run on, as `run_of` says it.
+        estimators: by name.
+        resume: go on with the cells that are there. Estimators and seeds may be new; the log, the
+            policies, the version and the settings of estimators that it knows must be the same.
+
+    Raises:
+        ConfigError: if it holds a run and `resume` is False, or the run is another one.
+    """
     place, known = folder / "run.json", None
     settings = {name: digest(describe(estimator)) for name, estimator in estimators.items()}
-    run = _what_it_is(inputs)
     if place.exists():
         if not resume:
             raise ConfigError(
@@ -134,7 +144,8 @@ def _opened(
     return Store(folder, digest(run), settings)
 
 
-def _what_it_is(inputs: Inputs) -> dict[str, Any]:
+def run_of(inputs: Inputs) -> dict[str, Any]:
+    """What tells one run from another: version, log, policies by what they do, refusals."""
     return {
         "version": __version__,
         "data": data_digest(inputs.data),
@@ -143,6 +154,7 @@ def _what_it_is(inputs: Inputs) -> dict[str, Any]:
             name: policy_actions(policy, inputs.data) for name, policy in inputs.policies.items()
         },
         "thresholds": describe(inputs.thresholds),
+        "keep_refused": inputs.keep_refused,
     }
 
 
@@ -171,6 +183,8 @@ def _require_same(
         differing += [f"what the policy {name!r} does" for name in others]
     if there.get("thresholds") != run["thresholds"]:
         differing.append("when estimates are refused")
+    if there.get("keep_refused", False) != run["keep_refused"]:
+        differing.append("whether refused rows keep their numbers")
     for name, of in settings.items():
         if known["estimators"].get(name, of) != of:
             differing.append(f"the settings of {name!r}")
@@ -181,8 +195,11 @@ def _require_same(
         )
 
 
-def _agree(one: list[float] | None, other: list[float] | None) -> bool:
-    if one is None or other is None or len(one) != len(other):
-        return one is other
+def _agree(one: list[float] | str | None, other: list[float] | str | None) -> bool:
+    """Of actions, or of digests where a policy is known by its file."""
+    if not isinstance(one, list) or not isinstance(other, list):
+        return one == other
+    if len(one) != len(other):
+        return False
     scale = max(1e-12, float(np.abs(one).max(initial=0.0)))
     return bool(np.allclose(one, other, rtol=0.0, atol=ACTIONS_AGREE * scale))

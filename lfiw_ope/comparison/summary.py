@@ -8,7 +8,7 @@ import numpy as np
 
 from lfiw_ope import metrics as of_lists
 from lfiw_ope.checks import choice, real, whole
-from lfiw_ope.comparison.measures import METRICS, Metric, Sample, Table, answered
+from lfiw_ope.comparison.measures import METRICS, Metric, Numbers, Sample, Table, answered
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.seeding import numpy_generator
@@ -100,14 +100,23 @@ def _interval(
             chosen = np.broadcast_to(np.arange(seeds), (count, seeds))
         taken = generator.integers(policies, size=(count, policies))
         found.append(metric.of(sample.take(chosen, taken), table))
-    every = np.concatenate(found)
-    defined = every[np.isfinite(every)]
-    if len(defined) < LEAST_DEFINED * resamples or np.isclose(
+    low, high = percentile_interval(np.concatenate(found), level)
+    return value, low, high
+
+
+def percentile_interval(resampled: Numbers, level: float) -> tuple[float | None, float | None]:
+    """Ends of the bootstrap's percentile interval `[B]`; None without one.
+
+    There is none where too few resamples are defined, and where all say the same: those do not
+    tell of other policies.
+    """
+    defined = resampled[np.isfinite(resampled)]
+    if len(defined) < max(1.0, LEAST_DEFINED * len(resampled)) or np.isclose(
         defined.min(), defined.max(), 1e-9, 0
     ):
-        return value, None, None  # resamples that all say the same do not tell of other policies
+        return None, None
     low, high = np.quantile(defined, (0.5 - level / 2, 0.5 + level / 2))
-    return value, float(low), float(high)
+    return float(low), float(high)
 
 
 def agreement(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
@@ -119,9 +128,9 @@ def agreement(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
     for row in rows:
         means.setdefault(row.estimator, {})
     for name, of in means.items():
-        mine = [row for row in rows if row.estimator == name and row.value is not None]
+        mine = [row for row in rows if row.estimator == name and row.answer is not None]
         for policy in dict.fromkeys(row.policy for row in mine):
-            of[policy] = float(np.mean([row.value for row in mine if row.policy == policy]))
+            of[policy] = float(np.mean([row.answer for row in mine if row.policy == policy]))
     return {one: {other: _rank(means[one], means[other]) for other in means} for one in means}
 
 

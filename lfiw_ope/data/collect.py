@@ -1,13 +1,14 @@
 """Trajectories from a Gymnasium vector environment, under any policy."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lfiw_ope.checks import whole
 from lfiw_ope.data.log import FloatArray
+from lfiw_ope.data.recording import Recorder
 from lfiw_ope.data.spaces import action_spec, decode_actions, flatten_states, gymnasium
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
@@ -27,30 +28,83 @@ def collect(
     env: Any,
     policy: Policy,
     *,
-    episodes: int,
+    episodes: int | None = None,
+    transitions: int | None = None,
     seed: int,
     progress: Progress = silent,
 ) -> Trajectories:
-    """Play `episodes` whole episodes of `policy` in a Gymnasium vector environment.
+    """Play `policy` in a Gymnasium vector environment, for whole episodes or for transitions.
 
-    Episodes are numbered as they start, and the first `episodes` of them are kept, however long
-    each takes: keeping those that *end* first would favour short ones. Where the policy has a
-    density, its log-probability is carried: of the executed action, or, where the policy knows its
-    own draw before the environment's bounds clip it, of that draw, which is carried too.
+    Episodes are numbered as they start. Of `episodes`, the first so many are kept, however long
+    each takes: keeping those that *end* first would favour short ones. For `transitions`, each copy
+    of the environment plays as many as every other (the first ones play one more where they do not
+    divide), episode after episode, and the episode that it is in when it has played them is
+    truncated there: the clock ends it, whatever it is like, and so favours none.
+
+    Where the policy has a density, its log-probability is carried: of the executed action, or,
+    where the policy knows its own draw before the environment's bounds clip it, of that draw, which
+    is carried too.
 
     Args:
         env: a `gymnasium.vector.VectorEnv` that resets itself (NEXT_STEP or SAME_STEP).
         policy: what acts; on the CPU.
-        episodes: N.
+        episodes: N; or else
+        transitions: R, exactly.
         seed: of the environment's resets and the policy's draws.
-        progress: told how many episodes have ended.
+        progress: told how many episodes have ended, or transitions have been played.
 
     Raises:
-        ConfigError: if `episodes` is below 1, or the environment does not reset itself.
+        ConfigError: if not exactly one of `episodes` and `transitions` is given, or it is below 1,
+            or the environment does not reset itself.
         PolicyError: if the policy is for other spaces.
         DataError: if the policy's actions lie outside the action space.
+        InsufficientMemoryError: if so many transitions would not fit into memory.
     """
-    whole("episodes", episodes, least=1)
+    _check_count(episodes, transitions)
+    same_step = _resets_in_the_same_step(env)
+    spec = action_spec(env.single_action_space)
+    recorder = Recorder(env.num_envs, episodes=episodes, transitions=transitions)
+    states = _reset(env, seed)
+    check_policy(policy, state_size=states.shape[1], action_size=spec.size, action_kind=spec.kind)
+    probe(policy, torch.from_numpy(states))
+    draw, generator = _drawer(policy), torch_generator(seed, "collect", "actions")
+    starting = np.ones(env.num_envs, bool)  # the next step of these begins an episode
+    resetting = np.zeros(env.num_envs, bool)  # NEXT_STEP: that of these is a reset, no transition
+    while not recorder.complete:
+        recorder.start(np.flatnonzero(starting))
+        with torch.inference_mode():
+            drawn = draw(states, generator)
+        observations, rewards, terminated, truncated, infos = env.step(
+            decode_actions(env.single_action_space, drawn.action)
+        )
+        reached = flatten_states(env.single_observation_space, observations)
+        ended = terminated | truncated
+        last = reached
+        if same_step and ended.any():
+            last = reached.copy()  # `reached` holds the next episodes' first states already
+            final = [infos["final_obs"][i] for i in np.flatnonzero(ended)]
+            last[ended] = flatten_states(*_batched(env.single_observation_space, final))
+        columns = {"states": states, "rewards": rewards, **drawn.columns()}
+        recorder.step(columns, last, terminated, truncated)
+        states = reached
+        starting, resetting = (ended, resetting) if same_step else (resetting, ended)
+        progress("collect", recorder.done, recorder.wanted)
+    return recorder.trajectories(spec, *_made_with(env))
+
+
+def _check_count(episodes: int | None, transitions: int | None) -> None:
+    if (episodes is None) == (transitions is None):
+        raise ConfigError(
+            f"episodes is {episodes} and transitions is {transitions}; give exactly one of them."
+        )
+    if episodes is not None:
+        whole("episodes", episodes, least=1)
+    if transitions is not None:
+        whole("transitions", transitions, least=1)
+
+
+def _resets_in_the_same_step(env: Any) -> bool:
+    """Whether a copy's reset comes with the end of its episode, and not in the step thereafter."""
     if not isinstance(env, gymnasium().vector.VectorEnv):
         raise ConfigError(
             f"{type(env).__name__} is no vector environment; wrap it, for one copy with "
@@ -63,32 +117,7 @@ def collect(
             f"The vector environment's autoreset mode is {mode}; make it with NEXT_STEP or "
             "SAME_STEP."
         )
-    spec = action_spec(env.single_action_space)
-    recorder = _Recorder(env.num_envs, episodes)
-    states = _reset(env, seed)
-    check_policy(policy, state_size=states.shape[1], action_size=spec.size, action_kind=spec.kind)
-    probe(policy, torch.from_numpy(states))
-    generator = torch_generator(seed, "collect", "actions")
-    starting = np.ones(env.num_envs, bool)  # the next step of these begins an episode
-    resetting = np.zeros(env.num_envs, bool)  # NEXT_STEP: that of these is a reset, no transition
-    while not recorder.complete:
-        recorder.start(np.flatnonzero(starting), states)
-        draw = _act(policy, states, generator)
-        observations, rewards, terminated, truncated, infos = env.step(
-            decode_actions(env.single_action_space, draw.action)
-        )
-        reached = flatten_states(env.single_observation_space, observations)
-        ended = terminated | truncated
-        last = reached
-        if mode == modes.SAME_STEP and ended.any():
-            last = reached.copy()  # `reached` holds the next episodes' first states already
-            final = [infos["final_obs"][i] for i in np.flatnonzero(ended)]
-            last[ended] = flatten_states(*_batched(env.single_observation_space, final))
-        recorder.step(draw, rewards, last, terminated, truncated)
-        states = reached
-        starting, resetting = (ended, resetting) if mode == modes.SAME_STEP else (resetting, ended)
-        progress("collect", recorder.finished, episodes)
-    return recorder.trajectories(spec, *_made_with(env))
+    return bool(mode == modes.SAME_STEP)
 
 
 class _Draw(NamedTuple):
@@ -97,6 +126,15 @@ class _Draw(NamedTuple):
     action: FloatArray
     proposed: FloatArray | None
     log_prob: FloatArray | None
+
+    def columns(self) -> dict[str, FloatArray]:
+        """What of it is known, by the names of a log."""
+        known = {
+            "actions": self.action,
+            "proposed_actions": self.proposed,
+            "log_prob": self.log_prob,
+        }
+        return {name: of for name, of in known.items() if of is not None}
 
 
 def _reset(env: Any, seed: int) -> FloatArray:
@@ -109,18 +147,35 @@ def _reset(env: Any, seed: int) -> FloatArray:
     return flatten_states(env.single_observation_space, observations)
 
 
-@torch.inference_mode()
-def _act(policy: Policy, states: FloatArray, generator: torch.Generator) -> _Draw:
-    state = torch.from_numpy(states)
+def _drawer(policy: Policy) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    """What the policy does at states; which kind it is, is asked once and not at every step."""
     if not has_density(policy):
-        return _Draw(policy.act(state, generator).numpy(), None, None)
+        return lambda states, generator: _Draw(
+            policy.act(torch.from_numpy(states), generator).numpy(), None, None
+        )
     assert isinstance(policy, DensityPolicy)
-    if not isinstance(policy, ProposingPolicy):
+    return _drawn_by_proposal(policy) if isinstance(policy, ProposingPolicy) else _drawn(policy)
+
+
+def _drawn(policy: DensityPolicy) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    def draw(states: FloatArray, generator: torch.Generator) -> _Draw:
+        state = torch.from_numpy(states)
         action = policy.act(state, generator)
         return _Draw(action.numpy(), None, policy.log_prob(state, action).numpy())
-    proposed = policy.propose(state, generator)
-    log_prob = policy.proposal_log_prob(state, proposed)
-    return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
+
+    return draw
+
+
+def _drawn_by_proposal(
+    policy: ProposingPolicy,
+) -> Callable[[FloatArray, torch.Generator], _Draw]:
+    def draw(states: FloatArray, generator: torch.Generator) -> _Draw:
+        state = torch.from_numpy(states)
+        proposed = policy.propose(state, generator)
+        log_prob = policy.proposal_log_prob(state, proposed)
+        return _Draw(policy.execute(proposed).numpy(), proposed.numpy(), log_prob.numpy())
+
+    return draw
 
 
 def _made_with(env: Any) -> tuple[str | None, dict[str, Any]]:
@@ -139,85 +194,3 @@ def _batched(space: Any, observations: list[Any]) -> tuple[Any, Any]:
     batch = gymnasium().vector.utils
     empty = batch.create_empty_array(space, n=len(observations))
     return space, batch.concatenate(space, observations, empty)
-
-
-class _Episode:
-    """One episode while it is being played."""
-
-    def __init__(self, number: int, state: FloatArray) -> None:
-        self.number = number
-        self.states = [state]
-        self.actions: list[FloatArray] = []
-        self.rewards: list[float] = []
-        self.proposed: list[FloatArray] = []
-        self.log_prob: list[np.float32] = []
-        self.terminated = self.truncated = False
-
-
-class _Recorder:
-    """Episodes in the order in which they started."""
-
-    def __init__(self, num_envs: int, wanted: int) -> None:
-        self.wanted = wanted
-        self.started = 0
-        self.playing: list[_Episode | None] = [None] * num_envs
-        self.done: list[_Episode] = []
-
-    @property
-    def finished(self) -> int:
-        return len(self.done)
-
-    @property
-    def complete(self) -> bool:
-        return len(self.done) == self.wanted
-
-    def start(self, which: NDArray[np.int64], states: FloatArray) -> None:
-        for i in which:
-            self.playing[i] = None
-            if self.started < self.wanted:
-                self.playing[i] = _Episode(self.started, states[i])
-                self.started += 1
-
-    def step(
-        self,
-        draw: _Draw,
-        rewards: NDArray[np.float64],
-        reached: FloatArray,
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-    ) -> None:
-        for i, episode in enumerate(self.playing):
-            if episode is None:
-                continue
-            episode.actions.append(draw.action[i])
-            episode.rewards.append(float(rewards[i]))
-            episode.states.append(reached[i])
-            if draw.proposed is not None:
-                episode.proposed.append(draw.proposed[i])
-            if draw.log_prob is not None:
-                episode.log_prob.append(draw.log_prob[i])
-            if terminated[i] or truncated[i]:
-                episode.terminated, episode.truncated = bool(terminated[i]), bool(truncated[i])
-                self.done.append(episode)
-                self.playing[i] = None
-
-    def trajectories(
-        self, spec: Any, env_id: str | None, env_kwargs: dict[str, Any]
-    ) -> Trajectories:
-        episodes = sorted(self.done, key=lambda episode: episode.number)
-        scored, proposed = bool(episodes[0].log_prob), bool(episodes[0].proposed)
-        return Trajectories(
-            states=np.concatenate([np.stack(e.states) for e in episodes]),
-            actions=np.concatenate([np.stack(e.actions) for e in episodes]),
-            rewards=np.concatenate([np.asarray(e.rewards, np.float32) for e in episodes]),
-            lengths=np.array([len(e.rewards) for e in episodes]),
-            terminated=np.array([e.terminated for e in episodes]),
-            truncated=np.array([e.truncated for e in episodes]),
-            action_spec=spec,
-            log_prob=np.concatenate([e.log_prob for e in episodes]) if scored else None,
-            proposed_actions=(
-                np.concatenate([np.stack(e.proposed) for e in episodes]) if proposed else None
-            ),
-            env_id=env_id,
-            env_kwargs=env_kwargs,
-        )

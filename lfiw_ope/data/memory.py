@@ -99,5 +99,22 @@ def check_fits(episode_bytes: NDArray[np.int64], source: str, *, beside: int = 0
     )
 
 
+def check_room(needed: int, what: str) -> None:
+    """Refuse what would not fit and whose parts are not told apart, before work on it begins.
+
+    Args:
+        needed: bytes.
+        what: needs them, for the message: a plural.
+
+    Raises:
+        InsufficientMemoryError: if they are more than are free.
+    """
+    free = available_memory()
+    if free is not None and needed + READING > free:
+        raise InsufficientMemoryError(
+            f"{what} need {_gib(needed + READING)} of memory and {_gib(free)} are free; take fewer."
+        )
+
+
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""Trajectories from .npz archives, read a chunk at a time and without executing anything."""
+"""Trajectories from and to .npz archives, read by chunks and without executing anything."""
 
 import math
 import zipfile
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.columns import UNREADABLE
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import DataError, UntrustedFileError
+from lfiw_ope.errors import ConfigError, DataError, UntrustedFileError
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -119,3 +119,54 @@ def load_npz(
             episodes=episodes,
             source=str(path),
         )
+
+
+def save_npz(data: Trajectories, path: str | Path) -> Path:
+    """Write an archive that `load_npz` reads; it appears whole or not at all.
+
+    Discrete actions are written as whole numbers from 0 on. Such a file says neither its
+    environment nor its actions' bounds or number: `load_npz` is told them by `env_id` or
+    `action_space`, and where episodes are longer than the environment's own limit, that by
+    `max_episode_steps`.
+
+    Args:
+        data: the log.
+        path: ends in .npz; a file that is there is replaced.
+
+    Raises:
+        ConfigError: if it has another ending.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}; name an .npz file.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        arrays = log_arrays(data)
+        if data.action_spec.kind == "discrete":
+            arrays["actions"] = arrays["actions"].argmax(1)
+        write_npz(partial, arrays)
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def log_arrays(data: Trajectories) -> dict[str, NDArray[Any]]:
+    """A log's arrays under the names that `from_arrays` knows."""
+    arrays: dict[str, NDArray[Any] | None] = {
+        "observations": data.states,
+        "actions": data.actions,
+        "rewards": data.rewards,
+        "lengths": data.lengths,
+        "terminated": data.terminated,
+        "truncated": data.truncated,
+        "log_prob": data.log_prob,
+        "proposed_actions": data.proposed_actions,
+    }
+    return {name: of for name, of in arrays.items() if of is not None}
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to this very file: `numpy.savez` adds an ending to a name, not to a file."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the rest for a flag

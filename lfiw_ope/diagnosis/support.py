@@ -35,33 +35,45 @@ FAR = 1e3
 Array = NDArray[np.float64]
 
 
+class Coordinates:
+    """Where states are, for distances: standardised, and no more entries than tell near from far.
+
+    Args:
+        states: `[n, S]`, which decide the units and the directions that are kept.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        self.standardiser = Standardiser.of_chunks((states,)).to(states.device)
+        self.directions: Array | None = None
+        if states.shape[1] > MOST_ENTRIES:
+            rows = self._standardised(states)
+            _, vectors = np.linalg.eigh(rows.T @ rows)
+            self.directions = vectors[:, -MOST_ENTRIES:]
+
+    def _standardised(self, states: Tensor) -> Array:
+        found: Tensor = self.standardiser(states.to(self.standardiser.mean.device))
+        return found.clamp(-FAR, FAR).cpu().double().numpy()
+
+    def __call__(self, states: Tensor) -> Array:
+        """Of states `[n, S]`, `[n, at most MOST_ENTRIES]`."""
+        rows = self._standardised(states)
+        return rows if self.directions is None else rows @ self.directions
+
+
 class Neighbours:
-    """The nearest logged states of a reference, in standardised units.
+    """The nearest logged states of a reference, in its coordinates.
 
     Args:
         states: `[n, S]`, the reference.
     """
 
     def __init__(self, states: Tensor) -> None:
-        self.standardiser = Standardiser.of_chunks((states,)).to(states.device)
-        self.directions: Array | None = None
-        rows = self._standardised(states)
-        if states.shape[1] > MOST_ENTRIES:
-            _, vectors = np.linalg.eigh(rows.T @ rows)
-            self.directions = vectors[:, -MOST_ENTRIES:]
-        self.tree = cKDTree(self._projected(rows))
-
-    def _standardised(self, states: Tensor) -> Array:
-        found: Tensor = self.standardiser(states.to(self.standardiser.mean.device))
-        return found.clamp(-FAR, FAR).cpu().double().numpy()
-
-    def _projected(self, rows: Array) -> Array:
-        return rows if self.directions is None else rows @ self.directions
+        self.coordinates = Coordinates(states)
+        self.tree = cKDTree(self.coordinates(states))
 
     def find(self, states: Tensor, count: int) -> tuple[Array, NDArray[np.int64]]:
         """Distances and rows of the reference, `[n, count]` each, nearest first."""
-        rows = self._projected(self._standardised(states))
-        distance, index = self.tree.query(rows, k=np.arange(1, count + 1))
+        distance, index = self.tree.query(self.coordinates(states), k=np.arange(1, count + 1))
         return distance, index
 
 

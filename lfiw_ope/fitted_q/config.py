@@ -58,15 +58,18 @@ class FQEConfig(PerPolicyConfig):
         real("tau", self.tau, least=1e-6, most=1.0)
 
 
-def slow_to_reach(estimand: Estimand, config: FQEConfig) -> tuple[str, ...]:
-    """A warning where the training is too short for values to come from as far as they must.
+def following_fast_enough(estimand: Estimand, updates: int, least: float) -> float:
+    """The least τ from `least` up at which values come from as far as they must.
 
     A value is bootstrapped from the step after it, by targets that follow in 1 / τ updates: so
     many it takes for every step of the horizon, or of the 1 / (1 − γ) that the discount leaves.
     """
-    steps = float(estimand.horizon)
-    if estimand.discount < 1.0:
-        steps = min(steps, 1.0 / (1.0 - estimand.discount))
+    return max(least, min(1.0, _steps(estimand) / updates))
+
+
+def slow_to_reach(estimand: Estimand, config: FQEConfig) -> tuple[str, ...]:
+    """A warning where the training is too short for that."""
+    steps = _steps(estimand)
     needed = round(steps / config.tau)
     if config.fit.updates >= needed:
         return ()
@@ -75,3 +78,9 @@ def slow_to_reach(estimand: Estimand, config: FQEConfig) -> tuple[str, ...]:
         f"with tau {config.tau:g} it takes {needed} for them to come from {steps:.0f} steps away; "
         "raise updates, or tau.",
     )
+
+
+def _steps(estimand: Estimand) -> float:
+    """From how far away values come."""
+    steps = float(estimand.horizon)
+    return min(steps, 1.0 / (1.0 - estimand.discount)) if estimand.discount < 1.0 else steps

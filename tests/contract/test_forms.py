@@ -12,14 +12,20 @@ from testbeds import linear_gaussian, log_of, tabular
 import lfiw_ope as ope
 from lfiw_ope.weighted import weigh
 
-FIT = ope.FitConfig(updates=300, evaluate_every=100, batch_size=128)
-CONFIG = ope.LFIWConfig(
-    dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), fit=FIT),
-    ratio=ope.RatioConfig(members=3, hidden=(16,), fit=FIT),
-    rollouts=300,
-    draws=4,
-    fallback=None,
-)
+
+def small(fit):
+    return ope.LFIWConfig(
+        dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), fit=fit),
+        ratio=ope.RatioConfig(members=3, hidden=(16,), fit=fit),
+        rollouts=300,
+        draws=4,
+        fallback=None,
+    )
+
+
+CONFIG = small(ope.FitConfig(updates=300, evaluate_every=100, batch_size=128))
+BRIEF = small(ope.FitConfig(updates=30, evaluate_every=10, batch_size=128))
+"""For what holds however little was learned."""
 HORIZON = 6
 W = ope.Weighting
 FORMS = [
@@ -45,10 +51,16 @@ FORMS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["tabular", "linear-Gaussian"])
-def bed(request):
-    truth, _, policy = {"tabular": tabular, "linear-Gaussian": linear_gaussian}[request.param]()
+def log_for(make):
+    truth, _, policy = make()
     return policy, log_of(truth, policy, episodes=200, horizon=HORIZON, seed=0)
+
+
+@pytest.fixture(
+    scope="module", params=[tabular, linear_gaussian], ids=["tabular", "linear-Gaussian"]
+)
+def bed(request):
+    return log_for(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +117,8 @@ def test_policies_in_a_batch_resample_as_each_does_alone(bed, fit):
 
 def test_the_published_form_averages_what_each_classifier_estimates(bed):
     policy, data = bed
-    ratio = replace(CONFIG.ratio, average="estimates", calibration="none")
-    config = replace(CONFIG, ratio=ratio, weighting=W())
+    ratio = replace(BRIEF.ratio, average="estimates", calibration="none")
+    config = replace(BRIEF, ratio=ratio, weighting=W())
     lfiw = ope.LFIW(ope.Estimand(HORIZON, 0.9), config)
     fit = lfiw.fit(data, seed=0)
     rollout = ope.simulate(
@@ -182,9 +194,9 @@ def test_weights_that_mean_nothing_give_way_to_the_plain_model(bed, fit):
         assert not trusting.plain_model().estimate(policy).fell_back
 
 
-def test_evaluate_gives_way_too(bed):
-    policy, data = bed
-    never = replace(CONFIG, fallback=ope.Fallback(least_ess=1.0))
+def test_evaluate_gives_way_too():
+    policy, data = log_for(tabular)
+    never = replace(BRIEF, fallback=ope.Fallback(least_ess=1.0))
     lfiw = ope.LFIW(ope.Estimand(HORIZON), never)
     result = ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
     assert result.estimate.fell_back
@@ -250,11 +262,11 @@ def test_forms_are_asked_for_in_lists(bed, fit):
             fit.estimate_forms(*wrong)
 
 
-def test_an_open_side_of_a_clip_is_saved(bed, tmp_path):
-    policy, data = bed
+def test_an_open_side_of_a_clip_is_saved(tmp_path):
+    policy, data = log_for(linear_gaussian)
 
     def of(weighting):
-        lfiw = ope.LFIW(ope.Estimand(HORIZON), replace(CONFIG, weighting=weighting))
+        lfiw = ope.LFIW(ope.Estimand(HORIZON), replace(BRIEF, weighting=weighting))
         return ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
 
     result = of(W(clip=(0.1, np.inf)))

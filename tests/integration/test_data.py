@@ -1,5 +1,7 @@
 """Collecting from real vector environments, and Minari data sets."""
 
+import tracemalloc
+
 import gymnasium as gym
 import minari
 import numpy as np
@@ -9,6 +11,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from minari import DataCollector
 
 import lfiw_ope as ope
+from lfiw_ope.data.actions import ActionSpec
+from lfiw_ope.data.recording import Recorder
 from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.seeding import derive, torch_generator
@@ -103,6 +107,89 @@ def test_many_environments_do_not_favour_short_episodes(cartpole, mode):
     assert abs(lengths[1].mean() - lengths[40].mean()) < 4 * spread
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_a_number_of_transitions_is_the_whole_of_what_each_copy_played(cartpole, mode):
+    """243 of 4 copies: 61, 61, 61 and 60, in episodes of which each copy's last one is cut."""
+    envs = [lambda: gym.make("CartPole-v1", max_episode_steps=40)] * 4
+    data = ope.collect(SyncVectorEnv(envs, autoreset_mode=mode), cartpole, transitions=243, seed=2)
+    assert data.num_transitions == 243
+    # The same play, asked for by episodes, has them all, and lets those go on that were cut.
+    env = SyncVectorEnv(envs, autoreset_mode=mode)
+    longer = ope.collect(env, cartpole, episodes=data.num_episodes, seed=2)
+    cut = data.lengths < longer.lengths
+    assert (data.lengths <= longer.lengths).all()
+    assert 1 <= cut.sum() <= 4
+    assert data.truncated[cut].all()
+    assert not data.terminated[cut].any()
+    np.testing.assert_array_equal(data.terminated[~cut], longer.terminated[~cut])
+    np.testing.assert_array_equal(data.truncated[~cut], longer.truncated[~cut])
+    assert data.terminated.any()
+    for i in range(data.num_episodes):
+        one, same = data.select([i]), longer.select([i])
+        steps = one.num_transitions
+        np.testing.assert_array_equal(one.states, same.states[: steps + 1])
+        np.testing.assert_array_equal(one.actions, same.actions[:steps])
+        np.testing.assert_array_equal(one.log_prob, same.log_prob[:steps])
+
+
+def test_copies_play_alike_however_their_episodes_end():
+    """Without an end, 26, 26, 26 and 25 steps; and with fewer transitions than copies, one each."""
+    policy = linear_policy(3, gaussian(1, 2.0))
+
+    def lengths(transitions):
+        env = SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=50)] * 4)
+        data = ope.collect(env, policy, transitions=transitions, seed=0)
+        assert data.truncated.all()
+        assert data.proposed_actions.shape == (transitions, 1)
+        return data.lengths.tolist()
+
+    assert lengths(103) == [26, 26, 26, 25]
+    assert lengths(400) == [50] * 8
+    assert lengths(3) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_transitions_do_not_favour_short_episodes(cartpole, mode):
+    """Of 40 copies that each play 60, the first episode is cut only where it is longer: its length
+    is that of a whole episode, or 60. 4 standard errors of the difference of two means of 40."""
+    env = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * 40, autoreset_mode=mode)
+    first = ope.collect(env, cartpole, transitions=40 * 60, seed=7).first(40).lengths
+    whole = np.minimum(ope.collect(env, cartpole, episodes=40, seed=8).lengths, 60)
+    assert (first == 60).any()
+    spread = np.sqrt((first.var(ddof=1) + whole.var(ddof=1)) / 40)
+    assert abs(first.mean() - whole.mean()) < 4 * spread
+
+
+def test_a_log_is_held_once_while_it_is_recorded(monkeypatch):
+    """Blocks go as their rows are put: beside the log there is one left, and not another log."""
+    monkeypatch.setattr("lfiw_ope.data.recording.BLOCK", 2**20)
+    rows, copies, size = 40_000, 10, 100
+    recorder = Recorder(copies, episodes=None, transitions=rows)
+    state, over = np.ones((copies, size), np.float32), np.zeros(copies, bool)
+    rest = {"actions": state[:, :1], "rewards": state[:, 0]}
+    tracemalloc.start()
+    recorder.start(np.arange(copies))
+    while not recorder.complete:
+        recorder.step({"states": state, **rest}, state, over, over)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    data = recorder.trajectories(ActionSpec.continuous([-1], [1]), None, {})
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data.lengths) == copies
+    assert data.states.shape == (rows + copies, size)
+    assert held < 1.5 * data.states.nbytes
+    assert kept < 1.2 * data.states.nbytes
+
+
+def test_more_transitions_than_fit_are_refused_before_they_are_played(monkeypatch):
+    monkeypatch.setattr("lfiw_ope.data.memory.available_memory", lambda: 2**28)
+    env = SyncVectorEnv([lambda: gym.make("Pendulum-v1")])
+    policy = linear_policy(3, gaussian(1, 2.0))
+    with pytest.raises(ope.InsufficientMemoryError, match=r"100000000 rows need .* take fewer"):
+        ope.collect(env, policy, transitions=10**8, seed=0)
+
+
 def test_log_probabilities_are_those_of_the_unclipped_draw():
     policy = linear_policy(3, gaussian(1, 2.0), scale=2.0)
     env = SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=50)] * 4)
@@ -156,6 +243,11 @@ def test_what_cannot_be_collected_is_refused(cartpole):
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1")])
     with pytest.raises(ope.ConfigError, match="episodes is 0"):
         ope.collect(env, cartpole, episodes=0, seed=0)
+    with pytest.raises(ope.ConfigError, match="transitions is 0"):
+        ope.collect(env, cartpole, transitions=0, seed=0)
+    for neither_or_both in ({}, {"episodes": 1, "transitions": 5}):
+        with pytest.raises(ope.ConfigError, match="give exactly one of them"):
+            ope.collect(env, cartpole, seed=0, **neither_or_both)
     with pytest.raises(ope.PolicyError, match="takes 3 state entries"):
         ope.collect(env, linear_policy(3, gaussian(1, 2.0)), episodes=1, seed=0)
     with pytest.raises(ope.ConfigError, match="TimeLimit is no vector environment"):

@@ -105,15 +105,15 @@ NETS = ope.FitConfig(updates=1200, evaluate_every=200, learning_rate=3e-3)
 FITTED_Q = ope.FQEConfig(
     hidden=(64,),
     members=2,
-    tau=0.03,
+    tau=0.05,
     action_samples=2,
-    fit=ope.FitConfig(updates=1200, learning_rate=5e-3, evaluate_every=50, patience=None),
+    fit=ope.FitConfig(updates=600, learning_rate=7e-3, evaluate_every=50, patience=None),
 )
 FLOW = ope.DICEConfig(
     fit=ope.FitConfig(
-        updates=1000,
+        updates=500,
         batch_size=256,
-        learning_rate=3e-3,
+        learning_rate=5e-3,
         clip_gradient=1.0,
         evaluate_every=50,
         patience=None,
@@ -135,7 +135,7 @@ TOLERANCE = {
     ("ModelWin", "DICE"): 0.1,
     ("ModelWin", "model"): 0.1,
     ("random", "FQE"): 0.1,
-    ("random", "DICE"): 0.15,
+    ("random", "DICE"): 0.1,
     ("random", "model"): 0.1,
     ("taxi", "FQE"): 0.3,
     ("taxi", "DICE"): 0.3,
@@ -147,13 +147,15 @@ states of 55 kinds are beyond a Gaussian model of this size: taxi is not asked o
 @pytest.mark.parametrize(("example", "name"), TOLERANCE)
 def test_what_is_learned_gives_the_value_to_a_stated_tolerance(example, name):
     task = EXAMPLES[example]()
-    target = TabularPolicy((task.behaviour.table + task.target.table) / 2)
+    target = TabularPolicy((task.behaviour.table + 3 * task.target.table) / 4)
     data = log_of(task.mdp, task.behaviour, 1000, HORIZON, seed=0)
-    returns = data.returns()
     found = LEARNED[name](ESTIMAND).fit(data, seed=0).estimate(target)
     # The log's own sampling: 3 standard errors of its mean.
-    tolerance = (TOLERANCE[example, name] + 3 / math.sqrt(1000)) * returns.std()
-    assert abs(found.value - task.mdp.value(target, HORIZON)) < tolerance
+    tolerance = (TOLERANCE[example, name] + 3 / math.sqrt(1000)) * data.returns().std()
+    value = task.mdp.value(target, HORIZON)
+    assert abs(found.value - value) < tolerance
+    # What the behaviour earned would not do.
+    assert abs(task.mdp.value(task.behaviour, HORIZON) - value) > tolerance
 
 
 def test_where_states_are_aliased_only_importance_sampling_is_right():

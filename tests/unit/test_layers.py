@@ -30,8 +30,8 @@ ORDER = [
     *("policies.load", "policies.stacking", "policies.together"),
     *("policy_ratio.config", "policy_ratio.marginal", "policy_ratio.cloning"),
     *("policy_ratio.clone", "policy_ratio.ratio"),
-    *("data.spaces", "data.collect"),
-    *("data.chunks", "data.memory", "data.storage"),
+    *("data.spaces", "data.chunks", "data.memory", "data.recording", "data.collect"),
+    "data.storage",
     *("data.transitions", "data.columns", "data.arrays", "data.d4rl", "data.npz"),
     *("data.minari_episodes", "data.minari"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
@@ -62,21 +62,31 @@ ORDER = [
     *("estimators.importance", "estimators.baselines", "estimators.fqe", "estimators.dice"),
     *("estimators.doubly_robust", "estimators.corrected_model", "estimators.refitted"),
     *("sb3_callback", "catalogue"),
-    *("agreement", "plots", "describe", "evaluation", "metrics"),
-    *(f"comparison.{name}" for name in ("rows", "judging", "cells", "identity", "store")),
-    *(f"comparison.{name}" for name in ("engines", "ray_engine", "measures", "summary")),
+    "imported",
+    *("agreement", "plots", "markdown", "describe", "evaluation", "metrics"),
+    *(f"comparison.{name}" for name in ("rows", "judging", "tasks", "cells")),
+    *(f"comparison.{name}" for name in ("identity", "store", "processes", "ray_engine")),
+    *(f"comparison.{name}" for name in ("engines", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
-    *(f"bench.{name}" for name in ("rows", "playing", "value_file", "values")),
+    *(f"bench.{name}" for name in ("rows", "measured", "playing", "value_file", "values")),
+    *(f"bench.{name}" for name in ("cache", "mixing", "datasets")),
+    *(f"bench.{name}" for name in ("region", "support", "support_file")),
+    *(f"bench.{name}" for name in ("entries", "suites", "trials", "known", "pace")),
+    *(f"bench.{name}" for name in ("results", "run")),
+    *(f"bench.{name}" for name in ("units", "draws", "measures", "standings")),
+    *(f"bench.{name}" for name in ("leaderboard", "leaderboard_text")),
+    *(f"bench.{name}" for name in ("leaderboard_figures", "leaderboard_files")),
     "demo",
     *(f"commands.{name}" for name in ("terminal", "options", "rules", "reading")),
-    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "evaluate")),
+    *(f"commands.{name}" for name in ("policies", "truth", "demo", "info", "data", "evaluate")),
     *(f"commands.{name}" for name in ("comparison_tables", "comparison_files", "compare")),
+    *("commands.leaderboard_table", "commands.bench"),
     "cli",
 ]
 """Every module, lowest first. A module imports only from modules before it: so there is no cycle,
 and no way for a value to flow back."""
 
-BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.rules"}
+BRINGS_ENVIRONMENTS_IN = {"demo", "commands.demo", "commands.data", "commands.rules"}
 """And what is in `bench`, which is made of both."""
 
 

@@ -66,6 +66,7 @@ EVERY = {
     "kendall": (),
     "regret_at_k": (2,),
     "normalised_regret_at_k": (2,),
+    "expected_regret": (),
     "precision_at_k": (2,),
     "type_one_error": (0.3,),
     "type_two_error": (0.3,),
@@ -117,3 +118,16 @@ def test_a_constant_estimate_chooses_nothing():
     # A tie that is wholly within the best k leaves nothing open, nor does one of equal truths.
     assert metrics.regret_at_k([2.0, 2.0, 1.0], [3.0, 2.0, 4.0], 2) == 1.0
     assert metrics.regret_at_k([2.0, 2.0, 1.0], [3.0, 3.0, 4.0], 1) == 1.0
+
+
+def test_regret_of_a_choice_at_random_among_those_that_tie():
+    assert metrics.expected_regret([1.0, 1.0, 1.0], [3.0, 2.0, 1.0]) == pytest.approx(1.0)
+    assert metrics.expected_regret([1.0, 2.0, 2.0], [3.0, 2.0, 1.0]) == pytest.approx(1.5)
+    assert metrics.expected_regret([1.0, 2.0, 1.5], [3.0, 2.0, 1.0]) == 1.0
+
+
+def test_products_of_ratios_that_explode_have_an_error_still():
+    # The square of 1e200 is beyond what a float can hold.
+    assert metrics.root_mean_squared_error([3e200, 4e200], [0.0, 0.0]) == pytest.approx(
+        np.sqrt(12.5) * 1e200
+    )

@@ -1,0 +1,34 @@
+"""The leaderboard of a benchmark's stored results; nothing is run.
+
+    lfiw-ope bench ladder-small --jobs 2 --output runs/ladder-small
+    python experiments/leaderboard.py runs/ladder-small/results.json
+
+writes `results/leaderboard.{json,md,png}` beside this file. The same results make the same files.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from lfiw_ope.bench.leaderboard_files import write_leaderboard
+from lfiw_ope.bench.results import BenchResults
+from lfiw_ope.commands.leaderboard_table import leaderboard_table
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="results.json of lfiw-ope bench")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
+    options = parser.parse_args()
+    found = BenchResults.read(options.results)
+    board, saved = write_leaderboard(found.rows, options.output, found.about)
+    terminal = Console(highlight=False, markup=False)
+    terminal.print(leaderboard_table(board, terminal))
+    print(f"Saved {', '.join(map(str, saved))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A benchmark's results on disk: JSON that tells everything, CSV with a row an estimate."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from lfiw_ope.bench.rows import BenchRow
+from lfiw_ope.errors import DataError
+from lfiw_ope.stored import Stored, write_text
+
+
+@dataclass(frozen=True)
+class BenchResults(Stored):
+    """What a suite came to.
+
+    Attributes:
+        about: what made the rows: suite, command, settings, versions.
+        rows: of the trials that are finished, in their order, then by estimator and policy.
+        trials: that the suite has; `finished` of them are in the rows.
+        finished: trials of which every cell is there.
+        without_log: trials whose log could not be had, by name, with the reason.
+    """
+
+    about: Mapping[str, Any]
+    rows: tuple[BenchRow, ...]
+    trials: int
+    finished: int
+    without_log: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings."""
+        return {
+            **self.about,
+            "trials": self.trials,
+            "finished": self.finished,
+            "without_log": dict(self.without_log),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DataError: if it is no stored benchmark.
+        """
+        own = ("trials", "finished", "without_log")
+        try:
+            rows = tuple(BenchRow.from_dict(row) for row in plain["rows"])
+            about = {name: of for name, of in plain.items() if name not in (*own, "rows")}
+            return cls(about, rows, *(plain[name] for name in own))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"These are no stored results of a benchmark ({error}).") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `save` wrote as `results.json`.
+
+        Raises:
+            DataError: if it is not such a file.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, DataError) as error:
+            raise DataError(
+                f"{path} holds no results of a benchmark ({error}); expected the results.json that "
+                "lfiw-ope bench writes."
+            ) from error
+
+    def save(self, folder: Path) -> tuple[Path, Path]:
+        """Write `results.json` and `results.csv`; each appears whole or not at all."""
+        plain = self.to_dict()
+        text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
+        saved = write_text(folder / "results.json", text)
+        return saved, write_text(folder / "results.csv", _csv(plain["rows"]))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "warnings": " ".join(row["warnings"])} for row in rows)
+    return table.getvalue()

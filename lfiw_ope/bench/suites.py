@@ -1,0 +1,168 @@
+"""Suites: which logs of which ladders are evaluated, by which estimators, with which settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lfiw_envs.ladder import Ladder
+from lfiw_envs.ladders import LADDERS, PAPER
+
+from lfiw_ope.catalogue import CATALOGUE, Options
+from lfiw_ope.checks import choice, whole
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.refusal import Thresholds
+
+DISCOUNTED = ("cartpole", "acrobot", "pendulum")
+"""Ladders of which a suite of one question asks the discounted return: that of T = 100 is the same
+for most of their policies, which all last as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A benchmark: every estimator on every policy, in every log that these entries make.
+
+    Attributes:
+        name: short, as the command line calls it.
+        about: what it is for, and what its settings are where they are not the defaults.
+        ladders: whose policies are evaluated.
+        data: data sets of each ladder.
+        transitions: in each data set.
+        questions: asked of each ladder, by its name; all that it has where it is not named.
+        policies: targets of each ladder, evenly along it, its first and its last among them; None
+            takes all.
+        seeds: of the log, and of everything that is fitted to it.
+        estimators: names of the catalogue, or import paths.
+        options: settings of estimators, by name; the defaults for those that are not named.
+        refuse: beyond which an answer is refused, its numbers being kept; None refuses none, and
+            saves the look at log and policies.
+
+    Raises:
+        ConfigError: if an entry is empty or there twice, or a ladder does not have it.
+    """
+
+    name: str
+    about: str
+    ladders: tuple[Ladder, ...]
+    data: tuple[str, ...]
+    transitions: tuple[int, ...]
+    questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    policies: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    estimators: tuple[str, ...] = tuple(CATALOGUE)
+    options: Mapping[str, Options] = field(default_factory=dict)
+    refuse: Thresholds | None = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        for what in ("ladders", "data", "transitions", "seeds", "estimators"):
+            given: tuple[Any, ...] = getattr(self, what)
+            names = [one.name if isinstance(one, Ladder) else one for one in given]
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(
+                    f"The suite's {what} are {', '.join(map(str, names)) or 'none'}; name one or "
+                    "more, each once."
+                )
+        for count in self.transitions:
+            whole("transitions", count, least=1)
+        for seed in self.seeds:
+            whole("a seed", seed, least=0)
+        if self.policies is not None:
+            whole("policies", self.policies, least=2)
+        for ladder in self.ladders:
+            for data in self.data:
+                choice(f"A data set of {ladder.name}", data, tuple(ladder.recipes))
+            for question in self.asked(ladder):
+                choice(f"A question of {ladder.name}", question, tuple(ladder.questions))
+
+    def asked(self, ladder: Ladder) -> tuple[str, ...]:
+        """Questions of one ladder."""
+        return tuple(self.questions.get(ladder.name, ladder.questions))
+
+    def on(self, device: str) -> "Suite":
+        """The same suite, its estimators of the catalogue on a device."""
+        known = {name: self.options.get(name, Options()) for name in CATALOGUE}
+        options = {name: replace(of, device=device) for name, of in known.items()}
+        return replace(self, options=options)
+
+    def targets(self, ladder: Ladder) -> tuple[str, ...]:
+        """Policies of one ladder that are evaluated: by their places on it, never by their values.
+
+        Of six of ten: the first, third, fifth, sixth, eighth and last.
+        """
+        every = ladder.targets
+        if self.policies is None or self.policies >= len(every):
+            return tuple(every)
+        last = self.policies - 1
+        places = (round(at * (len(every) - 1) / last) for at in range(self.policies))
+        return tuple(every[place] for place in places)
+
+
+def _one_question(ladders: tuple[Ladder, ...]) -> dict[str, tuple[str, ...]]:
+    return {of.name: ("g0.99",) if of.name in DISCOUNTED else ("T100",) for of in ladders}
+
+
+def _quick() -> dict[str, Options]:
+    """A training of seconds: that everything works, and no more."""
+    options = {name: Options(updates=200) for name in CATALOGUE if name != "behaviour"}
+    simulating = Options(updates=200, rollouts=100)
+    return {**options, "lfiw": simulating, "model": simulating, "corrected-model": simulating}
+
+
+_SMOKE = (LADDERS["cartpole"], LADDERS["pendulum"])
+_SMALL = tuple(LADDERS[name] for name in ("cartpole", "swimmer", "half_cheetah", "walker2d"))
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            name="smoke",
+            about="Whether everything works, in minutes: 200 updates of every training and 100 "
+            "rollouts, too few for any estimator to be judged by.",
+            ladders=_SMOKE,
+            data=("medium",),
+            transitions=(10_000,),
+            questions=_one_question(_SMOKE),
+            policies=4,
+            options=_quick(),
+        ),
+        Suite(
+            name="paper",
+            about="The tasks of Grover et al. (2019): T = 100, logs of the behaviour policy.",
+            ladders=tuple(PAPER.values()),
+            data=("behaviour",),
+            transitions=(50_000,),
+            seeds=tuple(range(5)),
+        ),
+        Suite(
+            name="ladder-small",
+            about="Four report tasks by every estimator, in hours on two cores. For time's sake "
+            "FQE and what corrects it (dr, wdr, magic) train for 5000 updates and not 20,000, "
+            "their target networks following twice as fast (tau 0.02); all else as by default.",
+            ladders=_SMALL,
+            data=("medium", "replay"),
+            transitions=(100_000,),
+            questions=_one_question(_SMALL),
+            policies=6,
+            seeds=(0, 1),
+            options=dict.fromkeys(("fqe", "dr", "wdr", "magic"), Options(updates=5000)),
+        ),
+        Suite(
+            name="ladder",
+            about="Every ladder, data set, size and question, all with the default settings.",
+            ladders=tuple(LADDERS.values()),
+            data=("random", "medium", "replay", "mixed", "expert"),
+            transitions=(10_000, 100_000, 1_000_000),
+            seeds=tuple(range(5)),
+        ),
+    )
+}
+"""By name."""
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        ConfigError: if there is none; it names those there are.
+    """
+    choice("The suite", name, tuple(SUITES))
+    return SUITES[name]

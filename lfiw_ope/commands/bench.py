@@ -1,0 +1,212 @@
+"""`lfiw-ope bench`: a benchmark of estimators, run here or on a cluster, and its leaderboard."""
+
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lfiw_ope.catalogue import CATALOGUE
+from lfiw_ope.checks import whole
+from lfiw_ope.commands.options import Device
+from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lfiw_ope.bench.results import BenchResults
+    from lfiw_ope.bench.suites import Suite
+
+
+def bench_command(
+    suite: Annotated[
+        str | None, typer.Argument(help="which benchmark; without one, all are listed")
+    ] = None,
+    estimators: Annotated[
+        str | None,
+        typer.Option(
+            help=f"in place of the suite's: some of {', '.join(CATALOGUE)}, or package.module:NAME "
+            "of your own, by commas"
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="in place of the suite's: ladders, or package.module:NAME of your own"),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="in place of the suite's: data sets")] = None,
+    questions: Annotated[
+        str | None, typer.Option(help="in place of the suite's: such as T100,g0.99")
+    ] = None,
+    policies: Annotated[
+        int | None, typer.Option(help="how many targets of each task, evenly along its ladder")
+    ] = None,
+    transitions: Annotated[
+        str | None, typer.Option(help="in place of the suite's: in each log, such as 1e4,1e5")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="in place of the suite's: how many, 0, 1, …")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="processes")] = 1,
+    engine: Annotated[
+        Literal["joblib", "ray"], typer.Option(help="this machine, or a Ray cluster")
+    ] = "joblib",
+    device: Device = "cpu",
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the results; results/bench/SUITE by default")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with the output folder's cells")] = False,
+) -> None:
+    """Run a benchmark of estimators offline, and rank them."""
+    require("envs", "gymnasium")
+    from lfiw_ope.bench.run import run_suite
+    from lfiw_ope.bench.suites import get_suite
+
+    terminal = console()
+    if suite is None:
+        terminal.print(_listed())
+        return
+    chosen = _changed(
+        get_suite(suite),
+        estimators=estimators,
+        tasks=tasks,
+        data=data,
+        questions=questions,
+        policies=policies,
+        transitions=transitions,
+        seeds=seeds,
+        device=device,
+    )
+    folder = output or Path("results") / "bench" / suite
+    _check_saving(folder, resume=resume, jobs=jobs, engine=engine)
+    terminal.print(_in_words(chosen), soft_wrap=True)
+    started = time.perf_counter()
+    with LiveProgress(terminal) as progress:
+        found = run_suite(
+            chosen,
+            output=folder,
+            jobs=jobs,
+            engine=engine,
+            resume=resume,
+            command=shlex.join(["lfiw-ope", *sys.argv[1:]]),
+            progress=progress,
+        )
+    _conclude(terminal, found, folder, time.perf_counter() - started)
+    if not any(row.row.status == "ok" for row in found.rows):
+        raise typer.Exit(1)
+
+
+def _changed(
+    suite: "Suite",
+    *,
+    estimators: str | None,
+    tasks: str | None,
+    data: str | None,
+    questions: str | None,
+    policies: int | None,
+    transitions: str | None,
+    seeds: int | None,
+    device: str,
+) -> "Suite":
+    """The suite with what was asked for in place of its own."""
+    from lfiw_ope.bench.entries import ladders_named
+
+    change: dict[str, Any] = {}
+    if estimators is not None:
+        change["estimators"] = _listed_in("--estimators", estimators)
+    if tasks is not None:
+        change["ladders"] = ladders_named(_listed_in("--tasks", tasks))
+    if data is not None:
+        change["data"] = _listed_in("--data", data)
+    if questions is not None:
+        ladders = change.get("ladders", suite.ladders)
+        asked = _listed_in("--questions", questions)
+        change["questions"] = {ladder.name: asked for ladder in ladders}
+    if policies is not None:
+        change["policies"] = policies
+    if transitions is not None:
+        said = _listed_in("--transitions", transitions)
+        change["transitions"] = tuple(map(_count, said))
+    if seeds is not None:
+        change["seeds"] = tuple(range(whole("seeds", seeds, least=1)))
+    changed = replace(suite, **change)
+    return changed if device == "cpu" else changed.on(device)
+
+
+def _listed_in(option: str, said: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in said.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} is {said!r}; name one or more, by commas.")
+    return names
+
+
+def _count(said: str) -> int:
+    """A whole number, such as 100000 or 1e5."""
+    try:
+        number = float(said)
+        return whole("transitions", int(number) if number == int(number) else -1, least=1)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"--transitions is {said!r}; give whole numbers, such as 1e4,1e5."
+        ) from error
+
+
+def _check_saving(folder: Path, *, resume: bool, jobs: int, engine: str) -> None:
+    """What is needed besides the suite, looked for before the work and not after."""
+    whole("jobs", jobs, least=1)
+    if engine == "ray":
+        require("ray", "ray")
+    elif jobs > 1:
+        require("compare", "joblib")
+    check_folder(folder)
+    require("compare", "filelock", "matplotlib")
+    if (folder / "units").exists() and not resume:
+        raise ConfigError(
+            f"{folder} holds a benchmark; add --resume to go on with it, or name another folder."
+        )
+
+
+def _in_words(suite: "Suite") -> str:
+    logs = sum(len(suite.asked(ladder)) for ladder in suite.ladders)
+    logs *= len(suite.data) * len(suite.transitions) * len(suite.seeds)
+    tasks = ", ".join(f"{ladder.name} ({ladder.purpose})" for ladder in suite.ladders)
+    return (
+        f"{suite.name}: {suite.about}\n{tasks}; data sets {', '.join(suite.data)} of "
+        f"{', '.join(f'{count:,}' for count in suite.transitions)} transitions; "
+        f"{len(suite.seeds)} seeds; {len(suite.estimators)} estimators in each of {logs} trials."
+    )
+
+
+def _listed() -> Table:
+    """Every suite, and what it is for."""
+    from lfiw_ope.bench.suites import SUITES
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("suite", "what it is for", "tasks", "data sets", "seeds"):
+        table.add_column(name, overflow="fold")
+    for suite in SUITES.values():
+        tasks = ", ".join(ladder.name for ladder in suite.ladders)
+        counts = ", ".join(f"{count:,}" for count in suite.transitions)
+        data = f"{', '.join(suite.data)} of {counts} transitions"
+        table.add_row(suite.name, suite.about, tasks, data, str(len(suite.seeds)))
+    return table
+
+
+def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: float) -> None:
+    """The leaderboard, what has no log, and where all was saved."""
+    from lfiw_ope.bench.leaderboard_files import write_leaderboard
+    from lfiw_ope.commands.leaderboard_table import leaderboard_table
+
+    for trial, reason in found.without_log.items():
+        terminal.print(f"{trial} is left out. {reason}", soft_wrap=True)
+    saved: tuple[Path, ...] = (folder / "results.json", folder / "results.csv")
+    if found.rows:
+        board, boards = write_leaderboard(found.rows, folder, found.about)
+        terminal.print(leaderboard_table(board, terminal))
+        saved += boards
+    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}."
+    terminal.print(note, soft_wrap=True)

@@ -1,0 +1,120 @@
+"""A ladder of one's own on CartPole that is quick, importable by processes that run it."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import torch
+from lfiw_envs import Ladder, Question
+
+import lfiw_ope as ope
+from lfiw_ope.bench.run import run_suite
+from lfiw_ope.bench.suites import Suite
+from lfiw_ope.policies.heads import CategoricalHead
+
+GAINS = {"falls": -2.0, "idles": 0.0, "leans": 1.0, "holds": 4.0}
+"""How strongly a policy pushes against the lean of the pole."""
+
+TRUTHS = {"falls": 8.5, "idles": 15.0, "leans": 19.0, "holds": 19.9}
+
+
+def ladder(folder, gains=GAINS):
+    """Four linear policies, two data sets, and files of values and support."""
+    for policy, gain in gains.items():
+        path = folder / f"{policy}.safetensors"
+        if path.exists():
+            continue
+        lean = torch.tensor([0.0, 0.0, 5.0, 1.0])
+        weights = torch.stack((-gain * lean, gain * lean), 1)
+        actor = ope.MLPPolicy.from_layers(
+            [weights], [torch.zeros(2)], CategoricalHead(), activation="tanh"
+        )
+        ope.save_actor(actor, path)
+    found = Ladder(
+        name="short_pole",
+        env_id="CartPole-v1",
+        targets=tuple(GAINS),
+        recipes={"noise": ("idles",), "mixed": ("idles", "leans")},
+        folder=folder,
+        episode=20,
+        questions={"T10": Question(10, 1.0), "T20": Question(20, 1.0)},
+    )
+    one = {"standard_error": 0.1, "spread": 1.0, "quantiles": {}, "episodes": 100}
+    values = {
+        policy: {"stochastic": {question: {"mean": true, **one} for question in found.questions}}
+        for policy, true in TRUTHS.items()
+    }
+    found.values_path.write_text(json.dumps({"values": values}))
+    support = dict(zip(GAINS, (0.3, 0.95, 0.9, 0.5), strict=True))
+    told = {"support": dict.fromkeys(found.recipes, support)}
+    found.support_path.write_text(json.dumps(told))
+    return found
+
+
+def suite(folder, **changes):
+    """Quick: nothing is trained."""
+    found = Suite(
+        name="quick",
+        about="A test.",
+        ladders=(ladder(folder),),
+        data=("noise", "mixed"),
+        transitions=(200,),
+        questions={"short_pole": ("T20",)},
+        seeds=(0, 1),
+        estimators=("behaviour", "pdis", "wis"),
+        refuse=None,
+    )
+    return replace(found, **changes)
+
+
+class Mine:
+    """An estimator of one's own: the log's mean return, halved."""
+
+    def __init__(self, estimand):
+        self.estimand = estimand
+
+    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+        self.mean = data.returns(self.estimand.horizon, self.estimand.discount).mean()
+        return self
+
+    def estimate(self, policies, *, progress=None):  # noqa: ARG002
+        said = ope.Estimate(
+            estimator="mine", estimand=self.estimand, value=float(self.mean) / 2, seed=0
+        )
+        return [said] * len(policies)
+
+
+class Broken(Mine):
+    """One whose fit raises."""
+
+    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+        raise ZeroDivisionError("it divides by nothing")
+
+
+class Counting(Mine):
+    """One that notes each fit in a file that the environment names."""
+
+    def fit(self, data, seed, *, progress=None):
+        with open(os.environ["BENCHING_FITS"], "a") as file:
+            file.write(f"{seed}\n")
+        return super().fit(data, seed, progress=progress)
+
+
+class Slow(Mine):
+    """One that takes its time, so that a run can be stopped in it."""
+
+    def fit(self, data, seed, *, progress=None):
+        time.sleep(0.3)
+        return super().fit(data, seed, progress=progress)
+
+
+def table(results):
+    """Rows without what differs from run to run."""
+    timed = {"seconds": None, "judging_seconds": None}
+    return [{**row.to_dict(), **timed} for row in results.rows]
+
+
+def run(folder, output, resume=False, **changes):
+    """The quick suite, for a process that may be killed."""
+    return run_suite(suite(folder, **changes), output=output, resume=resume)

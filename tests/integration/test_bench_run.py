@@ -1,0 +1,158 @@
+"""A suite on real CartPole: side by side, killed, gone on with, and with a broken estimator."""
+
+import csv
+import json
+import multiprocessing
+import time
+from dataclasses import replace
+
+import benching
+import pytest
+
+import lfiw_ope as ope
+from lfiw_ope.bench import trials
+from lfiw_ope.bench.datasets import dataset
+from lfiw_ope.bench.results import BenchResults
+from lfiw_ope.bench.run import run_suite
+from lfiw_ope.comparison import judging
+
+
+@pytest.fixture(autouse=True)
+def _cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFIW_OPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def policies(tmp_path):
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    return folder
+
+
+def test_rows_are_those_of_a_comparison_beside_what_is_known(policies, tmp_path):
+    suite = benching.suite(policies, seeds=(3,), data=("mixed",), policies=2)
+    found = run_suite(suite, output=tmp_path / "out", command="as typed")
+    (ladder,) = suite.ladders
+    targets = {name: ope.load_actor(ladder.policy_path(name)) for name in ("falls", "holds")}
+    estimand = ope.Estimand(20)
+    alone = ope.compare(
+        {"behaviour": ope.BehaviourMean(estimand), "pdis": ope.PDIS(estimand)},
+        dataset(ladder, "mixed", 200, 3),
+        targets,
+        {name: benching.TRUTHS[name] for name in targets},
+        seeds=(3,),
+    )
+    mine = [row for row in found.rows if row.row.estimator in ("behaviour", "pdis")]
+    values = [(row.row.estimator, row.row.policy, row.row.value, row.row.truth) for row in mine]
+    assert values == [(row.estimator, row.policy, row.value, row.truth) for row in alone.rows]
+    assert {row.behaviour for row in mine} == {alone.behaviour.mean}
+    first = mine[0]
+    assert (first.task, first.purpose, first.data) == ("short_pole", "report", "mixed")
+    assert (first.support, first.supported) == (0.3, False)
+    assert first.truth_error == 0.1
+
+    stored = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (stored["suite"], stored["command"]) == ("quick", "as typed")
+    assert BenchResults.from_dict(stored) == found
+    with (tmp_path / "out" / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["value"]) for line in lines] == [row.row.value for row in found.rows]
+
+
+def test_two_processes_give_the_table_of_one(policies, tmp_path):
+    one = benching.run(policies, tmp_path / "one")
+    two = run_suite(benching.suite(policies), output=tmp_path / "two", jobs=2)
+    assert benching.table(one) == benching.table(two)
+    assert (two.finished, two.trials) == (4, 4)
+
+
+def test_an_estimator_that_fails_is_a_row_and_is_tried_again(policies, tmp_path, monkeypatch):
+    fits = tmp_path / "fits"
+    monkeypatch.setenv("BENCHING_FITS", str(fits))
+    names = ("benching:Broken", "wis", "benching:Counting")
+    suite = benching.suite(policies, estimators=names, data=("noise",))
+    found = run_suite(suite, output=tmp_path / "out")
+    status = {(row.row.estimator, row.row.status) for row in found.rows}
+    assert status == {("Broken", "failed"), ("wis", "ok"), ("Counting", "ok")}
+    assert all("ZeroDivisionError" in row.row.reason for row in found.rows if row.row.reason)
+    told = []
+    again = run_suite(
+        suite, output=tmp_path / "out", resume=True, progress=lambda *said: told.append(said)
+    )
+    assert benching.table(again) == benching.table(found)
+    assert fits.read_text().split() == ["0", "1"]  # what was finished is not done again
+    done = [said for said in told if said[0] == "bench"]
+    assert [said[1:3] for said in done] == [(5, 6), (6, 6)]
+    assert all("Broken" in said[3] for said in done)
+
+
+def test_refused_rows_keep_their_numbers(policies, tmp_path, monkeypatch):
+    def quickly(*arguments, **settings):
+        fit = ope.FitConfig(updates=2, evaluate_every=1)
+        quick = ope.DiagnosisConfig(transitions=40, neighbours=5, hidden=(2,), fit=fit)
+        return ope.diagnose(*arguments, config=quick, **settings)
+
+    monkeypatch.setattr(judging, "diagnose", quickly)
+    strict = ope.Thresholds(least_ess=1e9)
+    suite = benching.suite(policies, refuse=strict, seeds=(0,), data=("noise",), policies=2)
+    found = run_suite(replace(suite, estimators=("behaviour", "wis")), output=tmp_path / "out")
+    rows = {row.row.estimator: row.row for row in found.rows}
+    assert (rows["behaviour"].status, rows["wis"].status) == ("ok", "refused")
+    assert rows["wis"].value is not None
+    assert rows["wis"].answer is None
+    assert rows["wis"].ess is not None
+    assert "fewer than" in rows["wis"].reason
+    assert rows["wis"].judging_seconds > rows["wis"].seconds  # the look is not the estimator's
+
+
+def test_a_log_that_cannot_be_had_leaves_its_trial_out(policies, tmp_path, monkeypatch):
+    def short_of_memory(ladder, data, *rest):
+        if data == "mixed":
+            raise MemoryError("200 rows")
+        return dataset(ladder, data, *rest)
+
+    suite = benching.suite(policies, seeds=(0,), estimators=("wis",))
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "dataset", short_of_memory)
+        found = run_suite(suite, output=tmp_path / "out")
+    assert {row.data for row in found.rows} == {"noise"}
+    (reason,) = found.without_log.values()
+    assert list(found.without_log) == ["short_pole-mixed-200-T20-0"]
+    assert reason == "There is no log: MemoryError: 200 rows"
+    assert (found.finished, found.trials) == (1, 2)
+    again = run_suite(suite, output=tmp_path / "out", resume=True)  # it lasts no longer than this
+    assert (again.finished, dict(again.without_log)) == (2, {})
+
+
+def test_a_folder_that_holds_a_run_is_gone_on_with_on_purpose_alone(policies, tmp_path):
+    suite = benching.suite(policies, seeds=(0,), data=("noise",), estimators=("wis",))
+    run_suite(suite, output=tmp_path / "out")
+    with pytest.raises(ope.ConfigError, match="holds a benchmark; go on with it by resume=True"):
+        run_suite(suite, output=tmp_path / "out")
+    # Another policy under the same name is another run.
+    (policies / "holds.safetensors").unlink()
+    benching.ladder(policies, gains={**benching.GAINS, "holds": 9.0})
+    with pytest.raises(ope.ConfigError, match="what the policy 'holds' does"):
+        run_suite(suite, output=tmp_path / "out", resume=True)
+
+
+def test_a_run_that_was_killed_ends_with_the_same_table(policies, tmp_path):
+    names = ("behaviour", "pdis", "wis", "benching:Slow")
+    whole = benching.run(policies, tmp_path / "whole", estimators=names)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benching"])
+    out = tmp_path / "out"
+    process = context.Process(
+        target=benching.run, args=(policies, out), kwargs={"estimators": names}
+    )
+    process.start()
+    while len(list(out.glob("units/*/cells/*.json"))) < 6:
+        assert process.is_alive(), f"the run ended with {process.exitcode}"
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("units/*/cells/*.json")}
+    assert 6 <= len(before) < 16
+    found = benching.run(policies, out, resume=True, estimators=names)
+    assert benching.table(found) == benching.table(whole)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())

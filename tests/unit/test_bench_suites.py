@@ -1,0 +1,194 @@
+"""What a suite is made of, in which order it is run, and who takes part."""
+
+import json
+from dataclasses import replace
+
+import benching
+import pytest
+from lfiw_envs import LADDERS
+
+import lfiw_ope as ope
+from lfiw_ope.bench.entries import estimator_entries, ladders_named
+from lfiw_ope.bench.known import Known
+from lfiw_ope.bench.pace import Pace
+from lfiw_ope.bench.suites import SUITES, get_suite
+from lfiw_ope.bench.trials import estimators_of, trials_of
+from lfiw_ope.catalogue import CATALOGUE, Options
+
+
+@pytest.fixture
+def quick(tmp_path):
+    return benching.suite(tmp_path)
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_every_estimator_of_the_package_takes_part_in_every_suite(name):
+    suite = SUITES[name]
+    assert suite.estimators == tuple(CATALOGUE)
+    assert set(suite.options) <= set(CATALOGUE)
+    for trial in trials_of(suite)[:: max(1, len(trials_of(suite)) // 5)]:
+        made = estimators_of(trial, estimator_entries(suite.estimators), suite.options)
+        assert list(made) == list(CATALOGUE)
+        assert {one.estimand for one in made.values()} == {trial.estimand}
+
+
+def test_what_is_run_in_a_night_is_reported_on_alone():
+    suite = SUITES["ladder-small"]
+    assert {ladder.purpose for ladder in suite.ladders} == {"report"}
+    assert len(trials_of(suite)) == 4 * 2 * 2
+    assert {trial.question for trial in trials_of(suite)} == {"T100", "g0.99"}
+
+
+def test_targets_are_chosen_by_their_places():
+    ladder = LADDERS["half_cheetah"]
+    six = SUITES["ladder-small"].targets(ladder)
+    assert six == ("ppo_0", "ppo_0.1", "ppo_0.5", "ppo_1", "sac_0.25", "sac_1")
+    assert SUITES["ladder"].targets(ladder) == ladder.targets
+    most = replace(SUITES["smoke"], policies=99).targets(ladder)
+    assert most == ladder.targets
+
+
+def test_seeds_come_one_after_the_other_and_small_logs_first(quick):
+    suite = replace(quick, transitions=(100, 200), questions={})
+    order = [(t.seed, t.transitions, t.data, t.question) for t in trials_of(suite)]
+    assert order == [
+        (seed, size, data, question)
+        for seed in (0, 1)
+        for size in (100, 200)
+        for data in ("noise", "mixed")
+        for question in ("T10", "T20")
+    ]
+    names = [str(trial) for trial in trials_of(suite)]
+    assert names[0] == "short_pole-noise-100-T10-0"
+    assert len(set(names)) == len(names)
+
+
+def test_rules_of_the_environment_are_known_and_settings_are_the_suite_s(quick):
+    suite = replace(quick, options={"model": Options(updates=7, rollouts=9)})
+    entries = estimator_entries(["model", "lfiw"])
+    made = estimators_of(trials_of(suite)[0], entries, suite.options)
+    assert made["model"].config.dynamics.fit.updates == 7
+    assert made["model"].config.rollouts == 9
+    assert made["lfiw"].config == ope.LFIW(ope.Estimand(20)).config
+    assert made["model"].reward is not None
+    assert made["model"].termination is not None
+
+
+def test_one_s_own_estimator_takes_part_by_its_import_path(quick):
+    entries = estimator_entries(["wis", "benching:Mine"])
+    assert [entry.name for entry in entries] == ["wis", "Mine"]
+    made = estimators_of(trials_of(quick)[0], entries, {})
+    assert isinstance(made["Mine"], benching.Mine)
+    assert made["Mine"].estimand == ope.Estimand(20)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["voodoo"], "no estimator 'voodoo'; choose of lfiw, .* or name your own"),
+        (["nowhere.at.all:Mine"], r"cannot be imported \(ModuleNotFoundError"),
+        (["benching:Yours"], r"cannot be imported \(AttributeError"),
+        (["benching:GAINS"], "benching:GAINS is a dict; expected a class or function"),
+        (["benching:ladder"], r"makes no estimator of an estimand \(TypeError"),
+        (["builtins:list"], r"makes no estimator of an estimand \(TypeError"),
+        (["builtins:str"], "makes a str; expected an estimator"),
+        (["benching:Mine", "benching:Mine"], "Two estimators are called 'Mine'"),
+    ],
+)
+def test_what_is_no_estimator_is_told(said, message):
+    with pytest.raises(ope.ConfigError, match=message):
+        estimator_entries(said)
+
+
+def test_an_estimator_of_something_else_is_told(tmp_path, monkeypatch):
+    text = "import lfiw_ope as ope\ndef make(estimand):\n    return ope.WIS(ope.Estimand(3))\n"
+    (tmp_path / "of_three_steps.py").write_text(text)
+    monkeypatch.chdir(tmp_path)  # modules of the working folder are found
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ope.ConfigError, match="it must estimate what it is given"):
+        estimator_entries(["of_three_steps:make"])
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["mars_rover"], "There is no ladder 'mars_rover'; choose one of .* Your own is named as"),
+        (["benching:GAINS"], "benching:GAINS is a dict; expected an lfiw_envs.Ladder"),
+    ],
+)
+def test_what_is_no_ladder_is_told(said, message):
+    with pytest.raises(ope.ConfigError, match=message):
+        ladders_named(said)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ("expert",)}, "data set of short_pole is 'expert'; it must be one of noise"),
+        ({"questions": {"short_pole": ("T7",)}}, "question of short_pole is 'T7'"),
+        ({"seeds": ()}, "The suite's seeds are none"),
+        ({"estimators": ("wis", "wis")}, "estimators are wis, wis; name one or more, each once"),
+        ({"transitions": (0,)}, "transitions is 0"),
+        ({"policies": 1}, "policies is 1"),
+    ],
+)
+def test_a_suite_that_cannot_be_is_told(change, message, quick):
+    with pytest.raises(ope.ConfigError, match=message):
+        replace(quick, **change)
+
+
+def test_a_suite_that_is_not_there_is_told():
+    with pytest.raises(ope.ConfigError, match="suite is 'dope'; it must be one of smoke"):
+        get_suite("dope")
+
+
+def test_the_scale_is_the_range_over_all_targets(quick):
+    trial = trials_of(replace(quick, policies=2))[0]
+    assert trial.names == ("falls", "holds")
+    known = Known.of(trials_of(replace(quick, policies=3))[0])
+    true = benching.TRUTHS.values()
+    assert known.scale == max(true) - min(true)
+    assert known.values["falls"].mean == benching.TRUTHS["falls"]
+
+
+@pytest.mark.parametrize(
+    ("path", "stored", "message"),
+    [
+        ("values_path", None, "There is no .*measure it first"),
+        ("values_path", {"values": {}}, "has no value of 'falls' for 'T20'"),
+        ("support_path", None, "There is no .*measure it first"),
+        ("support_path", {"support": {"noise": {}}}, "does not say how 'noise' supports 'falls'"),
+    ],
+)
+def test_what_was_not_measured_is_told(path, stored, message, quick):
+    file = getattr(quick.ladders[0], path)
+    file.unlink() if stored is None else file.write_text(json.dumps(stored))
+    with pytest.raises(ope.ConfigError, match=message):
+        Known.of(trials_of(quick)[0])
+
+
+def test_targets_that_are_all_worth_the_same_have_no_scale(quick):
+    path = quick.ladders[0].values_path
+    stored = json.loads(path.read_text())
+    for policy in stored["values"].values():
+        policy["stochastic"]["T20"]["mean"] = 3.0
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ope.ConfigError, match="are all worth 3"):
+        Known.of(trials_of(quick)[0])
+
+
+def test_time_left_is_that_of_like_cells():
+    """Half an hour each of two of a kind, an hour of another, side by side."""
+    pace = Pace()
+    assert pace.left([("fqe", "a")], jobs=1) == ""
+    pace.add("wis", "a", 60.0)
+    assert pace.expected("fqe", "a") == 60.0  # of nothing like it, all there is
+    pace.add("fqe", "a", 1200.0)
+    pace.add("fqe", "a", 2400.0)
+    assert pace.expected("fqe", "a") == 1800.0
+    assert pace.expected("fqe", "b") == 1800.0
+    pace.add("fqe", "b", 3600.0)
+    waiting = [("fqe", "a"), ("fqe", "a"), ("fqe", "b")]
+    assert pace.left(waiting, jobs=2) == "about 1:00 h left"
+    assert pace.left([("wis", "a")], jobs=4) == "less than a minute left"
+    assert pace.left([], jobs=1) == ""

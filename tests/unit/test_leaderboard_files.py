@@ -1,0 +1,157 @@
+"""The leaderboard as a page, a figure and a table."""
+
+import io
+
+import pytest
+from comparing import estimators, inputs
+from rich.console import Console
+from standing_rows import bench_row, noisy_rows, rows_of
+
+import lfiw_ope as ope
+from lfiw_ope.bench.leaderboard import Leaderboard
+from lfiw_ope.bench.leaderboard_figures import draw_leaderboard
+from lfiw_ope.bench.leaderboard_files import write_leaderboard
+from lfiw_ope.bench.leaderboard_text import as_markdown
+from lfiw_ope.bench.results import BenchResults
+from lfiw_ope.bench.rows import BenchRow
+from lfiw_ope.commands.leaderboard_table import leaderboard_table
+from lfiw_ope.markdown import markdown_table
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Two tasks of either purpose, with a failure, a refusal and estimates that explode."""
+    found = noisy_rows({"fqe": (0.0, 0.05, 0.1), "is": (0.0, 30.0, None)}, ["run", "swim"])
+    found = [row for row in found if row.row.policy != "p00"]
+    for task, scale in (("run", 10.0), ("swim", 100.0)):
+        for seed in (0, 1):
+            unit = {"task": task, "scale": scale, "seed": seed, "behaviour": 0.4 * scale}
+            found += [
+                bench_row("fqe", "p00", 1.0, 0.0, status="refused", reason="Far.", **unit),
+                bench_row("is", "p00", None, 0.0, reason="No.", **unit),
+            ]
+    return found + rows_of(
+        {"fqe": (1.0, 6.0), "is": (9.0, 0.0)}, task="pole", purpose="development"
+    )
+
+
+def tables(page):
+    """Of a page: each table's lines, as lists of cells."""
+    found, inside = [], False
+    for line in page.splitlines():
+        if line.startswith("|") and not inside:
+            found.append([])
+        inside = line.startswith("|")
+        if inside:
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def test_a_table_of_a_page():
+    assert markdown_table(["", "a"], [["x", "1"]]) == "| | a |\n| --- | ---: |\n| x | 1 |\n"
+
+
+def test_the_page_tells_who_stands_where(rows):
+    page = as_markdown(Leaderboard.of(rows, {"suite": "own", "command": "make it"}, resamples=50))
+    assert page.startswith("# Leaderboard: own\n\nMade by `make it`. 2 estimators on 5 units.")
+    assert page.index("## Report tasks") < page.index("## Development tasks")
+    first, second, *others = tables(page)
+    assert first[0][:4] == ["estimator", "rank", "RMSE", "behind"]
+    assert [line[:2] for line in first[2:]] == [["fqe", "1"], ["is", "2"]]
+    assert first[2][2].startswith("**0.0")
+    assert not first[3][2].startswith("**")
+    assert "answered" in second[0]
+    assert second[3][second[0].index("answered")] == "20/24"
+    assert second[2][second[0].index("refused")].startswith("17%")
+    assert others[0][0] == ["estimator", "run", "swim"]
+    for table in tables(page):
+        assert {len(line) for line in table} == {len(table[0])}
+
+
+def test_a_page_of_one_task_has_no_parts():
+    page = as_markdown(Leaderboard.of(rows_of({"one": (1.0, 6.0, 11.0)}), resamples=20))
+    assert page.startswith("# Leaderboard\n")
+    assert "###" not in page
+    assert len(tables(page)) == 2
+
+
+def test_estimates_beyond_the_axes_stand_on_their_edge(rows):
+    figure = draw_leaderboard(rows, Leaderboard.of(rows, resamples=20))
+    panels = {ax.get_title(): ax for ax in figure.axes if ax.get_title()}
+    assert list(panels) == ["fqe", "is"]
+    low, high = panels["is"].get_ylim()
+    drawn = [line for line in panels["is"].lines if line.get_marker() in ("^", "v")]
+    edges = {float(y) for line in drawn for y in line.get_ydata()}
+    assert edges == {low, high}
+    markers = {line.get_marker() for line in panels["fqe"].lines}
+    assert {"o", "X"} <= markers
+
+
+def test_files_of_results_that_were_run(tmp_path):
+    data, policies, truth = inputs()
+    some = {name: estimators()[name] for name in ("PDIS", "half mean", "too many folds")}
+    compared = ope.compare(some, data, policies, truth, range(2))
+    scale = max(truth.values()) - min(truth.values())
+    made = [
+        BenchRow(
+            task="tabular",
+            purpose="report",
+            data="log",
+            transitions=data.num_transitions,
+            question="T4",
+            row=row,
+            truth_error=0.0,
+            scale=scale,
+            support=1.0,
+            supported=True,
+            behaviour=compared.behaviour.mean,
+        )
+        for row in compared.rows
+    ]
+    about = {"suite": "own", "command": "make it"}
+    results, _ = BenchResults(about, tuple(made), 1, 1, {}).save(tmp_path)
+    found = BenchResults.read(results)
+    back, about = found.rows, found.about
+    assert back == tuple(made)
+    board, saved = write_leaderboard(back, tmp_path / "once", about)
+    assert [path.name for path in saved] == [
+        f"leaderboard.{kind}" for kind in ("json", "md", "png")
+    ]
+    assert Leaderboard.from_json(saved[0].read_text()) == board
+    # What fails everywhere is last, whatever the others err.
+    assert board.headline.standings[-1].estimator == "too many folds"
+    assert board.headline.standings[-1].rank is None
+    mean = compared.summary(["RMSE"], resamples=0)
+    errors = {score.estimator: score.value for score in mean}
+    for one in board.headline.standings[:-1]:
+        assert one.measured["error"].value == pytest.approx(errors[one.estimator] / scale, rel=1e-5)
+    _, again = write_leaderboard(made[::-1], tmp_path / "again", about)
+    for path, other in zip(saved, again, strict=True):
+        assert path.read_bytes() == other.read_bytes()
+
+
+def test_what_is_no_file_of_results(tmp_path):
+    for text in ("", "[]", "{}", '{"rows": [{}]}'):
+        (tmp_path / "results.json").write_text(text)
+        with pytest.raises(ope.DataError, match="no results"):
+            BenchResults.read(tmp_path / "results.json")
+    with pytest.raises(ope.DataError, match="no results"):
+        BenchResults.read(tmp_path / "missing.json")
+
+
+def test_a_terminal_shows_as_much_as_it_is_wide_for(rows):
+    board = Leaderboard.of(rows, resamples=50)
+
+    def shown(width):
+        screen = io.StringIO()
+        console = Console(file=screen, width=width, highlight=False, markup=False)
+        console.print(leaderboard_table(board, console))
+        return screen.getvalue()
+
+    narrow, wide = shown(60), shown(140)
+    assert "width" in wide
+    assert "width" not in narrow
+    for text in (narrow, wide):
+        lines = [line.split() for line in text.splitlines()]
+        assert ["1", "fqe", "24/24", "4"] in [line[:4] for line in lines]
+        assert "Report tasks: 4 units, 24 cells" in text

@@ -5,7 +5,7 @@
     python experiments/measure_support.py --figure-only
 
 What support is, and what counts as enough, stands in `lfiw_ope/bench/support.py`; both were fixed
-before any estimator ran on a ladder. Written to `envs/lfiw_envs/policies/<task>/` as
+before any suite was run. Written to `envs/lfiw_envs/policies/<task>/` as
 `<ladder>_support.json`, one data set after the other, so that a killed run goes on where it was;
 the figure goes to `experiments/results/ladders/support.png`. Ladders whose policies are not all
 exported yet are left out, and named.

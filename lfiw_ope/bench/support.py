@@ -22,8 +22,8 @@ SUPPORTED = 0.8
 
 Of the policy that made the data, 95 % lies inside by construction and one step in twenty outside.
 Up to one in five, four times as many, what is asked of a policy is still in the main what the data
-tell of. The number was fixed before any estimator ran on a ladder, and says nothing of how well one
-does there."""
+tell of. The number was fixed before any suite was run, by this reason alone: no estimate was looked
+at."""
 
 PLAYED = 20_000
 """Steps that a policy is played for: twenty whole episodes of 1000."""

@@ -36,12 +36,18 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
 
 
 def test_console_blocks_are_commands_that_parse(command_line, tmp_path):
-    """Their data are not here: the command line gets as far as to say so."""
+    """Their data are not here: the command line gets as far as to say so. Those of the benchmark,
+    whose data would be made, say what they take."""
     commands = [line[2:] for block in blocks("console") for line in block.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 6
     for command in commands:
         program, *words = shlex.split(command)
         assert program == "lfiw-ope"
+        if words[0] in ("bench", "data"):
+            status, printed, said = command_line(*words, "--help", cwd=tmp_path)
+            assert status == 0, said
+            assert all(word in printed for word in words if word.startswith("--"))
+            continue
         status, _, said = command_line(*words, cwd=tmp_path)
         assert status == 2
         assert "option" not in said

@@ -92,7 +92,7 @@ def main(
     warnings.filterwarnings("ignore", message=".*render.*")
     for name in [task] if task else LADDERS:
         ladder, waiting = LADDERS[name], set[str]()
-        for policy in dict.fromkeys((*ladder.targets, *ladder.behaviours)):
+        for policy in ladder.policies:
             path = snapshot(ladder, policy, runs)
             if not (path.parent / "finished").exists():
                 waiting.add(path.parent.name)

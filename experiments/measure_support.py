@@ -36,7 +36,7 @@ def ladders_in(folder: Path) -> dict[str, Ladder]:
 
 
 def measure(ladder: Ladder, seed: int) -> None:
-    needed = dict.fromkeys((*ladder.targets, *ladder.behaviours))
+    needed = ladder.policies
     if missing := [one for one in needed if not ladder.policy_path(one).exists()]:
         typer.echo(f"{ladder.name}: {', '.join(missing)} not exported yet")
         return

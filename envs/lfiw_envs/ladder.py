@@ -98,13 +98,18 @@ class Ladder:
         """Policies that make data, each once."""
         return tuple(dict.fromkeys(name for names in self.recipes.values() for name in names))
 
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Targets and behaviours, each once."""
+        return tuple(dict.fromkeys((*self.targets, *self.behaviours)))
+
     def policy_path(self, policy: str) -> Path:
         """A policy's safetensors file.
 
         Raises:
             ValueError: if the ladder has no such policy.
         """
-        if policy not in (*self.targets, *self.behaviours):
+        if policy not in self.policies:
             raise ValueError(
                 f"{self.name} has no policy {policy!r}; its targets are {', '.join(self.targets)} "
                 f"and its data are made by {', '.join(self.behaviours)}."

@@ -68,7 +68,9 @@ def write_support(
         supported=SUPPORTED,
     )
     path = ladder.support_path
-    stored = _of_these_files(ladder, gone_on_with(path, head, ("files", "support")), names)
+    stored = _of_these_files(
+        ladder, gone_on_with(path, head, ("files", "recipes", "support")), names
+    )
     shares = stored["support"]
     todo = {
         name: [one for one in ladder.targets if one not in shares.get(name, {})] for name in names
@@ -93,16 +95,20 @@ def write_support(
 
 
 def _of_these_files(ladder: Ladder, stored: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Without what is of other policies than those that have their names now."""
+    """Without what is of other policies, or other recipes, than have their names now."""
     needed = [*ladder.targets, *(one for name in names for one in ladder.recipe(name))]
     files = {one: digest(ladder.policy_path(one)) for one in dict.fromkeys(needed)}
     changed = {one for one, was in stored["files"].items() if files.get(one, was) != was}
     support = {
         name: {one: share for one, share in shares.items() if one not in changed}
         for name, shares in stored["support"].items()
-        if name in ladder.recipes and changed.isdisjoint(ladder.recipe(name))
+        if list(ladder.recipes.get(name, ())) == stored["recipes"].get(name)
+        and changed.isdisjoint(ladder.recipe(name))
     }
-    return {**stored, "files": {**stored["files"], **files}, "support": support}
+    recipes = {name: list(of) for name, of in ladder.recipes.items()}
+    files = {**stored["files"], **files}
+    files = {one: was for one, was in files.items() if one in ladder.policies}
+    return {**stored, "files": files, "recipes": recipes, "support": support}
 
 
 def _write(ladder: Ladder, stored: dict[str, Any]) -> None:

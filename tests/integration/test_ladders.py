@@ -32,7 +32,7 @@ def test_policies_are_there_and_fit_their_environment(name):
     env = ladder.make()
     spec, size = action_spec(env.action_space), state_size(env.observation_space)
     env.close()
-    for policy in (*ladder.targets, *ladder.behaviours):
+    for policy in ladder.policies:
         path = ladder.policy_path(policy)
         assert path.stat().st_size < 400_000
         actor = ope.load_actor(path)
@@ -53,7 +53,7 @@ def test_no_policy_stands_there_twice(name):
 def test_the_training_is_told(name):
     """Seed, settings and curve of every run that policies were taken of."""
     ladder = LADDERS[name]
-    for policy in (*ladder.targets, *ladder.behaviours):
+    for policy in ladder.policies:
         run, fraction = policy.rsplit("_", 1)
         said = json.loads((CURVES / f"{name}_{run}.json").read_text(encoding="utf-8"))
         assert said["env_id"] == ladder.env_id

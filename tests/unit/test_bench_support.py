@@ -218,6 +218,9 @@ def test_the_file_is_gone_on_with(pendulum, tmp_path, monkeypatch):
     (tmp_path / "most.safetensors").write_bytes((tmp_path / "little.safetensors").read_bytes())
     write_support(ladder, **SMALL)
     assert made == ["idle", "both"]  # "most" is another policy now, and made "both"
+    made.clear()
+    write_support(replace(ladder, recipes={**ladder.recipes, "both": ("little",)}), **SMALL)
+    assert made == ["both"]  # it is made by others now
     assert ladder.support("most", "idle") > 0.3
     path.write_text("{}")
     with pytest.raises(ope.DataError, match="holds no support of a ladder"):
@@ -233,7 +236,7 @@ def test_shipped_support_is_of_the_shipped_policies():
     assert shipped()
     for ladder in shipped():
         stored = json.loads(ladder.support_path.read_text(encoding="utf-8"))
-        for name, was in stored["files"].items():
-            assert digest(ladder.policy_path(name)) == was
+        assert stored["files"] == {one: digest(ladder.policy_path(one)) for one in ladder.policies}
+        assert stored["recipes"] == {name: list(of) for name, of in ladder.recipes.items()}
         shares = [ladder.support(one, data) for one in ladder.targets for data in ladder.recipes]
         assert all(0.0 <= share <= 1.0 for share in shares)

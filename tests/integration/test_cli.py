@@ -88,6 +88,6 @@ def test_bad_input_is_refused_in_one_sentence(words, message, tmp_path, command_
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_version_and_help(tmp_path):
+def test_version_and_help(tmp_path, command_line):
     assert run("--version", cwd=tmp_path).stdout.startswith("lfiw-ope 0.1")
-    assert "demo" in run("--help", cwd=tmp_path).stdout
+    assert "demo" in command_line("--help", cwd=tmp_path)[1]

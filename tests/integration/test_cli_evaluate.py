@@ -79,7 +79,7 @@ def evaluation(*words, data="log", policy="target.safetensors", horizon="30"):
     return "evaluate", "--data", data, "--policy", policy, "--horizon", horizon, *words
 
 
-QUICK = ("--updates", "50", "--rollouts", "50")
+QUICK = ("--updates", "10", "--rollouts", "50")
 
 
 def test_a_policy_is_evaluated_and_saved(place, command_line):
@@ -146,9 +146,9 @@ def test_json_is_all_that_stdout_holds(place):
     assert found["rules"].startswith("reward and termination: learned")
 
 
-def test_a_task_of_ones_own_is_a_record(place):
+def test_a_task_of_ones_own_is_a_record(place, command_line):
     words = evaluation(*QUICK, "--env", "own:TASK", "--estimator", "model", "--json")
-    found = json.loads(run(*words, cwd=place).stdout)
+    found = json.loads(command_line(*words, cwd=place)[1])
     assert found["estimates"][0]["value"] == pytest.approx(30.0)
     assert found["rules"].startswith("Mine-v0")
 
@@ -274,11 +274,18 @@ def test_what_a_reader_leaves_out_is_said_in_a_plain_line(place, command_line):
 @pytest.mark.parametrize(
     "words", [("info", "nothere"), ("info",), ("info", "log", "--episodes", "0")]
 )
-def test_info_refuses_in_one_sentence(place, words):
-    done = run(*words, cwd=place)
+def test_info_refuses_in_one_sentence(place, words, command_line):
+    status, _, said = command_line(*words, cwd=place)
+    assert status == 2
+    assert said.startswith("lfiw-ope: ")
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_a_process_that_refuses_ends_with_the_status_and_the_sentence(place):
+    done = run("info", "nothere", cwd=place)
     assert done.returncode == 2
-    assert done.stderr.startswith("lfiw-ope: ")
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("lfiw-ope: There is no file or folder nothere")
+    assert done.stdout == ""
 
 
 def test_discrete_actions_of_a_file_are_counted_by_the_user(place, command_line, tmp_path):

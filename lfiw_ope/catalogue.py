@@ -31,6 +31,9 @@ from lfiw_ope.types import Reward, Termination
 
 Build = Callable[[Estimand, "Options"], Estimator]
 
+LEAST_BETWEEN_LOOKS = 20
+"""Updates, of trainings that are shorter than an estimator's default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -81,12 +84,15 @@ class Options:
         return {"reward": self.reward, "termination": self.termination}
 
     def training(self, default: FitConfig, share: int = 1) -> FitConfig:
-        """A training of an estimator, `share` times shorter than asked for, looked at as often."""
+        """A training of an estimator, `share` times shorter than asked for, looked at as often.
+
+        One of some hundred updates is looked at less often: a look costs as much as many updates.
+        """
         if self.updates is None:
             return replace(default, precision=self.precision)
         updates = max(1, self.updates // share)
         looks = default.updates // default.evaluate_every
-        every = max(1, updates // looks)
+        every = max(min(updates, LEAST_BETWEEN_LOOKS), updates // looks)
         return replace(default, updates=updates, evaluate_every=every, precision=self.precision)
 
 

@@ -36,11 +36,17 @@ def snapshot(ladder: Ladder, policy: str, runs: Path) -> Path:
     return runs / ladder.name / run / f"{fraction}.zip"
 
 
-def export(path: Path, to: Path) -> ope.MLPPolicy:
+def export(ladder: Ladder, path: Path, to: Path) -> ope.MLPPolicy:
     """Write a snapshot's actor, without its critic; nothing in the files is executed."""
     statistics = path.with_suffix(".pkl")
     # 0.5.zip has 0.5.pkl beside it where the run had a VecNormalize.
-    actor = ope.load_sb3(path, vec_normalize=statistics if statistics.exists() else None)
+    space = ladder.make().action_space  # the zip's own print leaves out some of many bounds
+    spec = None if hasattr(space, "n") else ope.ActionSpec.continuous(space.low, space.high)
+    actor = ope.load_sb3(
+        path,
+        action_spec=spec,
+        vec_normalize=statistics if statistics.exists() else None,
+    )
     ope.save_actor(actor, to)
     return ope.load_actor(to, deterministic=True)
 
@@ -98,7 +104,7 @@ def main(
                 waiting.add(path.parent.name)
                 continue
             to = folder / name / f"{policy}.safetensors"
-            apart = largest_difference(ladder, path, export(path, to))
+            apart = largest_difference(ladder, path, export(ladder, path, to))
             size = to.stat().st_size
             if apart > 1e-4 or size >= LARGEST:
                 to.unlink()

@@ -111,9 +111,9 @@ FITTED_Q = ope.FQEConfig(
 )
 FLOW = ope.DICEConfig(
     fit=ope.FitConfig(
-        updates=500,
+        updates=1000,
         batch_size=256,
-        learning_rate=5e-3,
+        learning_rate=3e-3,
         clip_gradient=1.0,
         evaluate_every=50,
         patience=None,

@@ -15,7 +15,14 @@ from rich.table import Table
 from lfiw_ope.catalogue import CATALOGUE
 from lfiw_ope.checks import whole
 from lfiw_ope.commands.options import Device
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.terminal import (
+    LiveProgress,
+    check_folder,
+    console,
+    require,
+    require_engine,
+    saved_note,
+)
 from lfiw_ope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -157,11 +164,7 @@ def _count(said: str) -> int:
 
 def _check_saving(folder: Path, *, resume: bool, jobs: int, engine: str) -> None:
     """What is needed besides the suite, looked for before the work and not after."""
-    whole("jobs", jobs, least=1)
-    if engine == "ray":
-        require("ray", "ray")
-    elif jobs > 1:
-        require("compare", "joblib")
+    require_engine(jobs, engine)
     check_folder(folder)
     require("compare", "filelock", "matplotlib")
     if (folder / "units").exists() and not resume:

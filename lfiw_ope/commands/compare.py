@@ -46,7 +46,14 @@ from lfiw_ope.commands.reading import (
     read_log,
 )
 from lfiw_ope.commands.rules import Rules, rules_to_simulate
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.terminal import (
+    LiveProgress,
+    check_folder,
+    console,
+    require,
+    require_engine,
+    saved_note,
+)
 from lfiw_ope.commands.truth import read_truth
 from lfiw_ope.comparison.compare import compare
 from lfiw_ope.comparison.result import Comparison
@@ -182,11 +189,7 @@ def _check_saving(output: Path | None, *, resume: bool, jobs: int, engine: str) 
         ConfigError: if the folder cannot be used, or holds a run that is not to be gone on with.
         MissingDependencyError: if a package is not installed.
     """
-    whole("jobs", jobs, least=1)
-    if engine == "ray":
-        require("ray", "ray")
-    elif jobs > 1:
-        require("compare", "joblib")
+    require_engine(jobs, engine)
     if output is None:
         if resume:
             raise ConfigError("--resume goes on with a folder; name it by --output.")

@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lfiw_ope.checks import whole
 from lfiw_ope.errors import ConfigError, MissingDependencyError
 
 
@@ -108,3 +109,17 @@ def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
 def digits(value: float, count: int) -> str:
     """A number to so many digits, and to the whole number where it has more: no 1.2e+04."""
     return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"
+
+
+def require_engine(jobs: int, engine: str) -> None:
+    """What running side by side needs.
+
+    Raises:
+        ConfigError: if there are fewer than one of them.
+        MissingDependencyError: if a package is not installed.
+    """
+    whole("jobs", jobs, least=1)
+    if engine == "ray":
+        require("ray", "ray")
+    elif jobs > 1:
+        require("compare", "joblib")

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lfiw_ope.catalogue import CATALOGUE
 from lfiw_ope.checks import whole
-from lfiw_ope.commands.options import Device
+from lfiw_ope.commands.options import Device, listed_in
 from lfiw_ope.commands.terminal import (
     LiveProgress,
     check_folder,
@@ -124,31 +124,24 @@ def _changed(
 
     change: dict[str, Any] = {}
     if estimators is not None:
-        change["estimators"] = _listed_in("--estimators", estimators)
+        change["estimators"] = listed_in("--estimators", estimators, "by commas")
     if tasks is not None:
-        change["ladders"] = ladders_named(_listed_in("--tasks", tasks))
+        change["ladders"] = ladders_named(listed_in("--tasks", tasks, "by commas"))
     if data is not None:
-        change["data"] = _listed_in("--data", data)
+        change["data"] = listed_in("--data", data, "by commas")
     if questions is not None:
         ladders = change.get("ladders", suite.ladders)
-        asked = _listed_in("--questions", questions)
+        asked = listed_in("--questions", questions, "by commas")
         change["questions"] = {ladder.name: asked for ladder in ladders}
     if policies is not None:
         change["policies"] = policies
     if transitions is not None:
-        said = _listed_in("--transitions", transitions)
+        said = listed_in("--transitions", transitions, "by commas")
         change["transitions"] = tuple(map(_count, said))
     if seeds is not None:
         change["seeds"] = tuple(range(whole("seeds", seeds, least=1)))
     changed = replace(suite, **change)
     return changed if device == "cpu" else changed.on(device)
-
-
-def _listed_in(option: str, said: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in said.split(",") if name.strip()))
-    if not names:
-        raise ConfigError(f"{option} is {said!r}; name one or more, by commas.")
-    return names
 
 
 def _count(said: str) -> int:

@@ -35,6 +35,7 @@ from lfiw_ope.commands.options import (
     Rollouts,
     Trust,
     Updates,
+    listed_in,
 )
 from lfiw_ope.commands.policies import load_policies, policy_files
 from lfiw_ope.commands.reading import (
@@ -109,7 +110,10 @@ def compare_command(
     refuse: Refuse = False,
 ) -> None:
     """Compare estimators on many policies, from logged data alone."""
-    estimand, names = Estimand(horizon, discount), _names(estimators)
+    estimand, names = (
+        Estimand(horizon, discount),
+        listed_in("--estimators", estimators, f"such as {USUAL}"),
+    )
     whole("seeds", seeds, least=1)
     whole("k", k, least=1)
     options = Options(rollouts=rollouts, updates=updates, precision=precision, device=device)
@@ -168,18 +172,6 @@ def compare_command(
     _conclude(terminal, result, k, about, output, as_json=as_json, seconds=seconds)
     if not any(row.status == "ok" for row in result.rows):
         raise typer.Exit(1)
-
-
-def _names(said: str) -> list[str]:
-    """Estimators by commas, each once.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    names = list(dict.fromkeys(name.strip() for name in said.split(",") if name.strip()))
-    if not names:
-        raise ConfigError(f"--estimators is {said!r}; name one or more, such as {USUAL}.")
-    return names
 
 
 def _check_saving(output: Path | None, *, resume: bool, jobs: int, engine: str) -> None:

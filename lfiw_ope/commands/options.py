@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from lfiw_ope.errors import ConfigError
+
 Horizon = Annotated[int, typer.Option(help="T, steps that the value is over")]
 Discount = Annotated[float, typer.Option(help="γ, in [0, 1]")]
 Env = Annotated[
@@ -31,3 +33,20 @@ LearnRules = Annotated[
 Refuse = Annotated[
     bool, typer.Option("--refuse", help="give no number where the data cannot tell it")
 ]
+
+
+def listed_in(option: str, said: str, how: str) -> tuple[str, ...]:
+    """Names by commas, each once.
+
+    Args:
+        option: that they were given by.
+        said: what it was given.
+        how: to give them, for the message.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in said.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"{option} is {said!r}; name one or more, {how}.")
+    return names

@@ -12,14 +12,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from lfiw_ope.checks import whole
 from lfiw_ope.errors import ConfigError, MissingDependencyError
 
+QUIET = 300.0
+"""Seconds after which a log is told the next thing that is done, tenth or not."""
+
 
 class LiveProgress:
-    """Bars on a terminal, a line for each tenth of a stage in a log."""
+    """Bars on a terminal; a line for each tenth of a stage in a log, or one in five minutes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.perf_counter()
-        self.tenths: dict[str, int] = {}
+        self.told: dict[str, tuple[int, float]] = {}
         self.tasks: dict[str, TaskID] = {}
         self.bars: Progress | None = None
         if console.is_terminal:
@@ -56,10 +59,10 @@ class LiveProgress:
             if note:
                 self.bars.update(self.tasks[stage], note=note)
             return
-        tenth = 10 * done // total
-        if tenth > self.tenths.get(stage, -1):
-            self.tenths[stage] = tenth
-            seconds = time.perf_counter() - self.started
+        tenth, seconds = 10 * done // total, time.perf_counter() - self.started
+        last, when = self.told.get(stage, (-1, seconds))
+        if tenth > last or seconds - when > QUIET:
+            self.told[stage] = max(tenth, last), seconds
             self.console.print(f"{seconds:6.1f} s  {stage} {done}/{total}  {note}".rstrip())
 
 

@@ -18,7 +18,7 @@ from lfiw_ope.policies.heads import GaussianHead
 
 CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 
-MEASURED = ["cartpole"]
+MEASURED = ["cartpole", "pendulum"]
 """Ladders whose values are known."""
 
 

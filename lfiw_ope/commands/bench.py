@@ -19,6 +19,7 @@ from lfiw_ope.commands.terminal import (
     LiveProgress,
     check_folder,
     console,
+    counted,
     require,
     require_engine,
     saved_note,
@@ -173,7 +174,8 @@ def _in_words(suite: "Suite") -> str:
     return (
         f"{suite.name}: {suite.about}\n{tasks}; data sets {', '.join(suite.data)} of "
         f"{', '.join(f'{count:,}' for count in suite.transitions)} transitions; "
-        f"{len(suite.seeds)} seeds; {len(suite.estimators)} estimators in each of {logs} trials."
+        f"{counted(len(suite.seeds), 'seed')}; {counted(len(suite.estimators), 'estimator')} in "
+        f"each of {counted(logs, 'trial')}."
     )
 
 
@@ -204,5 +206,5 @@ def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: f
         board, boards = write_leaderboard(found.rows, folder, found.about)
         terminal.print(leaderboard_table(board, terminal))
         saved += boards
-    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}."
+    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}"
     terminal.print(note, soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.text import Text
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.standings import Measured, Standing
+from lfiw_ope.commands.terminal import counted
 
 COLUMNS = ("error", "rank_correlation", "regret", "coverage", "won", "seconds", "gain", "width")
 """The first stand in a narrow terminal too."""
@@ -24,9 +25,10 @@ def leaderboard_table(board: Leaderboard, terminal: Console) -> RenderableType:
         if Measurement.get(terminal, options, wider).maximum > terminal.width:
             break
         table = wider
-    title = f"{part.of['purpose'].capitalize()} tasks: {part.units} units, {part.cells} cells"
+    title = f"{part.of['purpose'].capitalize()} tasks: {counted(part.units, 'unit')}, "
+    title += counted(part.cells, "cell")
     if board.left_out:
-        title += f"; {board.left_out} units are not finished and left out"
+        title += f"; unfinished and left out: {counted(board.left_out, 'unit')}"
     caption = (
         "By RMSE in units of the range of true values, a missing answer counted as the log's mean "
         f"return. In brackets {100 * board.level:g} % bootstrap intervals over policies and seeds."

@@ -109,6 +109,11 @@ def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
 
 
+def counted(count: int, what: str) -> str:
+    """One seed, two seeds: the number and the noun in its number."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def digits(value: float, count: int) -> str:
     """A number to so many digits, and to the whole number where it has more: no 1.2e+04."""
     return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"

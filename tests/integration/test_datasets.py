@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import get_ladder
-from lfiw_envs.ladder import Ladder
+from lfiw_envs.ladder import Ladder, Question
 
 import lfiw_ope as ope
 from lfiw_ope.bench import cache, datasets
@@ -50,6 +50,7 @@ def cartpole(tmp_path):
         recipes={"bad": ("bad",), "mixed": ("bad", "good", "fair"), "lost": ("good", "nobody")},
         folder=folder,
         episode=50,
+        questions={"T50": Question(50, 1.0)},
     )
 
 
@@ -65,6 +66,7 @@ def pendulum(tmp_path):
         recipes={"both": ("at1", "at-1")},
         folder=folder,
         episode=20,
+        questions={"T20": Question(20, 1.0)},
         env_kwargs={"g": 5.0},
     )
 

@@ -201,8 +201,8 @@ def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: f
         terminal.print(f"{trial} is left out. {reason}", soft_wrap=True)
     saved: tuple[Path, ...] = (folder / "results.json", folder / "results.csv")
     if found.rows:
-        board, boards = write_leaderboard(found.rows, folder, found.about)
+        board, boards = write_leaderboard(found.rows, folder, found.head)
         terminal.print(leaderboard_table(board, terminal))
         saved += boards
-    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}."
+    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}"
     terminal.print(note, soft_wrap=True)

@@ -27,6 +27,8 @@ def leaderboard_table(board: Leaderboard, terminal: Console) -> RenderableType:
     title = f"{part.of['purpose'].capitalize()} tasks: {part.units} units, {part.cells} cells"
     if board.left_out:
         title += f"; {board.left_out} units are not finished and left out"
+    if board.missing:
+        title += f"; {board.missing} of {board.about['trials']} trials are not in it"
     caption = (
         "By RMSE in units of the range of true values, a missing answer counted as the log's mean "
         f"return. In brackets {100 * board.level:g} % bootstrap intervals over policies and seeds."

@@ -50,7 +50,7 @@ def cartpole(tmp_path):
         recipes={"bad": ("bad",), "mixed": ("bad", "good", "fair"), "lost": ("good", "nobody")},
         folder=folder,
         episode=50,
-        questions={"T50": Question(50, 1.0)},
+        questions={"T20": Question(20, 1.0)},
     )
 
 

@@ -92,6 +92,7 @@ def test_one_s_own_estimator_takes_part_by_its_import_path(quick):
         (["benching:ladder"], r"makes no estimator of an estimand \(TypeError"),
         (["builtins:list"], r"makes no estimator of an estimand \(TypeError"),
         (["builtins:str"], "makes a str; expected an estimator"),
+        (["benching:Blind"], r"The fit of benching:Blind cannot be called .*'progress'"),
         (["benching:Mine", "benching:Mine"], "Two estimators are called 'Mine'"),
     ],
 )

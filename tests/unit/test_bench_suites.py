@@ -74,6 +74,16 @@ def test_rules_of_the_environment_are_known_and_settings_are_the_suite_s(quick):
     assert made["model"].termination is not None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"env_id": "Own-v0"}, {"env_id": "Swimmer-v5", "env_kwargs": {"xml_file": "own.xml"}}],
+)
+def test_rules_that_are_not_known_are_learned(change, quick):
+    suite = replace(quick, ladders=(replace(quick.ladders[0], **change),))
+    made = estimators_of(trials_of(suite)[0], estimator_entries(["model"]), {})["model"]
+    assert (made.reward, made.termination) == (None, None)
+
+
 def test_one_s_own_estimator_takes_part_by_its_import_path(quick):
     entries = estimator_entries(["wis", "benching:Mine"])
     assert [entry.name for entry in entries] == ["wis", "Mine"]

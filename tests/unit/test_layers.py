@@ -33,7 +33,7 @@ ORDER = [
     *("data.spaces", "data.chunks", "data.memory", "data.recording", "data.collect"),
     "data.storage",
     *("data.transitions", "data.columns", "data.arrays", "data.d4rl", "data.npz"),
-    *("data.minari_episodes", "data.minari"),
+    *("data.minari_episodes", "data.minari", "data.minari_saving"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
     *("weights", "resampling", "pareto", "weighting", "shaping", "intervals.sums", "weighted"),
     *("stored", "intervals.record", "intervals.config", "intervals.episodes"),

@@ -71,6 +71,13 @@ def pendulum(tmp_path):
     )
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def assert_same(one, other):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
@@ -203,6 +210,17 @@ def test_a_folder_that_cannot_be_written_to_costs_the_file_alone(cartpole, tmp_p
         made = find_or_play(cartpole, "bad", 50, seed=0, cache=tmp_path / "kept")
     assert made.path is None
     assert made.log.num_transitions == 50
+
+
+@pytest.mark.usefixtures("threads")
+def test_how_many_threads_torch_has_changes_no_bit():
+    """With two, sums of these networks are put together in another order."""
+    logs = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        logs.append(dataset(get_ladder("cartpole"), "replay", 1000, 0, cache=None))
+        assert torch.get_num_threads() == count
+    assert_same(*logs)
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

@@ -102,6 +102,14 @@ class Broken(Mine):
         raise ZeroDivisionError("it divides by nothing")
 
 
+class Elsewhere(Mine):
+    """One that answers what was not asked."""
+
+    def estimate(self, policies, *, progress=None):
+        said = super().estimate(policies, progress=progress)
+        return [replace(one, estimand=ope.Estimand(3)) for one in said]
+
+
 class Counting(Mine):
     """One that notes each fit in a file that the environment names."""
 

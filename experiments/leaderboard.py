@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
     options = parser.parse_args()
     found = BenchResults.read(options.results)
-    board, saved = write_leaderboard(found.rows, options.output, found.about)
+    board, saved = write_leaderboard(found.rows, options.output, found.head)
     terminal = Console(highlight=False, markup=False)
     terminal.print(leaderboard_table(board, terminal))
     print(f"Saved {', '.join(map(str, saved))}")

@@ -16,7 +16,8 @@ from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.collect import collect
 from lfiw_ope.data.d4rl import load_d4rl
 from lfiw_ope.data.load import load_data
-from lfiw_ope.data.minari import load_minari, save_minari
+from lfiw_ope.data.minari import load_minari
+from lfiw_ope.data.minari_saving import save_minari
 from lfiw_ope.data.npz import load_npz, save_npz
 from lfiw_ope.data.sb3_buffers import from_sb3_buffer, load_sb3_buffer
 from lfiw_ope.data.trajectories import Trajectories

@@ -9,6 +9,7 @@ import torch
 from lfiw_envs import Ladder, Question
 
 import lfiw_ope as ope
+from lfiw_ope.bench.measured import digest, made_by
 from lfiw_ope.bench.run import run_suite
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.policies.heads import CategoricalHead
@@ -45,9 +46,11 @@ def ladder(folder, gains=GAINS):
         policy: {"stochastic": {question: {"mean": true, **one} for question in found.questions}}
         for policy, true in TRUTHS.items()
     }
-    found.values_path.write_text(json.dumps({"values": values}))
+    head = made_by(found, "a test")
+    head["files"] = {policy: digest(found.policy_path(policy)) for policy in gains}
+    found.values_path.write_text(json.dumps({**head, "values": values}))
     support = dict(zip(GAINS, (0.3, 0.95, 0.9, 0.5), strict=True))
-    told = {"support": dict.fromkeys(found.recipes, support)}
+    told = {**head, "recipes": found.recipes, "support": dict.fromkeys(found.recipes, support)}
     found.support_path.write_text(json.dumps(told))
     return found
 
@@ -85,11 +88,26 @@ class Mine:
         return [said] * len(policies)
 
 
+class Blind(Mine):
+    """One that takes nothing that tells how far it is."""
+
+    def fit(self, data, seed):
+        return super().fit(data, seed)
+
+
 class Broken(Mine):
     """One whose fit raises."""
 
     def fit(self, data, seed, *, progress=None):  # noqa: ARG002
         raise ZeroDivisionError("it divides by nothing")
+
+
+class Elsewhere(Mine):
+    """One that answers what was not asked."""
+
+    def estimate(self, policies, *, progress=None):
+        said = super().estimate(policies, progress=progress)
+        return [replace(one, estimand=ope.Estimand(3)) for one in said]
 
 
 class Counting(Mine):

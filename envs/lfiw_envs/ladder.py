@@ -69,8 +69,13 @@ class Ladder:
         purpose: "development" where settings may be chosen by what comes out; "report" where
             nothing may.
         episode: steps after which an episode is truncated.
-        questions: what is asked of the policies, by name.
+        questions: what is asked of the policies, by name; none of more steps than an episode has,
+            for the true value would be that of an episode, and estimators take a truncated one
+            for one that goes on.
         env_kwargs: passed on to the environment.
+
+    Raises:
+        ValueError: if a question is of more steps than an episode.
     """
 
     name: str
@@ -82,6 +87,15 @@ class Ladder:
     episode: int = EPISODE
     questions: Mapping[str, Question] = field(default_factory=lambda: dict(QUESTIONS))
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
+        if longer:
+            raise ValueError(
+                f"{self.name} has episodes of {self.episode} steps, and its questions "
+                f"{', '.join(longer)} are of more; give it longer episodes, or questions of its "
+                "own."
+            )
 
     @property
     def values_path(self) -> Path:
@@ -146,9 +160,8 @@ class Ladder:
         Raises:
             ValueError: if it was not measured.
         """
-        stored = _read(self.values_path)["values"]
         try:
-            return LadderValue(**stored[policy][play][question])
+            return LadderValue(**_read(self.values_path)["values"][policy][play][question])
         except KeyError as error:
             raise ValueError(
                 f"{self.values_path} has no value of {policy!r} for {question!r} in {play} "
@@ -187,4 +200,6 @@ def _read(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"There is no {path}; measure it first.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); remove it and measure it anew.") from error
     return found

@@ -22,6 +22,7 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.seeding import derive, numpy_generator
+from lfiw_ope.threads import one_thread
 from lfiw_ope.types import Progress, silent
 
 FORMAT = 1
@@ -86,6 +87,8 @@ def find_or_play(
 
     It is kept in a file whose name has the digest of all that makes the arrays: the environment,
     its source and its versions, what the policies' files hold, the recipe, the size and the seed.
+    Processors of another kind may round otherwise, and a simulated body soon goes another way from
+    there: of them alone one seed may give arrays that differ, though of one distribution.
 
     Args:
         ladder: the task.
@@ -167,15 +170,9 @@ def _play(
         env = ladder.make_vector(copies_for(count, ladder.episode))
         try:
             own = derive(seed, "dataset", data, str(i), policy)
-            parts.append(
-                collect(
-                    env,
-                    actor,
-                    transitions=count,
-                    seed=own,
-                    progress=_after(before, whole_set, progress),
-                )
-            )
+            told = _after(before, whole_set, progress)
+            with one_thread():  # whichever process plays: the same arrays
+                parts.append(collect(env, actor, transitions=count, seed=own, progress=told))
         finally:
             env.close()
     if len(parts) == 1:

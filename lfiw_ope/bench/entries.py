@@ -1,5 +1,6 @@
 """Entries of a suite by name: what is shipped, or one's own by its import path."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,16 @@ def _checked(path: str, make: Callable[[Estimand], Any], estimand: Estimand) -> 
     if not isinstance(found, Estimator):
         raise ConfigError(
             f"{path} makes a {type(found).__name__}; expected an estimator, which has an estimand "
-            "and fit(data, seed)."
+            "and fit(data, seed, *, progress)."
         )
+    try:
+        inspect.signature(found.fit).bind(None, 0, progress=None)
+    except TypeError as error:
+        raise ConfigError(
+            f"The fit of {path} cannot be called ({error}); expected fit(data, seed, *, progress)."
+        ) from error
+    except ValueError:  # of what is built in, no signature is known
+        pass
     if found.estimand != estimand:
         raise ConfigError(
             f"{path} was given {estimand} and estimates {found.estimand}; it must estimate what "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lfiw_envs.ladder import LadderValue
 
+from lfiw_ope.bench.measured import require_measured_of
 from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.bench.support import SUPPORTED
 from lfiw_ope.bench.trials import Trial
@@ -31,7 +32,9 @@ class Known:
         """As it was measured in the real environment.
 
         Raises:
-            ConfigError: if something was not measured, or all targets are worth the same.
+            ConfigError: if something was not measured, or of other policies or otherwise than the
+                ladder has them now, or all targets are worth the same.
+            DataError: if the file of a policy is missing.
         """
         ladder = trial.ladder
         try:
@@ -39,6 +42,9 @@ class Known:
             support = {name: ladder.support(name, trial.data) for name in trial.names}
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        makers = ladder.recipe(trial.data)
+        require_measured_of(ladder, ladder.values_path, ladder.targets)
+        require_measured_of(ladder, ladder.support_path, (*trial.names, *makers), data=trial.data)
         means = [value.mean for value in values.values()]
         scale = max(means) - min(means)
         if not scale > 0:

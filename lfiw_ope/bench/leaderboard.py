@@ -27,7 +27,8 @@ class Leaderboard(Stored):
     came out on the former.
 
     Attributes:
-        about: what made the rows: suite, command, settings, versions.
+        about: what made the rows: suite, command, settings, versions, and how many of the suite's
+            trials were finished.
         estimators: names.
         units: logs and seeds that are counted.
         left_out: of those, how many some estimator had not finished.
@@ -106,6 +107,11 @@ class Leaderboard(Stored):
     def headline(self) -> Slice:
         """All report tasks; of a benchmark without any, all development tasks."""
         return self.slices[0]
+
+    @property
+    def missing(self) -> int:
+        """Trials of the suite that no row is of: they are not finished, or had no log."""
+        return int(self.about.get("trials", 0)) - int(self.about.get("finished", 0))
 
     @property
     def purposes(self) -> tuple[str, ...]:

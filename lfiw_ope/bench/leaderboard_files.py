@@ -22,7 +22,8 @@ def write_leaderboard(
     Args:
         rows: of a benchmark.
         folder: where to.
-        about: what made the rows; versions are this package's where it has none.
+        about: what made the rows, as `BenchResults.head` has it; versions are this package's where
+            it has none.
 
     Raises:
         DataError: if there is nothing to rank; see `Leaderboard.of`.

@@ -64,6 +64,11 @@ def _opening(board: Leaderboard) -> str:
         if board.left_out
         else ""
     )
+    if board.missing:
+        out += (
+            f" **This is not the whole suite**: of its {board.about['trials']} trials "
+            f"{board.missing} are not finished, or had no log."
+        )
     return (
         f"{made}{len(board.estimators)} estimators on {board.units} units.{out} First on the "
         f"{_those(board, board.purposes[0])}: **{first.estimator}**, RMSE "

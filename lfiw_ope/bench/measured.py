@@ -1,7 +1,7 @@
 """Files of what was measured of a ladder: they say with what, and are gone on with."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,15 +29,50 @@ def made_by(ladder: Ladder, command: str, **settings: Any) -> dict[str, Any]:
     machine = {**provenance()["machine"], "gymnasium": gymnasium().__version__}
     with suppress(PackageNotFoundError):
         machine["mujoco"] = version("mujoco")
+    return {"command": command, **_task(ladder), **settings, "machine": machine}
+
+
+def _task(ladder: Ladder) -> dict[str, Any]:
     return {
-        "command": command,
         "env_id": ladder.env_id,
         "env_kwargs": dict(ladder.env_kwargs),
         "episode": ladder.episode,
         "questions": {name: list(of) for name, of in ladder.questions.items()},
-        **settings,
-        "machine": machine,
     }
+
+
+def require_measured_of(
+    ladder: Ladder, path: Path, policies: Iterable[str], *, data: str | None = None
+) -> None:
+    """That a file tells of what the ladder is now, and not of what was there when it was measured.
+
+    A policy that was trained anew under its name has another value: the file's would be taken for
+    it, and every error be wrong.
+
+    Args:
+        ladder: the task.
+        path: of the file, which is there.
+        policies: whose files it must know by what they hold.
+        data: a data set whose recipe it must know.
+
+    Raises:
+        ConfigError: if it was measured otherwise, or of other policies.
+        DataError: if a policy's file is missing or none.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(_task(ladder)))
+    differing = [f"another {name}" for name, of in now.items() if stored.get(name) != of]
+    if data is not None and stored.get("recipes", {}).get(data) != list(ladder.recipe(data)):
+        differing.append(f"another recipe of {data}")
+    files = stored.get("files", {})
+    changed = [one for one in policies if files.get(one) != digest(ladder.policy_path(one))]
+    if changed:
+        differing.append(f"other files of {', '.join(changed)}")
+    if differing:
+        raise ConfigError(
+            f"{path} was measured with {' and '.join(differing)} than {ladder.name} has now; "
+            "measure it anew."
+        )
 
 
 def gone_on_with(path: Path, head: dict[str, Any], parts: Sequence[str]) -> dict[str, Any]:

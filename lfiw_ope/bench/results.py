@@ -31,15 +31,19 @@ class BenchResults(Stored):
     finished: int
     without_log: Mapping[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain Python numbers, lists and strings."""
+    @property
+    def head(self) -> dict[str, Any]:
+        """All but the rows: what made them, and how much of the suite they are."""
         return {
             **self.about,
             "trials": self.trials,
             "finished": self.finished,
             "without_log": dict(self.without_log),
-            "rows": [row.to_dict() for row in self.rows],
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain Python numbers, lists and strings."""
+        return {**self.head, "rows": [row.to_dict() for row in self.rows]}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:

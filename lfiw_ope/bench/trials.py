@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lfiw_envs.ladder import Ladder
-from lfiw_envs.rules.lookup import UnknownEnvironmentError
 
 from lfiw_ope.answering import Estimator
 from lfiw_ope.bench.datasets import dataset, identity_of
@@ -115,8 +114,8 @@ def estimators_of(
     try:
         rules = trial.ladder.rules()
         reward, termination = rules.reward, rules.termination
-    except UnknownEnvironmentError:
-        pass  # one's own: what is not known is learned
+    except ValueError:
+        pass  # one's own, or made otherwise than its rules know: what is not known is learned
     found = {}
     for entry in entries:
         of = options.get(entry.name, Options())

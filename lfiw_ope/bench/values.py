@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from lfiw_envs.ladder import Ladder, LadderValue, Play
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from lfiw_ope.checks import choice, whole
 from lfiw_ope.errors import MissingDependencyError
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.seeding import derive
+from lfiw_ope.threads import one_thread
 from lfiw_ope.types import Progress, silent
 
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
@@ -147,15 +147,10 @@ Answer = tuple[str, Play, Values]
 def _measured_alone(
     ladder: Ladder, policy: str, play: Play, *, episodes: int, seed: int, num_envs: int
 ) -> Answer:
-    """On one thread, which is the fastest for small networks; the process is left as it was."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         values = measure_values(
             ladder, policy, play=play, episodes=episodes, seed=seed, num_envs=num_envs
         )
-    finally:
-        torch.set_num_threads(threads)
     return policy, play, values
 
 

@@ -3,6 +3,8 @@
 import shlex
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -194,6 +196,19 @@ def _listed() -> Table:
     return table
 
 
+def _failures(found: "BenchResults") -> Iterator[str]:
+    """Of each estimator that something was raised by, how often, and what it was first."""
+    every = Counter(row.row.estimator for row in found.rows)
+    for name, cells in every.items():
+        reasons = [
+            row.row.reason
+            for row in found.rows
+            if (row.row.estimator, row.row.status) == (name, "failed")
+        ]
+        if reasons:
+            yield f"{name} failed in {len(reasons)} of {cells} cells; first: {reasons[0]}"
+
+
 def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: float) -> None:
     """The leaderboard, what has no log, and where all was saved."""
     from lfiw_ope.bench.leaderboard_files import write_leaderboard
@@ -203,8 +218,10 @@ def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: f
         terminal.print(f"{trial} is left out. {reason}", soft_wrap=True)
     saved: tuple[Path, ...] = (folder / "results.json", folder / "results.csv")
     if found.rows:
-        board, boards = write_leaderboard(found.rows, folder, found.about)
+        board, boards = write_leaderboard(found.rows, folder, found.head)
         terminal.print(leaderboard_table(board, terminal))
+        for line in _failures(found):
+            terminal.print(line, soft_wrap=True)
         saved += boards
     note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}"
     terminal.print(note, soft_wrap=True)

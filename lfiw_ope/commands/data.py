@@ -36,6 +36,7 @@ def data_command(
     from lfiw_envs.ladders import get_ladder
 
     from lfiw_ope.bench.datasets import find_or_play
+    from lfiw_ope.data.minari_saving import require_dataset_id
 
     terminal = console()
     if task is None:
@@ -51,6 +52,7 @@ def data_command(
     require("envs", "gymnasium")
     if minari is not None:
         require("minari", "minari")
+        require_dataset_id(minari)
     started = time.perf_counter()
     with LiveProgress(terminal) as progress:
         made = find_or_play(ladder, data, transitions, seed, progress=progress)
@@ -109,12 +111,12 @@ def _say(terminal: Console, name: str, made: "DataSet", seconds: float) -> None:
 def _export(
     terminal: Console, made: "DataSet", output: Path, minari: str | None, episode: int
 ) -> None:
-    from lfiw_ope.data.minari import save_minari
+    from lfiw_ope.data.minari_saving import save_minari
     from lfiw_ope.data.npz import save_npz
 
     replaced = output.exists()
     if minari is not None:
-        save_minari(made.log, output, dataset_id=minari)
+        save_minari(made.log, output, dataset_id=minari, max_episode_steps=episode)
     else:
         save_npz(made.log, output)
     terminal.print(saved_note((output,), replaced=replaced), soft_wrap=True)

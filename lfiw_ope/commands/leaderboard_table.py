@@ -29,6 +29,8 @@ def leaderboard_table(board: Leaderboard, terminal: Console) -> RenderableType:
     title += counted(part.cells, "cell")
     if board.left_out:
         title += f"; unfinished and left out: {counted(board.left_out, 'unit')}"
+    if board.missing:
+        title += f"; {board.missing} of {board.about['trials']} trials are not in it"
     caption = (
         "By RMSE in units of the range of true values, a missing answer counted as the log's mean "
         f"return. In brackets {100 * board.level:g} % bootstrap intervals over policies and seeds."

@@ -11,6 +11,7 @@ from lfiw_ope.comparison.judging import Judge, Look
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
 from lfiw_ope.errors import MissingDependencyError, OPEError
+from lfiw_ope.estimand import Estimand
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
 from lfiw_ope.types import Policy, Progress
@@ -66,7 +67,7 @@ def finish(
         look = Look(inputs.data, inputs.policies) if look is None else look
         judge = Judge(inputs.thresholds, look, first.estimand, fitted, work.seed, progress)
     for name, fit in fits.items():
-        yield _cell(inputs, name, work.seed, fit, shared, judge, progress)
+        yield _cell(inputs, name, work, fit, shared, judge, progress)
 
 
 def reason_of(error: BaseException) -> str:
@@ -92,20 +93,20 @@ def _adopted(estimator: Estimator, fitted: Fitted) -> Fitted | Exception:
 def _cell(
     inputs: Inputs,
     name: str,
-    seed: int,
+    work: Work,
     fitted: Fitted | Exception,
     shared: float,
     judge: Judge | None,
     progress: Progress,
 ) -> Cell:
     started, policies, rows, lasting = time.perf_counter(), inputs.policies, [], True
-    answers = _answers(fitted, list(policies.values()), progress)
+    answers = _answers(fitted, list(policies.values()), work.estimand, progress)
     for policy, answer in zip(policies, answers, strict=True):
         if isinstance(answer, Exception):
-            rows.append(Row.failed(name, policy, seed, reason_of(answer)))
+            rows.append(Row.failed(name, policy, work.seed, reason_of(answer)))
             lasting = lasting and _lasts(answer)
             continue
-        rows.append(Row.of(answer, name, policy, seed))
+        rows.append(Row.of(answer, name, policy, work.seed))
     each = (shared + time.perf_counter() - started) / len(policies)
     rows = [replace(row, seconds=each) for row in rows]
     if judge is not None:
@@ -116,11 +117,14 @@ def _cell(
         ]
         each = (time.perf_counter() - started) / len(policies)
         rows = [replace(row, judging_seconds=each) for row in rows]
-    return Cell(name, seed, tuple(rows), lasting)
+    return Cell(name, work.seed, tuple(rows), lasting)
 
 
 def _answers(
-    fitted: Fitted | Exception, policies: Sequence[Policy], progress: Progress
+    fitted: Fitted | Exception,
+    policies: Sequence[Policy],
+    estimand: Estimand,
+    progress: Progress,
 ) -> list[Estimate | Exception]:
     """Of all policies in one call; where that fails, of each alone, to see which is guilty."""
     if isinstance(fitted, Exception):
@@ -132,11 +136,15 @@ def _answers(
         for one in found:
             if not isinstance(one, Estimate):
                 raise TypeError(f"estimate gave a {type(one).__name__}; expected an Estimate")
+            if one.estimand != estimand:
+                raise ValueError(f"estimate gave {one.estimand}; expected the value of {estimand}")
         return list(found)
     except Exception as error:
         if len(policies) == 1:
             return [error]
-    return [answer for policy in policies for answer in _answers(fitted, [policy], progress)]
+    return [
+        answer for policy in policies for answer in _answers(fitted, [policy], estimand, progress)
+    ]
 
 
 def _judged(row: Row, judge: Judge, estimate: Estimate | Exception, *, keep: bool) -> Row:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import torch
-
 from lfiw_ope.comparison.cells import finish_all, reason_of
 from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
 from lfiw_ope.errors import ConfigError, MissingDependencyError, OPEError, PolicyError
+from lfiw_ope.threads import one_thread
 from lfiw_ope.types import silent
 
 DIED = (
@@ -19,12 +18,8 @@ DIED = (
 
 def finish_alone(source: Source, work: Work) -> list[Cell]:
     """A unit of work in a process of its own, on one thread; the process is left as it was."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return [cell for _, cell in finish_all([Task(source, work)], silent)]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def run_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Cell]]:

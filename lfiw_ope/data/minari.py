@@ -1,9 +1,6 @@
-"""Trajectories from and to Minari data sets."""
+"""Trajectories from Minari data sets."""
 
-import copy
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +19,8 @@ from lfiw_ope.data.minari_episodes import (
 )
 from lfiw_ope.data.spaces import (
     action_spec,
-    decode_actions,
     encode_actions,
     flatten_states,
-    gymnasium,
     state_size,
 )
 from lfiw_ope.data.storage import EpisodeStorage
@@ -128,85 +123,12 @@ def _read_infos(
             kept[steps] = values.reshape(kept[steps].shape)
 
 
-def save_minari(data: Trajectories, folder: str | Path, *, dataset_id: str) -> Path:
-    """Write a Minari data set (HDF5) that `load_minari` and Minari itself read.
-
-    Args:
-        data: the log.
-        folder: a folder that does not exist yet; it appears whole or not at all.
-        dataset_id: Minari's name for it, such as "swimmer/behaviour-v0".
+def installed_minari() -> Any:
+    """Minari itself.
 
     Raises:
-        DataError: if the folder exists.
-        MissingDependencyError: if Minari is not installed.
+        MissingDependencyError: if it is not installed.
     """
-    minari = _minari()
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
-
-    folder = Path(folder)
-    if folder.exists():
-        raise DataError(f"{folder} exists; name a new folder, or delete it first.")
-    spaces = gymnasium().spaces
-    spec = data.action_spec
-    observation_space = spaces.Box(-np.inf, np.inf, (data.state_size,), np.float32)
-    action_space = spaces.Discrete(spec.size)
-    if spec.kind == "continuous":
-        action_space = spaces.Box(
-            np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32), dtype=np.float32
-        )
-    # Absolute: of a relative folder Minari joins the path to itself.
-    partial = folder.absolute().with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
-    try:
-        storage = MinariStorage.new(
-            partial / "data",
-            observation_space=observation_space,
-            action_space=action_space,
-            env_spec=_environment(data),
-            data_format="hdf5",
-        )
-        storage.update_metadata({"dataset_id": dataset_id, "minari_version": minari.__version__})
-        storage.update_episodes(
-            EpisodeBuffer(**_episode(data, i, action_space)) for i in range(data.num_episodes)
-        )
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _environment(data: Trajectories) -> Any:
-    """Gymnasium's specification of the environment, or None where Gymnasium does not know it."""
-    if data.env_id not in gymnasium().registry:
-        return None
-    spec = copy.deepcopy(gymnasium().spec(data.env_id))
-    spec.kwargs.update(data.env_kwargs)
-    return spec
-
-
-def _episode(data: Trajectories, i: int, action_space: Any) -> dict[str, Any]:
-    rows = slice(data.offsets[i], data.offsets[i + 1])
-    steps = int(data.lengths[i])
-    infos: dict[str, Any] = {}
-    if data.log_prob is not None:
-        infos[LOG_PROB] = data.log_prob[rows]
-    if data.proposed_actions is not None:
-        infos[PROPOSED] = data.proposed_actions[rows]
-    ends = np.arange(steps) == steps - 1
-    return {
-        "id": i,
-        "observations": data.states[data.state_offsets[i] : data.state_offsets[i + 1]],
-        "actions": decode_actions(action_space, data.actions[rows]),
-        "rewards": data.rewards[rows],
-        "terminations": ends & data.terminated[i],
-        "truncations": ends & data.truncated[i],
-        "infos": infos or None,
-    }
-
-
-def _minari() -> Any:
     try:
         import minari
     except ImportError as error:
@@ -218,7 +140,7 @@ def _minari() -> Any:
 
 def _open(source: Any) -> tuple[Any, str]:
     """The data set, and what messages call it."""
-    minari = _minari()
+    minari = installed_minari()
     if isinstance(source, minari.MinariDataset):
         return source, str(source.id)
     folder = Path(source)

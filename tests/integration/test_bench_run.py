@@ -86,6 +86,15 @@ def test_an_estimator_that_fails_is_a_row_and_is_tried_again(policies, tmp_path,
     assert all("Broken" in said[3] for said in done)
 
 
+def test_the_value_of_another_estimand_is_no_answer(policies, tmp_path):
+    suite = benching.suite(policies, estimators=("benching:Elsewhere",), seeds=(0,))
+    found = run_suite(suite, output=tmp_path / "out")
+    assert {row.row.status for row in found.rows} == {"failed"}
+    asked, given = ope.Estimand(20), ope.Estimand(3)
+    reason = f"ValueError: estimate gave {given}; expected the value of {asked}"
+    assert {row.row.reason for row in found.rows} == {reason}
+
+
 def test_refused_rows_keep_their_numbers(policies, tmp_path, monkeypatch):
     def quickly(*arguments, **settings):
         fit = ope.FitConfig(updates=2, evaluate_every=1)

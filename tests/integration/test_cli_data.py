@@ -28,6 +28,9 @@ def test_it_is_made_once_said_and_exported(command_line, tmp_path, kept):
     (path,) = (kept / "data").iterdir()
     assert f"played in {said.split('played in ')[1].split()[0]} s, kept in {path}" in said
     log = ope.load_minari(tmp_path / "log")
+    minari = pytest.importorskip("minari")
+    recovered = minari.MinariDataset(tmp_path / "log" / "data").recover_environment()
+    assert recovered.spec.max_episode_steps == 100  # the ladder's, and not Swimmer's 1000
     assert (log.num_transitions, log.lengths.tolist()) == (250, [100, 100, 25, 25])
     assert f"returns            mean {log.returns().mean():.6g}" in said
     row = next(line for line in said.splitlines() if line.split()[:1] == ["behaviour"])
@@ -74,6 +77,14 @@ def test_alone_it_lists_tasks_and_data_sets(command_line, tmp_path, kept):
         (("paper_swimmer", "behaviour", "--transitions", "0"), "transitions is 0"),
         (("paper_swimmer", "behaviour", "--seed", "-1"), "The seed is -1"),
         (("paper_swimmer", "behaviour", "--minari", "a/b-v0"), "--minari a/b-v0 needs --output"),
+        (
+            ("paper_swimmer", "behaviour", "--output", "new", "--minari", "behaviour"),
+            "Minari takes no data set called 'behaviour'; name it such as swimmer/replay-v0",
+        ),
+        (
+            ("paper_swimmer", "behaviour", "--output", "new", "--minari", "a/b-v0"),
+            "Minari takes no data set called 'a/b-v0'",
+        ),
         (("paper_swimmer", "behaviour", "--output", "log"), "The output log is no .npz file"),
         (
             ("paper_swimmer", "behaviour", "--output", "there", "--minari", "a/b-v0"),

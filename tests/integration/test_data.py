@@ -312,7 +312,7 @@ def test_data_survive_minari(env_id, cartpole, tmp_path):
     policy = cartpole if env_id == "CartPole-v1" else linear_policy(3, gaussian(1, 2.0))
     env = SyncVectorEnv([lambda: gym.make(env_id, max_episode_steps=12)] * 3)
     before = ope.collect(env, policy, episodes=9, seed=1)
-    folder = ope.save_minari(before, tmp_path / "deep" / "log", dataset_id="x/log-v0")
+    folder = ope.save_minari(before, tmp_path / "deep" / "log", dataset_id="own/log-v0")
     after = ope.load_minari(folder)
     for name in (
         "states", "actions", "rewards", "lengths", "terminated", "truncated",
@@ -327,7 +327,7 @@ def test_data_survive_minari(env_id, cartpole, tmp_path):
     assert theirs[2].rewards.tolist() == before.select([2]).rewards.tolist()
     assert [p.name for p in folder.parent.iterdir()] == ["log"]
     with pytest.raises(ope.DataError, match="exists; name a new folder"):
-        ope.save_minari(before, folder, dataset_id="x/log-v0")
+        ope.save_minari(before, folder, dataset_id="own/log-v0")
 
 
 def test_what_is_no_data_set_is_refused(tmp_path, minari_home):  # noqa: ARG001
@@ -343,7 +343,7 @@ def test_a_relative_folder_and_one_that_fails_leave_nothing_behind(cartpole, tmp
     monkeypatch.chdir(tmp_path)
     env = SyncVectorEnv([lambda: gym.make("CartPole-v1", max_episode_steps=5)])
     data = ope.collect(env, cartpole, episodes=2, seed=0)
-    ope.save_minari(data, "log", dataset_id="x/log-v0")
+    ope.save_minari(data, "log", dataset_id="own/log-v0")
     assert ope.load_minari("log").num_transitions == data.num_transitions
 
     def full(*args, **kwargs):  # noqa: ARG001
@@ -351,5 +351,5 @@ def test_a_relative_folder_and_one_that_fails_leave_nothing_behind(cartpole, tmp
 
     monkeypatch.setattr("minari.dataset.minari_storage.MinariStorage.update_metadata", full)
     with pytest.raises(OSError, match="No space"):
-        ope.save_minari(data, "other", dataset_id="x/other-v0")
+        ope.save_minari(data, "other", dataset_id="own/other-v0")
     assert [path.name for path in tmp_path.iterdir()] == ["log"]

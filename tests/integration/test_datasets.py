@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import get_ladder
-from lfiw_envs.ladder import Ladder
+from lfiw_envs.ladder import Ladder, Question
 
 import lfiw_ope as ope
 from lfiw_ope.bench import cache, datasets
@@ -50,6 +50,7 @@ def cartpole(tmp_path):
         recipes={"bad": ("bad",), "mixed": ("bad", "good", "fair"), "lost": ("good", "nobody")},
         folder=folder,
         episode=50,
+        questions={"T20": Question(20, 1.0)},
     )
 
 
@@ -65,8 +66,16 @@ def pendulum(tmp_path):
         recipes={"both": ("at1", "at-1")},
         folder=folder,
         episode=20,
+        questions={"T20": Question(20, 1.0)},
         env_kwargs={"g": 5.0},
     )
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def assert_same(one, other):
@@ -201,6 +210,17 @@ def test_a_folder_that_cannot_be_written_to_costs_the_file_alone(cartpole, tmp_p
         made = find_or_play(cartpole, "bad", 50, seed=0, cache=tmp_path / "kept")
     assert made.path is None
     assert made.log.num_transitions == 50
+
+
+@pytest.mark.usefixtures("threads")
+def test_how_many_threads_torch_has_changes_no_bit():
+    """With two, sums of these networks are put together in another order."""
+    logs = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        logs.append(dataset(get_ladder("cartpole"), "replay", 1000, 0, cache=None))
+        assert torch.get_num_threads() == count
+    assert_same(*logs)
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

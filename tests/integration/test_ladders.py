@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
+from lfiw_envs import LADDERS, PAPER, Ladder, Question, get_ladder
 from safetensors import safe_open
 
 import lfiw_ope as ope
@@ -136,6 +136,7 @@ def test_processes_give_the_same(tmp_path):
         recipes={},
         folder=tmp_path,
         episode=20,
+        questions={"T20": Question(20, 1.0)},
     )
     measure_ladder(swings, episodes=3, seed=0)
     alone = swings.values_path.read_text(encoding="utf-8")

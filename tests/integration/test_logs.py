@@ -258,7 +258,7 @@ def test_actions_outside_their_bounds_are_refused(tmp_path):
     with pytest.raises(ope.DataError, match=f"^{share:.1%} of the action entries of The log lie"):
         ope.from_arrays(columns, action_space=space)
     clipped = ope.from_arrays({**columns, "actions": np.clip(columns["actions"], -1, 1)})
-    ope.save_minari(clipped, tmp_path / "set", dataset_id="x/outside-v0")
+    ope.save_minari(clipped, tmp_path / "set", dataset_id="own/outside-v0")
     said = tmp_path / "set" / "data" / "metadata.json"
     assert "-Infinity" in said.read_text()
     said.write_text(said.read_text().replace("-Infinity", "-0.1"))

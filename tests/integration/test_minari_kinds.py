@@ -249,7 +249,7 @@ def test_what_the_environment_was_made_with_survives(tmp_path):
 
     before = ope.collect(env, Still(), episodes=2, seed=0)
     assert dict(before.env_kwargs) == {"g": 5.0}
-    folder = ope.save_minari(before, tmp_path / "log", dataset_id="x/log-v0")
+    folder = ope.save_minari(before, tmp_path / "log", dataset_id="own/log-v0")
     after = ope.load_minari(folder)
     assert (after.env_id, dict(after.env_kwargs)) == ("Pendulum-v1", {"g": 5.0})
     made = minari.MinariDataset(folder / "data").recover_environment()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import benching
 import pytest
-from lfiw_envs import LADDERS
+from lfiw_envs import LADDERS, Question
 
 import lfiw_ope as ope
 from lfiw_ope.bench.entries import estimator_entries, ladders_named
@@ -74,6 +74,16 @@ def test_rules_of_the_environment_are_known_and_settings_are_the_suite_s(quick):
     assert made["model"].termination is not None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"env_id": "Own-v0"}, {"env_id": "Swimmer-v5", "env_kwargs": {"xml_file": "own.xml"}}],
+)
+def test_rules_that_are_not_known_are_learned(change, quick):
+    suite = replace(quick, ladders=(replace(quick.ladders[0], **change),))
+    made = estimators_of(trials_of(suite)[0], estimator_entries(["model"]), {})["model"]
+    assert (made.reward, made.termination) == (None, None)
+
+
 def test_one_s_own_estimator_takes_part_by_its_import_path(quick):
     entries = estimator_entries(["wis", "benching:Mine"])
     assert [entry.name for entry in entries] == ["wis", "Mine"]
@@ -92,6 +102,7 @@ def test_one_s_own_estimator_takes_part_by_its_import_path(quick):
         (["benching:ladder"], r"makes no estimator of an estimand \(TypeError"),
         (["builtins:list"], r"makes no estimator of an estimand \(TypeError"),
         (["builtins:str"], "makes a str; expected an estimator"),
+        (["benching:Blind"], r"The fit of benching:Blind cannot be called .*'progress'"),
         (["benching:Mine", "benching:Mine"], "Two estimators are called 'Mine'"),
     ],
 )
@@ -156,6 +167,7 @@ def test_the_scale_is_the_range_over_all_targets(quick):
     [
         ("values_path", None, "There is no .*measure it first"),
         ("values_path", {"values": {}}, "has no value of 'falls' for 'T20'"),
+        ("values_path", {}, "has no value of 'falls' for 'T20'"),
         ("support_path", None, "There is no .*measure it first"),
         ("support_path", {"support": {"noise": {}}}, "does not say how 'noise' supports 'falls'"),
     ],
@@ -165,6 +177,48 @@ def test_what_was_not_measured_is_told(path, stored, message, quick):
     file.unlink() if stored is None else file.write_text(json.dumps(stored))
     with pytest.raises(ope.ConfigError, match=message):
         Known.of(trials_of(quick)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_kwargs": {"sutton_barto_reward": True}}, "values.json was .* another env_kwargs"),
+        ({"episode": 25}, "values.json was measured with another episode than short_pole has"),
+        ({"questions": {"T20": Question(20, 0.5)}}, "values.json was .* another questions"),
+        ({"recipes": {"noise": ("holds",)}}, "support.json was .* another recipe of noise"),
+        ({"recipes": {"noise": ("idles",)}}, None),  # the other data set is not asked for
+    ],
+)
+def test_what_was_measured_of_another_ladder_is_not_taken_for_this_one(change, message, quick):
+    (ladder,) = quick.ladders
+    changed = replace(ladder, **change)
+    trial = trials_of(replace(quick, ladders=(changed,), data=("noise",)))[0]
+    if message is None:
+        assert Known.of(trial).values["falls"].mean == benching.TRUTHS["falls"]
+        return
+    with pytest.raises(ope.ConfigError, match=message):
+        Known.of(trial)
+
+
+def test_values_of_a_policy_that_was_trained_anew_are_not_taken_for_its_own(quick):
+    (ladder,) = quick.ladders
+    path = ladder.policy_path("leans")
+    ope.save_actor(ope.load_actor(ladder.policy_path("falls")), path)
+    message = "values.json was measured with other files of leans than short_pole has now"
+    with pytest.raises(ope.ConfigError, match=message):
+        Known.of(trials_of(quick)[0])
+
+
+def test_a_file_that_was_not_written_to_its_end_is_told(quick):
+    quick.ladders[0].values_path.write_text('{"values": ')
+    with pytest.raises(ope.ConfigError, match=r"values.json is no JSON .* measure it anew"):
+        Known.of(trials_of(quick)[0])
+
+
+def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
+    """A policy that lasts would be told to be worth an episode's rewards."""
+    with pytest.raises(ValueError, match="episodes of 19 steps, and its questions T20 are of more"):
+        replace(quick.ladders[0], episode=19)
 
 
 def test_targets_that_are_all_worth_the_same_have_no_scale(quick):

@@ -84,7 +84,11 @@ def test_returns_are_exact(ladder):
 
 
 def test_the_ladder_truncates(ladder):
-    endless = replace(ladder, episode=10, env_kwargs={"length": 10**9})
+    ten = {"g0.9": Question(10, 0.9)}
+    endless = replace(ladder, episode=10, questions=ten, env_kwargs={"length": 10**9})
+    env = endless.make()
+    env.reset(seed=0)
+    assert [env.step(env.action_space.sample())[3] for _ in range(10)] == [False] * 9 + [True]
     values = measure_values(endless, "good", play="deterministic", episodes=4, seed=0)
     wanted = sum(0.9**t / 2 for t in range(10))
     assert values["g0.9"].mean == pytest.approx(wanted, rel=1e-12)

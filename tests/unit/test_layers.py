@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lfiw_ope"
 
 ORDER = [
-    *("version", "errors", "checks", "types", "estimand", "seeding"),
+    *("version", "errors", "checks", "types", "estimand", "seeding", "threads"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
     "data.member_rows",
     *("nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective", "nn.fit"),
@@ -33,7 +33,7 @@ ORDER = [
     *("data.spaces", "data.chunks", "data.memory", "data.recording", "data.collect"),
     "data.storage",
     *("data.transitions", "data.columns", "data.arrays", "data.d4rl", "data.npz"),
-    *("data.minari_episodes", "data.minari"),
+    *("data.minari_episodes", "data.minari", "data.minari_saving"),
     *("data.load", "data.sb3_columns", "data.sb3_replay", "data.sb3_rollouts", "data.sb3_buffers"),
     *("weights", "resampling", "pareto", "weighting", "shaping", "intervals.sums", "weighted"),
     *("stored", "intervals.record", "intervals.config", "intervals.episodes"),

@@ -68,6 +68,25 @@ def test_the_page_tells_who_stands_where(rows):
         assert {len(line) for line in table} == {len(table[0])}
 
 
+def test_a_board_of_a_run_that_is_not_finished_says_so(tmp_path):
+    """Whichever trials a run was stopped before: their rows are not there to be left out."""
+    rows = rows_of({"one": (1.0, 6.0, 11.0), "two": (0.0, 5.0, 9.0)})
+    said = []
+    for finished in (5, 7):
+        found = BenchResults({"suite": "own"}, tuple(rows), 7, finished, {})
+        board, (_, page, _) = write_leaderboard(found.rows, tmp_path, found.head)
+        screen = io.StringIO()
+        console = Console(file=screen, width=120, highlight=False, markup=False)
+        console.print(leaderboard_table(board, console))
+        said.append((board.missing, page.read_text(), screen.getvalue()))
+    (missing, page, screen), (none, whole, whole_screen) = said
+    assert (missing, none) == (2, 0)
+    assert "**This is not the whole suite**: of its 7 trials 2 are not finished" in page
+    assert "2 of 7 trials are not in it" in screen
+    assert "not the whole" not in whole
+    assert "trials are not" not in whole_screen
+
+
 def test_a_page_of_one_task_has_no_parts():
     page = as_markdown(Leaderboard.of(rows_of({"one": (1.0, 6.0, 11.0)}), resamples=20))
     assert page.startswith("# Leaderboard\n")

@@ -1,0 +1,31 @@
+"""`lfiw-ope bench`: what the end of a run tells."""
+
+import pytest
+
+MODULE = """
+from pathlib import Path
+
+import benching
+
+LADDER = benching.ladder(Path(__file__).parent)
+"""
+
+WORDS = ("bench", "smoke", "--tasks", "own_pole:LADDER", "--data", "noise", "--questions", "T20")
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFIW_OPE_CACHE", str(tmp_path / "kept"))
+    (tmp_path / "own_pole.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):
+    words = (*WORDS, "--transitions", "200", "--estimators", "behaviour,benching:Broken")
+    status, said, problems = command_line(*words, "--output", "out", cwd=own)
+    assert (status, problems) == (0, "")
+    reason = "The fit failed: ZeroDivisionError: it divides by nothing"
+    assert f"Broken failed in 4 of 4 cells; first: {reason}\n" in said
+    assert "behaviour failed" not in said
+    assert said.endswith("leaderboard.md and out/leaderboard.png.\n")

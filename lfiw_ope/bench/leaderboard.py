@@ -31,7 +31,7 @@ class Leaderboard(Stored):
             trials were finished.
         estimators: names.
         units: logs and seeds that are counted.
-        left_out: of those, how many some estimator had not finished.
+        left_out: others, which some estimator had not finished.
         truth_error: the largest standard error of a true value, in units of its ladder's range.
         resamples: of the bootstrap.
         level: of its intervals.

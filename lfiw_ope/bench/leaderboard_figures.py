@@ -9,6 +9,7 @@ from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES, NOMINAL
 from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.bench.standings import Slice
+from lfiw_ope.bench.units import Units
 from lfiw_ope.comparison.figures import style
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure
 
@@ -26,9 +27,11 @@ def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:
     """A line of panels for each task and question, a panel an estimator, and the standings below.
 
     A data set has a colour; a policy that it does not support is hollow, and a refused answer a
-    cross.
+    cross. Units that no table counts, as they are not finished, are not drawn either.
     """
-    rows = sorted(rows, key=lambda one: (one.data, one.transitions, one.row.seed, one.row.policy))
+    left_out = set(Units.of(rows).left_out)
+    rows = [one for one in rows if one.unit not in left_out]
+    rows.sort(key=lambda one: (one.data, one.transitions, one.row.seed, one.row.policy))
     order = [one.estimator for one in board.headline.standings]
     asked = sorted({(one.purpose != "report", one.task, one.question) for one in rows})
     tall = 0.3 * len(order) + 1.2

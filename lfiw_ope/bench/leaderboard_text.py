@@ -7,6 +7,7 @@ from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.standings import Measured, Slice, Standing
 from lfiw_ope.markdown import markdown_table
+from lfiw_ope.wording import counted
 
 ACCURACY = ("error", "gain", "kept_error", "rank_correlation", "regret", "won")
 OTHER = ("coverage", "width", "intervals", "refused", "failed", "seconds")
@@ -60,19 +61,19 @@ def _opening(board: Leaderboard) -> str:
     apart = f"; nothing sets it apart from {', '.join(ties)}" if ties else ""
     made = f"Made by `{command}`. " if command else ""
     out = (
-        f" {board.left_out} more are left out, which some estimator has not finished."
+        f" Left out: {counted(board.left_out, 'unit')} that some estimator has not finished."
         if board.left_out
         else ""
     )
     if board.missing:
         out += (
-            f" **This is not the whole suite**: of its {board.about['trials']} trials "
-            f"{board.missing} are not finished, or had no log."
+            f" **This is not the whole suite**: of its {counted(board.about['trials'], 'trial')}, "
+            f"not finished or without a log: {board.missing}."
         )
+    size = f"{counted(len(board.estimators), 'estimator')} on {counted(board.units, 'unit')}."
     return (
-        f"{made}{len(board.estimators)} estimators on {board.units} units.{out} First on the "
-        f"{_those(board, board.purposes[0])}: **{first.estimator}**, RMSE "
-        f"{_number('error', first.measured['error'])}{apart}.\n\n"
+        f"{made}{size}{out} First on the {_those(board, board.purposes[0])}: "
+        f"**{first.estimator}**, RMSE {_number('error', first.measured['error'])}{apart}.\n\n"
         "![Estimates against true values, and the standings](leaderboard.png)\n"
     )
 
@@ -83,7 +84,8 @@ def _reading(board: Leaderboard) -> Iterator[str]:
         f"In brackets: {100 * board.level:g} % intervals of a bootstrap over the policies of each "
         f"task and over seeds ({board.resamples} resamples); there is none where all resamples say "
         "the same. A resample lacks about a third of the policies, so that those of Spearman and "
-        "regret reach rather low."
+        "regret reach rather low. And a bootstrap over n of a kind has (n − 1)/n of the variance "
+        "between them, half of it where seeds are two: the intervals are rather short."
     )
     yield (
         "True values are measured too: the largest of their standard errors is "
@@ -94,8 +96,8 @@ def _reading(board: Leaderboard) -> Iterator[str]:
 
 
 def _those(board: Leaderboard, purpose: str) -> str:
-    tasks = _tasks(board, purpose)
-    return f"{purpose} task{'s' * (len(tasks) != 1)}"
+    tasks = len(_tasks(board, purpose))
+    return f"{tasks} {purpose} tasks" if tasks > 1 else f"{purpose} task"
 
 
 def _tasks(board: Leaderboard, purpose: str) -> list[str]:
@@ -108,7 +110,8 @@ def _purpose(board: Leaderboard, purpose: str) -> Iterator[str]:
     yield f"## {purpose.capitalize()} tasks\n"
     tasks = _tasks(board, purpose)
     named = f"{', '.join(tasks)}: " if tasks else ""
-    yield f"{named}{whole.units} units, {whole.cells} cells.{_meant(purpose)}\n"
+    size = f"{counted(whole.units, 'unit')}, {counted(whole.cells, 'cell')}."
+    yield f"{named}{size}{_meant(purpose)}\n"
     columns = [("answered", lambda one: f"{one.answered}/{whole.cells}")]
     yield _standings(whole, ACCURACY, [("behind", lambda one: _behind(one))])
     yield _standings(whole, OTHER, columns)

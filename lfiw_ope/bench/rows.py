@@ -6,6 +6,9 @@ from typing import Any, Literal
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.errors import DataError
 
+Key = tuple[str, str, int, str, int]
+"""Of a unit: task, data, transitions, question and seed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
@@ -36,6 +39,11 @@ class BenchRow:
     support: float
     supported: bool
     behaviour: float
+
+    @property
+    def unit(self) -> Key:
+        """The log and the seed that it is of."""
+        return (self.task, self.data, self.transitions, self.question, self.row.seed)
 
     @property
     def error(self) -> float | None:

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.bench.rows import BenchRow
+from lfiw_ope.bench.rows import BenchRow, Key
 from lfiw_ope.errors import DataError
 
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-Key = tuple[str, str, int, str, int]
-"""Of a unit: task, data, transitions, question and seed."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +118,8 @@ def _grids(rows: Iterable[BenchRow]) -> dict[Key, dict[tuple[str, str], BenchRow
     """Each unit's rows by estimator and policy."""
     grids: dict[Key, dict[tuple[str, str], BenchRow]] = {}
     for one in rows:
-        key = (one.task, one.data, one.transitions, one.question, one.row.seed)
-        place, grid = (one.row.estimator, one.row.policy), grids.setdefault(key, {})
-        said = f"The row of {place[0]} on {place[1]} in {_told(key)}"
+        place, grid = (one.row.estimator, one.row.policy), grids.setdefault(one.unit, {})
+        said = f"The row of {place[0]} on {place[1]} in {_told(one.unit)}"
         if place in grid:
             raise DataError(f"{said} is there twice; give each run's rows once.")
         if one.row.truth is None or not np.isfinite(one.row.truth):

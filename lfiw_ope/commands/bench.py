@@ -21,12 +21,13 @@ from lfiw_ope.commands.terminal import (
     LiveProgress,
     check_folder,
     console,
-    counted,
+    plain_warnings,
     require,
     require_engine,
     saved_note,
 )
 from lfiw_ope.errors import ConfigError
+from lfiw_ope.wording import counted
 
 if TYPE_CHECKING:
     from lfiw_ope.bench.results import BenchResults
@@ -95,7 +96,7 @@ def bench_command(
     _check_saving(folder, resume=resume, jobs=jobs, engine=engine)
     terminal.print(_in_words(chosen), soft_wrap=True)
     started = time.perf_counter()
-    with LiveProgress(terminal) as progress:
+    with plain_warnings(terminal), LiveProgress(terminal) as progress:
         found = run_suite(
             chosen,
             output=folder,

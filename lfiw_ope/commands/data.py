@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lfiw_ope.commands.info import in_words
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.terminal import (
+    LiveProgress,
+    check_folder,
+    console,
+    plain_warnings,
+    require,
+    saved_note,
+)
 from lfiw_ope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +61,7 @@ def data_command(
         require("minari", "minari")
         require_dataset_id(minari)
     started = time.perf_counter()
-    with LiveProgress(terminal) as progress:
+    with plain_warnings(terminal), LiveProgress(terminal) as progress:
         made = find_or_play(ladder, data, transitions, seed, progress=progress)
     seconds = time.perf_counter() - started
     _say(terminal, f"{task}/{data}", made, seconds)

@@ -9,7 +9,7 @@ from rich.text import Text
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.standings import Measured, Standing
-from lfiw_ope.commands.terminal import counted
+from lfiw_ope.wording import counted
 
 COLUMNS = ("error", "rank_correlation", "regret", "coverage", "won", "seconds", "gain", "width")
 """The first stand in a narrow terminal too."""

@@ -1,6 +1,5 @@
 """How the commands read a log: common options, and what the reader warns of, in plain lines."""
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +8,10 @@ from rich.console import Console
 
 from lfiw_ope.checks import whole
 from lfiw_ope.commands.rules import has_rules
+from lfiw_ope.commands.terminal import plain_warnings
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import ConfigError, DataWarning
+from lfiw_ope.errors import ConfigError
 
 MaxEpisodeSteps = Annotated[
     int | None, typer.Option(help="time limit, for a file that marks no truncation")
@@ -61,17 +61,12 @@ def read_log(
 
     is_file = Path(source).suffix.lower() in FILES
     of_spaces = env if is_file and env is not None and ":" not in env else None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
+    with plain_warnings(terminal):
         try:
-            log = load(of_spaces)
+            return load(of_spaces)
         except ConfigError as error:
             # Old versions, whose rules are known, cannot be made any more to look at their spaces.
             if of_spaces is None or not has_rules(of_spaces):
                 raise
-            log = load(None)
             terminal.print(f"Warning: {error} Actions are taken as unbounded.", soft_wrap=True)
-    for warning in caught:
-        if issubclass(warning.category, DataWarning):
-            terminal.print(f"Warning: {warning.message}", soft_wrap=True)
-    return log
+            return load(None)

@@ -3,14 +3,18 @@
 import importlib.util
 import os
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lfiw_ope.checks import whole
-from lfiw_ope.errors import ConfigError, MissingDependencyError
+from lfiw_ope.errors import ConfigError, DataWarning, MissingDependencyError
 
 QUIET = 300.0
 """Seconds after which a log is told the next thing that is done, tenth or not."""
@@ -74,6 +78,29 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, width=100)
 
 
+@contextmanager
+def plain_warnings(terminal: Console) -> Iterator[None]:
+    """What the package warns of, in plain lines: there is no line of the user's to point at."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, DataWarning):
+            terminal.print(f"Warning: {message}", soft_wrap=True)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        others, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
 def require(extra: str, *packages: str) -> None:
     """Packages that will be needed, looked for before minutes of work and not after.
 
@@ -107,11 +134,6 @@ def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     *most, last = map(str, paths)
     names = f"{', '.join(most)} and {last}" if most else last
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
-
-
-def counted(count: int, what: str) -> str:
-    """One seed, two seeds: the number and the noun in its number."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def digits(value: float, count: int) -> str:

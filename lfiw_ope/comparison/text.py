@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.comparison.summary import Score
+from lfiw_ope.wording import counted
 
 TRUE = ("absolute error", "RMSE", "Spearman", "regret@k", "coverage")
 UNTRUE = ("mean value", "seed spread", "interval width")
@@ -29,7 +30,7 @@ def as_text(rows: Sequence[Row], scores: Sequence[Score]) -> str:
     ]
     without = Counter((row.estimator, row.status, row.reason) for row in rows if row.status != "ok")
     lines += [
-        f"{name}, {status} {count} time{'s' * (count > 1)}: {reason}"
+        f"{name}, {status} {counted(count, 'time')}: {reason}"
         for (name, status, reason), count in without.items()
     ]
     return "\n".join(lines)

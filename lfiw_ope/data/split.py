@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
 from lfiw_ope.seeding import numpy_generator
+from lfiw_ope.wording import counted
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def require_episodes(data: Trajectories, least: int, why: str) -> None:
     """
     if data.num_episodes < least:
         raise DataError(
-            f"The data hold {data.num_episodes} episode{'s' * (data.num_episodes != 1)}; at least "
-            f"{least} are needed, because {why}."
+            f"The data hold {counted(data.num_episodes, 'episode')}; at least {least} are needed, "
+            f"because {why}."
         )
     if data.repeats:
         raise DataError(

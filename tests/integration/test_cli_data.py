@@ -56,6 +56,17 @@ def test_it_is_made_once_said_and_exported(command_line, tmp_path, kept):
     np.testing.assert_allclose(log.log_prob, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_damaged_file_is_told_in_a_plain_line(command_line, tmp_path, kept):
+    words = ("data", "paper_swimmer", "behaviour", "--transitions", "100")
+    command_line(*words, cwd=tmp_path)
+    (path,) = (kept / "data").iterdir()
+    path.write_bytes(b"")
+    status, said, problems = command_line(*words, cwd=tmp_path)
+    assert (status, problems) == (0, "")
+    assert f"Warning: {path} is damaged (" in said
+    assert "it is made anew.\n" in said
+
+
 def test_alone_it_lists_tasks_and_data_sets(command_line, tmp_path, kept):
     status, said, _ = command_line("data", cwd=tmp_path)
     assert status == 0

@@ -81,7 +81,10 @@ def test_a_board_of_a_run_that_is_not_finished_says_so(tmp_path):
         said.append((board.missing, page.read_text(), screen.getvalue()))
     (missing, page, screen), (none, whole, whole_screen) = said
     assert (missing, none) == (2, 0)
-    assert "**This is not the whole suite**: of its 7 trials 2 are not finished" in page
+    assert (
+        "**This is not the whole suite**: of its 7 trials, not finished or without a log: 2."
+        in page
+    )
     assert "2 of 7 trials are not in it" in screen
     assert "not the whole" not in whole
     assert "trials are not" not in whole_screen
@@ -104,6 +107,20 @@ def test_estimates_beyond_the_axes_stand_on_their_edge(rows):
     assert edges == {low, high}
     markers = {line.get_marker() for line in panels["fqe"].lines}
     assert {"o", "X"} <= markers
+
+
+def test_what_the_tables_leave_out_is_not_drawn():
+    rows = rows_of({"one": (1.0, 6.0, 11.0), "two": (0.0, 5.0, 9.0)})
+    begun = rows_of({"one": (2.0, 7.0, 12.0)}, seed=1)
+    board = Leaderboard.of([*rows, *begun], resamples=20)
+    page = as_markdown(board)
+    assert "2 estimators on 1 unit. Left out: 1 unit that some estimator has not finished." in page
+    drawn = []
+    for given in (rows, [*rows, *begun]):
+        figure = draw_leaderboard(given, board)
+        (panel,) = (ax for ax in figure.axes if ax.get_title() == "one")
+        drawn.append(sorted(float(y) for line in panel.lines[:-1] for y in line.get_ydata()))
+    assert drawn[0] == drawn[1]
 
 
 def test_files_of_results_that_were_run(tmp_path):

@@ -40,10 +40,10 @@ def test_blocks_run(page, tmp_path, monkeypatch, command_line):
 
 
 def _run(line, command_line, folder):
-    """Whether it was run: a command on shipped tasks takes long, and is parsed alone."""
+    """Whether it was run: where that takes long, as on shipped tasks, it is parsed alone."""
     program, *words = shlex.split(line.removeprefix("$ "))
     assert program == "lfiw-ope"
-    if "--tasks" not in words:
+    if "--tasks" not in words and (words[0] != "data" or "1000000" in words):
         status, printed, said = command_line(*words, "--help", cwd=folder)
         assert status == 0, said
         assert all(word.split("=")[0] in printed for word in words if word.startswith("--"))

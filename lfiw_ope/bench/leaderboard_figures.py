@@ -103,7 +103,8 @@ def plot_estimates_of(
 def plot_standings(ax: Any, board: Leaderboard, name: str) -> Any:
     """One measure by estimator, in the order of the ranks, with its bootstrap interval.
 
-    A filled dot is of supported policies alone, a hollow one of unsupported ones.
+    A filled dot is of supported policies alone, a hollow one of unsupported ones. Coverage says in
+    how many cells there is an interval, where it is not all.
     """
     whole = board.headline
     places = np.arange(len(whole.standings))[::-1]
@@ -120,6 +121,9 @@ def plot_standings(ax: Any, board: Leaderboard, name: str) -> Any:
             value = _value(sides.get(word), standing.estimator, name)
             if value is not None:
                 ax.plot([value], [place], "o", ms=4, mec=WEIGHTED, mfc=face, zorder=1)
+        share = standing.measured["intervals"].value or 0.0
+        if name == "coverage" and share < 1.0:
+            ax.text(0.0, place, f"in {share:.0%} of the cells", va="center", fontsize=6)
     _axis(ax, whole, name)
     ax.set_yticks(places, [one.estimator for one in whole.standings], fontsize=8)
     ax.set_ylim(-0.7, len(places) - 0.3)

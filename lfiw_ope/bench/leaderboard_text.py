@@ -33,7 +33,8 @@ READING = (
     "it would have been, so that all are measured on the same cells; *RMSE, kept* leaves it out.",
     "Bold: the best of its column, and those of which the difference to the best has an interval "
     "that holds 0, so that nothing sets them apart; of coverage, those that reach 95 %, or whose "
-    "interval does. *behind*: RMSE less that of the first.",
+    "interval does, and that give intervals in half of the cells at least. *behind*: RMSE less "
+    "that of the first.",
     "Every estimator is measured on the same resamples. Tasks are not resampled: a handful that "
     "somebody chose is no sample of all tasks, and no interval says what would come out on "
     "another.",

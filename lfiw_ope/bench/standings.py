@@ -15,6 +15,9 @@ from lfiw_ope.errors import DataError
 EQUAL = 1e-9
 """Errors that differ by less, relatively, share a rank."""
 
+MOST = 0.5
+"""Share of the cells from which on intervals are given often enough to be called good."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -27,7 +30,8 @@ class Measured:
             of the policies, and with them some of what there is to regret.
         best: whether nothing speaks against its being the best of its column: it is, or the
             interval of its difference to the best, on the same resamples, holds 0. Of coverage,
-            whether it reaches 95 %, or its interval does. False where nothing is better or worse.
+            whether it reaches 95 %, or its interval does, of an estimator that gives intervals in
+            half of the cells at least. False where nothing is better or worse.
     """
 
     value: float | None
@@ -136,7 +140,11 @@ class Tally:
             if name in ("answered", "refused", "failed")
         }
         ranked = [place for place in range(len(estimators)) if counts["answered"][place]]
-        measured = {name: _column(name, values, ranked, level) for name, values in every.items()}
+        telling = [e for e in ranked if every["intervals"][e, 0] >= MOST]
+        measured = {
+            name: _column(name, values, telling if name == "coverage" else ranked, level)
+            for name, values in every.items()
+        }
         errors = every["error"]
         order = sorted(
             range(len(estimators)),
@@ -160,11 +168,11 @@ class Tally:
         return Slice(dict(of), self.units, self.cells, tuple(standings))
 
 
-def _column(name: str, values: Numbers, ranked: Sequence[int], level: float) -> list[Measured]:
-    """One measure of all estimators, from `[E, B]`, the first of B as it is."""
+def _column(name: str, values: Numbers, among: Sequence[int], level: float) -> list[Measured]:
+    """One measure of all estimators, from `[E, B]`, the first of B as it is; the best of some."""
     better = MEASURES[name].better
     found = [_measured(of, level) for of in values]
-    known = [e for e in ranked if found[e].value is not None]
+    known = [e for e in among if found[e].value is not None]
     if better is None or not known:
         return found
     if better == "reaches":

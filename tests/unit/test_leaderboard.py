@@ -74,6 +74,22 @@ def test_errors_are_averaged_over_units_and_shares_over_cells():
     assert found["intervals"] == pytest.approx(3 / 5)
 
 
+def test_an_interval_now_and_then_is_no_good_coverage():
+    """One gives three, the other one, and all hold the truth."""
+    rows = rows_of({"often": (1.0, 6.0, 11.0)}, low=0.0, high=10.0)
+    rows += [
+        bench_row("rarely", "a", 1.0, 0.0, low=0.0, high=10.0),
+        *rows_of({"rarely": (None, 6.0, 11.0)})[1:],
+    ]
+    found = board(rows).headline
+    assert [found.standing(name).measured["coverage"].value for name in ("often", "rarely")] == [
+        1.0,
+        1.0,
+    ]
+    assert found.standing("often").measured["coverage"].best
+    assert not found.standing("rarely").measured["coverage"].best
+
+
 def test_a_missing_answer_counts_as_the_mean_return_of_the_log():
     found = board(rows_of({"one": (1.0, None, 11.0)}))
     of = measured(found, "one")

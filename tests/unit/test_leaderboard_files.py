@@ -109,6 +109,18 @@ def test_estimates_beyond_the_axes_stand_on_their_edge(rows):
     assert {"o", "X"} <= markers
 
 
+def test_coverage_says_in_how_many_cells_there_is_an_interval():
+    rows = [
+        *rows_of({"always": (1.0, 6.0, 11.0)}, low=0.0, high=10.0),
+        *rows_of({"never": (1.0, 6.0, 11.0)}),
+        *rows_of({"once": (1.0,)}, low=0.0, high=10.0),
+        *rows_of({"once": (None, 6.0, 11.0)})[1:],
+    ]
+    figure = draw_leaderboard(rows, Leaderboard.of(rows, resamples=20))
+    (panel,) = (ax for ax in figure.axes if ax.get_xlabel().startswith("coverage"))
+    assert [text.get_text() for text in panel.texts] == ["in 33% of the cells"]
+
+
 def test_what_the_tables_leave_out_is_not_drawn():
     rows = rows_of({"one": (1.0, 6.0, 11.0), "two": (0.0, 5.0, 9.0)})
     begun = rows_of({"one": (2.0, 7.0, 12.0)}, seed=1)

@@ -230,7 +230,9 @@ MEASURES: dict[str, Measure] = {
     "seconds": Measure(
         of=lambda lists: lists.pooled(lists.unit.seconds),
         heading="s / policy",
-        meaning="seconds of work for one policy, with its share of the fit",
+        meaning="seconds of work for one policy, with its share of the fit, on a machine that may "
+        "have had other work; what another that shares the fit has done already costs nothing, so "
+        "that of dr, wdr and magic the one that ran first bears almost all",
         form=".1f",
     ),
 }

@@ -19,6 +19,7 @@ from lfiw_ope.policies.heads import GaussianHead
 CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 
 MEASURED = [name for name in LADDERS if name not in ("ant", "humanoid_standup")]
+MEASURED += [ladder.name for ladder in PAPER.values()]
 """Ladders whose values are known."""
 
 

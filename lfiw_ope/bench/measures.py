@@ -61,7 +61,7 @@ class Measure:
     heading: str
     meaning: str
     better: Literal["lower", "higher", "reaches"] | None = None
-    form: str = ".3f"
+    form: str = "z.3f"
 
     def text(self, value: float) -> str:
         """A number as a table has it: no 12345678.900 where products of ratios have exploded."""
@@ -157,7 +157,7 @@ MEASURES: dict[str, Measure] = {
         heading="gain",
         meaning="RMSE of the log's mean return, which takes no estimator, less the RMSE",
         better="higher",
-        form="+.3f",
+        form="+z.3f",
     ),
     "kept_error": Measure(
         of=_kept_error,
@@ -171,7 +171,7 @@ MEASURES: dict[str, Measure] = {
         meaning="rank correlation of a unit's estimates and true values, averaged over units; 0 "
         "where all estimates are the same",
         better="higher",
-        form=".2f",
+        form="z.2f",
     ),
     "regret": Measure(
         of=_regret,
@@ -179,45 +179,45 @@ MEASURES: dict[str, Measure] = {
         meaning="the best true value of a unit less that of the policy that looks best, in the "
         "same units, averaged over units; where several look best, one is taken at random",
         better="lower",
-        form=".2f",
+        form="z.2f",
     ),
     "coverage": Measure(
         of=_coverage,
         heading="coverage",
         meaning="share of the 95 % intervals that hold the true value",
         better="reaches",
-        form=".0%",
+        form="z.0%",
     ),
     "width": Measure(
         of=_width,
         heading="width",
         meaning="of a unit's 95 % intervals the median width, in the same units, averaged over "
         "units",
-        form=".2f",
+        form="z.2f",
     ),
     "intervals": Measure(
         of=lambda lists: lists.pooled(_with_interval(lists.unit)),
         heading="with interval",
         meaning="share of the cells with a 95 % interval",
-        form=".0%",
+        form="z.0%",
     ),
     "answered": Measure(
         of=lambda lists: lists.pooled(lists.unit.answered),
         heading="answered",
         meaning="share of the cells with a number, refused or not",
-        form=".0%",
+        form="z.0%",
     ),
     "refused": Measure(
         of=lambda lists: lists.pooled(lists.unit.refused),
         heading="refused",
         meaning="share of the cells of which the data were found not to tell the value",
-        form=".0%",
+        form="z.0%",
     ),
     "failed": Measure(
         of=lambda lists: lists.pooled(~lists.unit.answered & ~lists.unit.refused),
         heading="failed",
         meaning="share of the cells where something was raised",
-        form=".0%",
+        form="z.0%",
     ),
     "won": Measure(
         of=_won,
@@ -225,7 +225,7 @@ MEASURES: dict[str, Measure] = {
         meaning="share of the cells where the estimate is the nearest of all numbers, refused or "
         "not; equal ones share a cell",
         better="higher",
-        form=".0%",
+        form="z.0%",
     ),
     "seconds": Measure(
         of=lambda lists: lists.pooled(lists.unit.seconds),

@@ -307,3 +307,12 @@ def test_rows_that_nothing_can_be_made_of():
         board(rows, -1)
     with pytest.raises(ope.ConfigError, match="level is 1"):
         board(rows, level=1.0)
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert [MEASURES[name].text(-1e-9) for name in ("regret", "gain", "won")] == [
+        "0.00",
+        "+0.000",
+        "0%",
+    ]
+    assert MEASURES["gain"].text(-0.0126) == "-0.013"

@@ -51,7 +51,7 @@ LADDERS = {
         _ladder("swimmer", "Swimmer-v5", "ppo", "ppo_default", best="ppo"),
         _ladder("half_cheetah", "HalfCheetah-v5", "ppo", "sac", best="sac"),
         _ladder("walker2d", "Walker2d-v5", "ppo", "sac", best="ppo"),
-        _ladder("ant", "Ant-v5", "ppo", "sac", best="sac"),
+        _ladder("ant", "Ant-v5", "ppo", "sac", best="ppo"),
         _ladder("humanoid_standup", "HumanoidStandup-v5", "ppo", "ppo_default", best="ppo"),
     )
 }

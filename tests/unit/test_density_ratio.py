@@ -24,7 +24,9 @@ def rows(count=200, shift=0.0, seed=0):
 
 
 def drawn(shift=0.0):
-    return lambda count, generator: torch.randn((count, 2), generator=generator) + shift
+    return lambda count, generator: (
+        torch.randn((count, 2), generator=generator, device=generator.device) + shift
+    )
 
 
 def fit(numerator=None, denominator=None, config=CONFIG, seed=0, **more):

@@ -24,7 +24,6 @@ import argparse
 import fnmatch
 import json
 import os
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ import joblib
 import numpy as np
 import torch
 from coverage_estimators import ESTIMATORS, beds
+from revision import commit
 from scipy import stats
 
 import lfiw_ope as ope
@@ -101,12 +101,6 @@ def measure(work):
                 }
             )
     return work, {"commit": commit(), "rows": rows}
-
-
-def commit():
-    """Of the code that made a block; "+" where it was changed since."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def read(work):

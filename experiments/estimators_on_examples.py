@@ -10,7 +10,6 @@ return. Each finished cell is stored at once, and a run that was stopped goes on
 import argparse
 import json
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from lfiw_envs import (
     random_mdp,
     taxi,
 )
+from revision import commit
 
 import lfiw_ope as ope
 from lfiw_ope.markdown import markdown_table
@@ -107,12 +107,6 @@ def measure(task, estimator, seed):
         "warnings": list(found.warnings),
         "commit": commit(),
     }
-
-
-def commit():
-    """Of the code that made a cell; "+" where it was changed since."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def summary(cells):

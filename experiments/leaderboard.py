@@ -9,6 +9,7 @@ writes `results/leaderboard.{json,md,png}` beside this file. The same results ma
 import argparse
 from pathlib import Path
 
+from revision import commit
 from rich.console import Console
 
 from lfiw_ope.bench.leaderboard_files import write_leaderboard
@@ -22,9 +23,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="results.json of lfiw-ope bench")
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
+    parser.add_argument("--commit", default=commit(), help="of the code that made the results")
     options = parser.parse_args()
     found = BenchResults.read(options.results)
-    board, saved = write_leaderboard(found.rows, options.output, found.head)
+    about = {**found.head, "commit": options.commit}
+    board, saved = write_leaderboard(found.rows, options.output, about)
     terminal = Console(highlight=False, markup=False)
     terminal.print(leaderboard_table(board, terminal))
     print(f"Saved {', '.join(map(str, saved))}")

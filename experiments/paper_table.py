@@ -18,7 +18,6 @@ fitted to held-out residuals, classifiers see s' − s and the reward.
 
 import argparse
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from paper_fits import (
     log_of,
 )
 from paper_report import write_report
+from revision import commit
 
 import lfiw_ope as ope
 from lfiw_ope.pareto import pareto_smooth
@@ -170,12 +170,6 @@ def evaluate(seed, episodes, name, cache):
         "commit": COMMIT,
         **provenance(),
     }
-
-
-def commit():
-    """Of the code that made a cell; "+" where it was changed since."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
 COMMIT = commit()  # when the code was loaded, which is what runs

@@ -97,6 +97,9 @@ def plain_warnings(terminal: Console) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
+        # joblib ends a process that has grown, and starts another: nobody need do anything. Of one
+        # that died, its own error tells.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         others, warnings.showwarning = warnings.showwarning, show
         yield
 

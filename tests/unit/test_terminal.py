@@ -2,11 +2,12 @@
 
 import io
 import time
+import warnings
 
 import pytest
 from rich.console import Console
 
-from lfiw_ope.commands.terminal import LiveProgress
+from lfiw_ope.commands.terminal import LiveProgress, plain_warnings
 
 
 @pytest.fixture
@@ -30,3 +31,12 @@ def test_a_log_has_a_line_for_each_tenth_and_one_in_five_minutes(clock):
         *(1, 7, 10, 16, 20, 26, 30, 36, 40, 46, 50, 56, 60)
     ]
     assert [int(one.split()[3].split("/")[0]) for one in told["look"]] == list(range(1, 61, 6))
+
+
+def test_that_joblib_replaces_a_process_is_nothing_to_be_told():
+    terminal = Console(file=io.StringIO())
+    with warnings.catch_warnings(record=True) as left, plain_warnings(terminal):
+        # In the words of joblib's executor.
+        warnings.warn("A worker stopped while some jobs were given to the executor.", stacklevel=1)
+        warnings.warn("Something else.", stacklevel=1)
+    assert [str(one.message) for one in left] == ["Something else."]

@@ -19,6 +19,7 @@ from lfiw_envs.ladder import Play
 from lfiw_envs.tasks import POLICIES
 
 from lfiw_ope.bench.value_file import PLAYS
+from lfiw_ope.commands.terminal import digits
 from lfiw_ope.comparison.figures import COLOURS
 from lfiw_ope.plots import new_figure, save_figure
 from lfiw_ope.stored import write_text
@@ -55,6 +56,7 @@ def draw(ax: Any, ladder: Ladder) -> None:
             heights = [nearest(steps, returns, step) for step in taken]
             ax.plot(taken, heights, ls="", marker=marker, color=colour, ms=5, mew=1.4)
     ax.set_title(f"{ladder.env_id} ({ladder.purpose})", fontsize=9)
+    ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:.0f}k" if step else "0")
     ax.tick_params(labelsize=8)
     if ax.lines:
@@ -83,7 +85,7 @@ def said(ladder: Ladder, policy: str, question: str, play: Play) -> str:
         value = ladder.value(policy, question, play)
     except ValueError:
         return "not measured yet"
-    return f"{value.mean:.1f} ± {round(value.standard_error, 6):.1g}"
+    return f"{value.mean:.1f} ± {digits(round(value.standard_error, 6), 1)}"
 
 
 def main(

@@ -99,8 +99,8 @@ def _returns(ladders: tuple[Ladder, ...]) -> dict[str, tuple[str, ...]]:
 
 def _quick() -> dict[str, Options]:
     """A training of seconds: that everything works, and no more."""
-    options = {name: Options(updates=100) for name in CATALOGUE if name != "behaviour"}
-    simulating = Options(updates=100, rollouts=100)
+    options = {name: Options(updates=30) for name in CATALOGUE if name != "behaviour"}
+    simulating = Options(updates=30, rollouts=100)
     return {**options, "lfiw": simulating, "model": simulating, "corrected-model": simulating}
 
 
@@ -112,7 +112,7 @@ SUITES = {
     for suite in (
         Suite(
             name="smoke",
-            about="Whether everything works, in minutes: 100 updates of every training and 100 "
+            about="Whether everything works, in minutes: 30 updates of every training and 100 "
             "rollouts, too few for any estimator to be judged by.",
             ladders=_SMOKE,
             data=("medium",),

@@ -102,6 +102,45 @@ class Broken(Mine):
         raise ZeroDivisionError("it divides by nothing")
 
 
+class Scribbling(Mine):
+    """One that writes into the log and the policies, as `r -= r.mean()` does."""
+
+    def fit(self, data, seed, *, progress=None):
+        data.rewards[:] = 77.0
+        return super().fit(data, seed, progress=progress)
+
+    def estimate(self, policies, *, progress=None):
+        for policy in policies:
+            for parameter in policy.parameters():
+                parameter.data.zero_()
+        return super().estimate(policies, progress=progress)
+
+
+class Leaving(Mine):
+    """One that ends the program."""
+
+    def fit(self, data, seed, *, progress=None):  # noqa: ARG002
+        raise SystemExit(3)
+
+
+class LeavingLate(Mine):
+    """One that ends the program when it is asked."""
+
+    def estimate(self, policies, *, progress=None):  # noqa: ARG002
+        raise SystemExit(3)
+
+
+class Mended(Mine):
+    """One that raises what the package does, or has no number, until it is mended."""
+
+    def estimate(self, policies, *, progress=None):
+        state = os.environ["BENCHING_STATE"]
+        if state == "raises":
+            raise ope.DataError("it is not\nready")
+        said = super().estimate(policies, progress=progress)
+        return [replace(one, value=float("nan")) if state == "nan" else one for one in said]
+
+
 class Elsewhere(Mine):
     """One that answers what was not asked."""
 

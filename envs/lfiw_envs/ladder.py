@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from lfiw_envs import making
 from lfiw_envs.rules.lookup import rules_for
@@ -75,7 +75,7 @@ class Ladder:
         env_kwargs: passed on to the environment.
 
     Raises:
-        ValueError: if a question is of more steps than an episode.
+        ValueError: if a question is of more steps than an episode, or the purpose is neither.
     """
 
     name: str
@@ -89,6 +89,14 @@ class Ladder:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        plain = {name: Question(*of) for name, of in self.questions.items()}
+        object.__setattr__(self, "questions", plain)
+        if self.purpose not in get_args(Purpose):
+            raise ValueError(
+                f"The purpose of {self.name} is {self.purpose!r}; it must be one of "
+                f"{', '.join(get_args(Purpose))}."
+            )
         longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
         if longer:
             raise ValueError(

@@ -222,17 +222,21 @@ def _identity(
 
 
 def _environment_digest(ladder: Ladder) -> str | None:
-    """Of the file that defines the environment's class: one's own may change between versions."""
+    """Of the files that define the environment's class and those that it is derived from: one's
+    own may change between versions. What these import is not seen."""
     try:
         env = ladder.make()
     except gymnasium().error.Error as error:
         raise ConfigError(f"{ladder.env_id} cannot be made ({error}).") from error
     env.close()
-    try:
-        source = Path(inspect.getfile(type(env.unwrapped))).read_bytes()
-    except (TypeError, OSError):  # built in, or typed into a session
-        return None
-    return hashlib.sha256(source).hexdigest()
+    found, sources = hashlib.sha256(), 0
+    for kind in type(env.unwrapped).__mro__:
+        try:
+            found.update(Path(inspect.getfile(kind)).read_bytes())
+        except (TypeError, OSError):  # built in, or typed into a session
+            continue
+        sources += 1
+    return found.hexdigest() if sources else None
 
 
 def _version(package: str) -> str | None:

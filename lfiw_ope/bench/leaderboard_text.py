@@ -85,7 +85,10 @@ def _reading(board: Leaderboard) -> Iterator[str]:
         f"In brackets: {100 * board.level:g} % intervals of a bootstrap over the policies of each "
         f"task and over seeds ({board.resamples} resamples); there is none where all resamples say "
         "the same. A resample lacks about a third of the policies, so that those of Spearman and "
-        "regret reach rather low. And a bootstrap over n of a kind has (n − 1)/n of the variance "
+        "regret reach rather low, and those of RMSE do too: a root of a resampled mean square is "
+        "smaller on average. So the true one lies above an interval more often than below it, and "
+        "outside more often than the level says. And a bootstrap over n of a kind has (n − 1)/n of "
+        "the variance "
         "between them, half of it where seeds are two: the intervals are rather short."
     )
     yield (

@@ -30,6 +30,15 @@ class Lists:
         return self.unit.filled[:, self.chosen]
 
     @property
+    def ordered(self) -> Numbers:
+        """`filled` for what goes by order: what differs by rounding alone is equal."""
+        grain = EQUAL * self.unit.scale
+        near = np.abs(self.filled) < self.unit.scale / EQUAL
+        return np.where(
+            near, np.round(np.where(near, self.filled, 0.0) / grain), self.filled / grain
+        )
+
+    @property
     def truth(self) -> Numbers:
         """`[B, k]`"""
         return self.unit.truth[self.chosen]
@@ -40,6 +49,9 @@ class Lists:
         within = np.where(over, per_cell, 0.0)[:, self.chosen].sum(-1)
         return within, over[:, self.chosen].sum(-1).astype(np.float64)
 
+
+EQUAL = 1e-9
+"""In units of a ladder's range: estimates that are no further apart are the same."""
 
 Part = tuple[Numbers, Numbers]
 """What a unit adds to a mean: sum and count, each `[E, B]`."""
@@ -100,14 +112,14 @@ def _kept_error(lists: Lists) -> Part:
 
 
 def _rank_correlation(lists: Lists) -> Part:
-    found = metrics.spearman(lists.filled, lists.truth)
+    found = metrics.spearman(lists.ordered, lists.truth)
     # Equal estimates of unequal policies tell no order, which is as good as any order by chance.
     told = np.ptp(lists.truth, -1) > 0
     return _each(np.where(told & np.isnan(found), 0.0, found))
 
 
 def _regret(lists: Lists) -> Part:
-    return _each(metrics.expected_regret(lists.filled, lists.truth) / lists.unit.scale)
+    return _each(metrics.expected_regret(lists.ordered, lists.truth) / lists.unit.scale)
 
 
 def _with_interval(unit: Unit) -> Any:
@@ -139,7 +151,7 @@ def _won(lists: Lists) -> Part:
     unit = lists.unit
     size = np.where(unit.answered, np.abs(unit.filled - unit.truth), np.inf)
     least = size.min(0)
-    best = np.isfinite(size) & (size <= least + 1e-9 * unit.scale)
+    best = np.isfinite(size) & (size <= least + EQUAL * unit.scale)
     return lists.pooled(best / np.maximum(best.sum(0), 1))
 
 

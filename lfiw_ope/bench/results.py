@@ -84,10 +84,8 @@ class BenchResults(Stored):
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(table, BenchRow.columns(), lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "warnings": " ".join(row["warnings"])} for row in rows)
     return table.getvalue()

@@ -1,6 +1,6 @@
 """A row of a benchmark's results: a row of a comparison, and what it was a comparison on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from lfiw_ope.comparison.rows import Row
@@ -45,12 +45,11 @@ class BenchRow:
         """The log and the seed that it is of."""
         return (self.task, self.data, self.transitions, self.question, self.row.seed)
 
-    @property
-    def error(self) -> float | None:
-        """(estimate − truth) / scale; None where one of them is missing."""
-        if self.row.value is None or self.row.truth is None:
-            return None
-        return (self.row.value - self.row.truth) / self.scale
+    @classmethod
+    def columns(cls) -> list[str]:
+        """Of a table with a line a row, in the order of `to_dict`."""
+        own = [one.name for one in fields(cls) if one.name != "row"]
+        return [*own, *(one.name for one in fields(Row))]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain Python numbers, lists and strings, without nesting."""

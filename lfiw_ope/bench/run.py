@@ -13,6 +13,7 @@ from lfiw_ope.bench.pace import Pace
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.bench.trials import Trial, estimators_of, trials_of
+from lfiw_ope.catalogue import CATALOGUE
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.comparison.engines import Engine, run_tasks
 from lfiw_ope.comparison.store import Store, locked, open_store
@@ -108,8 +109,10 @@ def _about(suite: Suite, entries: Sequence[Entry], command: str) -> dict[str, An
         "settings": {
             entry.name: suite.options[entry.name].changed()
             for entry in entries
-            if entry.name in suite.options
+            # One of the user's own may bear the name of one that has settings.
+            if entry.name in suite.options and entry.build is CATALOGUE.get(entry.name)
         },
+        "own_estimators": [said for said in suite.estimators if ":" in said],
         **made,
     }
 

@@ -123,7 +123,9 @@ SUITES = {
         ),
         Suite(
             name="paper",
-            about="The tasks of Grover et al. (2019): T = 100, logs of the behaviour policy.",
+            about="The tasks of Grover et al. (2019): T = 100, logs of the behaviour policy. "
+            "Errors are in units of the range of two policies' values, which on Swimmer is 1 % of "
+            "either: they are large there and decide the mean, so read it by task.",
             ladders=tuple(PAPER.values()),
             data=("behaviour",),
             transitions=(50_000,),

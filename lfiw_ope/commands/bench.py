@@ -94,6 +94,7 @@ def bench_command(
     )
     folder = output or Path("results") / "bench" / suite
     _check_saving(folder, resume=resume, jobs=jobs, engine=engine)
+    replaced = (folder / "results.json").exists()
     terminal.print(_in_words(chosen), soft_wrap=True)
     started = time.perf_counter()
     with plain_warnings(terminal), LiveProgress(terminal) as progress:
@@ -106,7 +107,7 @@ def bench_command(
             command=shlex.join(["lfiw-ope", *sys.argv[1:]]),
             progress=progress,
         )
-    _conclude(terminal, found, folder, time.perf_counter() - started)
+    _conclude(terminal, found, folder, time.perf_counter() - started, replaced=replaced)
     if not any(row.row.status == "ok" for row in found.rows):
         raise typer.Exit(1)
 
@@ -210,7 +211,9 @@ def _failures(found: "BenchResults") -> Iterator[str]:
             yield f"{name} failed in {len(reasons)} of {cells} cells; first: {reasons[0]}"
 
 
-def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: float) -> None:
+def _conclude(
+    terminal: Console, found: "BenchResults", folder: Path, seconds: float, *, replaced: bool
+) -> None:
     """The leaderboard, what has no log, and where all was saved."""
     from lfiw_ope.bench.leaderboard_files import write_leaderboard
     from lfiw_ope.commands.leaderboard_table import leaderboard_table
@@ -224,5 +227,7 @@ def _conclude(terminal: Console, found: "BenchResults", folder: Path, seconds: f
         for line in _failures(found):
             terminal.print(line, soft_wrap=True)
         saved += boards
-    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=False)}"
+    elif (folder / "leaderboard.md").exists():
+        terminal.print(f"The leaderboard in {folder} is of an earlier run.", soft_wrap=True)
+    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=replaced)}"
     terminal.print(note, soft_wrap=True)

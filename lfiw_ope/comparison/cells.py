@@ -18,7 +18,11 @@ from lfiw_ope.types import Policy, Progress
 
 
 def finish_all(tasks: Iterable[Task], progress: Progress) -> Iterator[tuple[Source, Cell]]:
-    """One unit after the other; those in a row that are of one source have its inputs in common."""
+    """One unit after the other; those in a row that are of one source have its inputs in common.
+
+    After an estimator of the user's they are had anew: it may have written into the log or into a
+    policy, and what others say of it must not hang on who came before.
+    """
     source: Source | None = None
     inputs: Inputs | None = None
     look: Look | None = None
@@ -36,6 +40,8 @@ def finish_all(tasks: Iterable[Task], progress: Progress) -> Iterator[tuple[Sour
         mean = BehaviourReturn.of(inputs.data, task.work.estimand).mean
         for cell in finish(inputs, task.work, progress, look):
             yield task.source, replace(cell, behaviour=mean)
+        if not _shipped(task.work):
+            inputs = None
 
 
 def finish(
@@ -53,10 +59,10 @@ def finish(
     first, fits = next(iter(work.estimators.values())), dict[str, Fitted | Exception]()
     try:
         fitted = first.fit(inputs.data, work.seed, progress=progress)
-    except Exception as error:  # whatever it is, the other cells are worth having
+    except (Exception, SystemExit) as error:  # whatever it is, the other cells are worth having
         reason = f"The fit failed: {reason_of(error)}"
-        seconds = time.perf_counter() - started
-        yield from work.failed(inputs.names, reason, seconds, lasting=_lasts(error))
+        seconds, lasting = time.perf_counter() - started, _shipped(work) and _lasts(error)
+        yield from work.failed(inputs.names, reason, seconds, lasting=lasting)
         return
     for name, estimator in work.estimators.items():
         # All adopt before one answers, so that what is trained in answering is kept for all.
@@ -71,8 +77,8 @@ def finish(
 
 
 def reason_of(error: BaseException) -> str:
-    """What was raised, in words: the package's own messages say all, others need their type."""
-    text = str(error).strip()
+    """What was raised, on one line: the package's own messages say all, others need their type."""
+    text = " ".join(str(error).split())
     if isinstance(error, OPEError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -81,6 +87,13 @@ def reason_of(error: BaseException) -> str:
 def _lasts(error: BaseException) -> bool:
     """Whether the same would be raised again, whatever is mended around it."""
     return isinstance(error, OPEError) and not isinstance(error, MissingDependencyError)
+
+
+def _shipped(work: Work) -> bool:
+    """Whether it is of the package's estimators alone, and none of the user's."""
+    package = __name__.partition(".")[0]
+    kinds = [type(one).__module__.partition(".")[0] for one in work.estimators.values()]
+    return all(kind == package for kind in kinds)
 
 
 def _adopted(estimator: Estimator, fitted: Fitted) -> Fitted | Exception:
@@ -99,6 +112,7 @@ def _cell(
     judge: Judge | None,
     progress: Progress,
 ) -> Cell:
+    """An estimator's rows; a failure of one of the user's own, who will mend it, does not last."""
     started, policies, rows, lasting = time.perf_counter(), inputs.policies, [], True
     answers = _answers(fitted, list(policies.values()), work.estimand, progress)
     for policy, answer in zip(policies, answers, strict=True):
@@ -107,6 +121,8 @@ def _cell(
             lasting = lasting and _lasts(answer)
             continue
         rows.append(Row.of(answer, name, policy, work.seed))
+    if not _shipped(work) and any(row.status == "failed" for row in rows):
+        lasting = False
     each = (shared + time.perf_counter() - started) / len(policies)
     rows = [replace(row, seconds=each) for row in rows]
     if judge is not None:
@@ -139,6 +155,8 @@ def _answers(
             if one.estimand != estimand:
                 raise ValueError(f"estimate gave {one.estimand}; expected the value of {estimand}")
         return list(found)
+    except SystemExit as error:  # of the user's code, which shall not end the others' work
+        return [RuntimeError(f"SystemExit: {error}")] * len(policies)
     except Exception as error:
         if len(policies) == 1:
             return [error]

@@ -98,9 +98,9 @@ class Task:
 class Cell:
     """What one estimator said at one seed: a row a policy.
 
-    `lasting` is False of one that is worth another try: its process or machine was lost, or it
-    failed by what the package does not raise of itself, such as memory, a package that is missing
-    or an error in an estimator of the user's.
+    `lasting` is False of one that is worth another try: its process or machine was lost; it failed
+    by what the package does not raise of itself, such as memory or a package that is missing; or
+    the estimator is the user's own, and failed.
 
     `behaviour` is the log's mean return; None where the log could not be had.
     """

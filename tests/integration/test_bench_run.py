@@ -14,6 +14,7 @@ from lfiw_ope.bench import trials
 from lfiw_ope.bench.datasets import dataset
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.run import run_suite
+from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison import judging
 
 
@@ -84,6 +85,60 @@ def test_an_estimator_that_fails_is_a_row_and_is_tried_again(policies, tmp_path,
     done = [said for said in told if said[0] == "bench"]
     assert [said[1:3] for said in done] == [(5, 6), (6, 6)]
     assert all("Broken" in said[3] for said in done)
+
+
+def test_what_an_own_estimator_writes_into_reaches_no_other(policies, tmp_path):
+    names = ("behaviour", "wis")
+    suite = benching.suite(policies, estimators=names, data=("mixed",))
+    alone = run_suite(suite, output=tmp_path / "alone")
+    suite = replace(suite, estimators=("benching:Scribbling", *names))
+    beside = run_suite(suite, output=tmp_path / "beside")
+    others = [row for row in benching.table(beside) if row["estimator"] in names]
+    assert others == benching.table(alone)
+    assert [row.row.value for row in beside.rows if row.row.estimator == "Scribbling"]
+
+
+@pytest.mark.parametrize("name", ["Leaving", "LeavingLate"])
+def test_an_own_estimator_that_ends_the_program_is_a_row(policies, tmp_path, name):
+    names = (f"benching:{name}", "behaviour")
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,))
+    found = run_suite(suite, output=tmp_path / "out")
+    reasons = {row.row.estimator: row.row.reason for row in found.rows}
+    assert "SystemExit: 3" in reasons[name]
+    assert not reasons["behaviour"]
+
+
+@pytest.mark.parametrize("state", ["raises", "nan"])
+def test_what_failed_of_ones_own_is_tried_again(policies, tmp_path, monkeypatch, state):
+    monkeypatch.setenv("BENCHING_STATE", state)
+    names = ("benching:Mended", "behaviour")
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,))
+    found = run_suite(suite, output=tmp_path / "out")
+    failed = [row.row for row in found.rows if row.row.status == "failed"]
+    assert {row.estimator for row in failed} == {"Mended"}
+    assert {row.reason for row in failed} == {
+        {"raises": "it is not ready", "nan": "The estimate is nan."}[state]
+    }
+    monkeypatch.setenv("BENCHING_STATE", "ready")
+    again = run_suite(suite, output=tmp_path / "out", resume=True)
+    assert {row.row.status for row in again.rows} == {"ok"}
+
+
+def test_settings_are_told_of_the_estimators_that_have_them(policies, tmp_path, monkeypatch):
+    monkeypatch.setattr(benching, "wis", benching.Mine, raising=False)
+    options = {"wis": Options(updates=7), "pdis": Options(updates=8)}
+    names = ("benching:wis", "pdis")
+    suite = benching.suite(policies, estimators=names, data=("noise",), options=options)
+    found = run_suite(suite, output=tmp_path / "out")
+    assert found.about["settings"] == {"pdis": {"updates": 8}}
+    assert found.about["own_estimators"] == ["benching:wis"]
+
+
+def test_a_table_without_rows_has_its_columns(policies, tmp_path):
+    found = benching.run(policies, tmp_path / "out")
+    some = (tmp_path / "out" / "results.csv").read_text()
+    replace(found, rows=()).save(tmp_path)
+    assert (tmp_path / "results.csv").read_text() == some.splitlines(keepends=True)[0]
 
 
 def test_the_value_of_another_estimand_is_no_answer(policies, tmp_path):

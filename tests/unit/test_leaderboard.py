@@ -30,6 +30,17 @@ def order(found):
 RIGHT, TURNED = (1.0, 6.0, 11.0), (10.0, 5.0, 0.0)
 
 
+def test_estimates_that_differ_by_rounding_have_no_order():
+    rows = rows_of({"same": (4.0, 4.0, 4.0), "nearly": (4.0, 4.0 + 1e-14, 4.0 + 1e-13)})
+    found = board(rows)
+    for name in ("rank_correlation", "regret", "won"):
+        assert measured(found, "nearly")[name] == measured(found, "same")[name], name
+    assert measured(found, "nearly")["rank_correlation"] == 0.0
+    told = board(rows_of({"nearly": (4.0, 4.0 + 1e-6, 4.0 + 2e-6), "far": (1e300, 2.0, 3.0)}))
+    assert measured(told, "nearly")["rank_correlation"] == 1.0
+    assert measured(told, "far")["rank_correlation"] == -0.5
+
+
 def test_each_measure_of_one_unit():
     rows = rows_of({"right": RIGHT}, low=0.5, high=5.5) + rows_of({"turned": TURNED})
     found = board(rows)
@@ -223,7 +234,7 @@ def test_support_has_standings_of_its_own():
     for side, kept in (("supported", True), ("unsupported", False)):
         errors = [
             [
-                row.error
+                (row.row.value - row.row.truth) / row.scale
                 for row in good_on_supported
                 if row.supported is kept and row.row.seed == s and row.row.estimator == "one"
             ]

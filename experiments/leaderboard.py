@@ -15,6 +15,7 @@ from rich.console import Console
 from lfiw_ope.bench.leaderboard_files import write_leaderboard
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.commands.leaderboard_table import leaderboard_table
+from lfiw_ope.errors import DataError
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -25,7 +26,10 @@ def main():
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder to write to")
     parser.add_argument("--commit", default=commit(), help="of the code that made the results")
     options = parser.parse_args()
-    found = BenchResults.read(options.results)
+    try:
+        found = BenchResults.read(options.results)
+    except DataError as error:
+        parser.error(str(error))
     about = {**found.head, "commit": options.commit}
     board, saved = write_leaderboard(found.rows, options.output, about)
     terminal = Console(highlight=False, markup=False)

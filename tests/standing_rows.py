@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.comparison.rows import Row
 
@@ -62,3 +63,21 @@ def noisy_rows(estimators, tasks, *, policies=6, seeds=(0, 1), data=("medium",),
                         made = bench_row(estimator, f"p{index:02}", value, truth, **unit, **ends)
                         rows.append(made)
     return rows
+
+
+RIGHT, TURNED = (1.0, 6.0, 11.0), (10.0, 5.0, 0.0)
+"""Answers of two estimators to the truths of `rows_of`: off by one each; the order turned round."""
+
+
+def board(rows, resamples=50, **settings):
+    return Leaderboard.of(rows, resamples=resamples, **settings)
+
+
+def measured(found, estimator, part=None):
+    """Values by the names of their measures."""
+    standing = (part or found.headline).standing(estimator)
+    return {name: of.value for name, of in standing.measured.items()}
+
+
+def order(found):
+    return [one.estimator for one in found.headline.standings]

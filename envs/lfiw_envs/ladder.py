@@ -7,7 +7,7 @@ folder, so that a ladder of one's own is a record and a folder.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -72,10 +72,12 @@ class Ladder:
         questions: what is asked of the policies, by name; none of more steps than an episode has,
             for the true value would be that of an episode, and estimators take a truncated one
             for one that goes on.
-        env_kwargs: passed on to the environment.
+        env_kwargs: passed on to the environment; plain, for files of what was measured and played
+            say by which.
 
     Raises:
-        ValueError: if a question is of more steps than an episode, or the purpose is neither.
+        ValueError: if a question is of more steps than an episode, the purpose is neither, or the
+            `env_kwargs` are not what JSON can hold.
     """
 
     name: str
@@ -97,6 +99,13 @@ class Ladder:
                 f"The purpose of {self.name} is {self.purpose!r}; it must be one of "
                 f"{', '.join(get_args(Purpose))}."
             )
+        try:
+            json.dumps(dict(self.env_kwargs), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The env_kwargs of {self.name} are not plain ({error}); give numbers, text, lists "
+                "and dicts, and let the environment make what it needs of them."
+            ) from error
         longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
         if longer:
             raise ValueError(
@@ -168,13 +177,19 @@ class Ladder:
         Raises:
             ValueError: if it was not measured.
         """
-        try:
-            return LadderValue(**_read(self.values_path)["values"][policy][play][question])
-        except KeyError as error:
+        found = _entry(self.values_path, "values", policy, play, question)
+        if found is None:
             raise ValueError(
                 f"{self.values_path} has no value of {policy!r} for {question!r} in {play} "
                 "play; measure it first."
-            ) from error
+            )
+        wanted = {of.name for of in fields(LadderValue)}
+        if not isinstance(found, dict) or found.keys() != wanted or not _is_number(found["mean"]):
+            raise ValueError(
+                f"{self.values_path} says of {policy!r} for {question!r} what is no value "
+                f"({found!r:.60}); remove it and measure it anew."
+            )
+        return LadderValue(**found)
 
     def support(self, policy: str, data: str) -> float:
         """Share of what a target does that a data set supports, 0 to 1.
@@ -182,13 +197,18 @@ class Ladder:
         Raises:
             ValueError: if it was not measured.
         """
-        try:
-            return float(_read(self.support_path)["support"][data][policy])
-        except KeyError as error:
+        share = _entry(self.support_path, "support", data, policy)
+        if share is None:
             raise ValueError(
                 f"{self.support_path} does not say how {data!r} supports {policy!r}; measure "
                 "it first."
-            ) from error
+            )
+        if not _is_number(share):
+            raise ValueError(
+                f"{self.support_path} says that {data!r} supports {policy!r} by {share!r}, which "
+                "is no number; remove it and measure it anew."
+            )
+        return float(share)
 
     def make(self) -> Any:
         """One environment, truncated at the ladder's episode."""
@@ -203,11 +223,24 @@ class Ladder:
         return rules_for(self.env_id, dict(self.env_kwargs))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _entry(path: Path, *names: str) -> Any:
+    """What a file holds under these names, one within the other; None where it has not all."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError as error:
         raise ValueError(f"There is no {path}; measure it first.") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); remove it and measure it anew.") from error
+    for name in names:
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _no_number(said: str) -> None:
+    raise ValueError(f"it holds {said}")

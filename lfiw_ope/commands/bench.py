@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lfiw_ope.catalogue import CATALOGUE
 from lfiw_ope.checks import whole
-from lfiw_ope.commands.options import Device, listed_in
+from lfiw_ope.commands.options import Device, listed_in, whole_in
 from lfiw_ope.commands.terminal import (
     LiveProgress,
     check_folder,
@@ -75,10 +75,13 @@ def bench_command(
     """Run a benchmark of estimators offline, and rank them."""
     require("envs", "gymnasium")
     from lfiw_ope.bench.run import run_suite
-    from lfiw_ope.bench.suites import get_suite
+    from lfiw_ope.bench.suites import SUITES, get_suite
 
     terminal = console()
     if suite is None:
+        given = (estimators, tasks, data, questions, policies, transitions, seeds, output)
+        if resume or any(one is not None for one in given):
+            raise ConfigError(f"Name a suite to run: {', '.join(SUITES)}.")
         terminal.print(_listed())
         return
     chosen = _changed(
@@ -142,22 +145,11 @@ def _changed(
         change["policies"] = policies
     if transitions is not None:
         said = listed_in("--transitions", transitions, "by commas")
-        change["transitions"] = tuple(map(_count, said))
+        change["transitions"] = tuple(whole_in("--transitions", one) for one in said)
     if seeds is not None:
         change["seeds"] = tuple(range(whole("seeds", seeds, least=1)))
     changed = replace(suite, **change)
     return changed if device == "cpu" else changed.on(device)
-
-
-def _count(said: str) -> int:
-    """A whole number, such as 100000 or 1e5."""
-    try:
-        number = float(said)
-        return whole("transitions", int(number) if number == int(number) else -1, least=1)
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"--transitions is {said!r}; give whole numbers, such as 1e4,1e5."
-        ) from error
 
 
 def _check_saving(folder: Path, *, resume: bool, jobs: int, engine: str) -> None:

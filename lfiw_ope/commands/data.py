@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfiw_ope.commands.info import in_words
+from lfiw_ope.commands.options import whole_in
 from lfiw_ope.commands.terminal import (
     LiveProgress,
     check_folder,
@@ -30,7 +31,7 @@ def data_command(
         str | None, typer.Argument(help="a ladder; without one, all are listed")
     ] = None,
     data: Annotated[str | None, typer.Argument(help="one of its data sets")] = None,
-    transitions: Annotated[int, typer.Option(help="R, exactly")] = 100_000,
+    transitions: Annotated[str, typer.Option(help="R, exactly, such as 1e4")] = "1e5",
     seed: Annotated[int, typer.Option(help="of resets, draws and the order of episodes")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="an .npz file, or with --minari a new folder, to export to")
@@ -40,13 +41,15 @@ def data_command(
     ] = None,
 ) -> None:
     """Make a data set of the benchmark with shipped policies, or find it where it was kept."""
-    from lfiw_envs.ladders import get_ladder
+    from lfiw_envs.ladders import LADDERS, get_ladder
 
     from lfiw_ope.bench.datasets import find_or_play
     from lfiw_ope.data.minari_saving import require_dataset_id
 
     terminal = console()
     if task is None:
+        if output is not None or minari is not None:
+            raise ConfigError(f"Name a task and its data set to export: {', '.join(LADDERS)}.")
         terminal.print(_listed())
         return
     try:
@@ -55,6 +58,7 @@ def data_command(
         raise ConfigError(str(error)) from error
     if data is None:
         raise ConfigError(f"Name a data set of {task}: {', '.join(ladder.recipes)}.")
+    count = whole_in("--transitions", transitions)
     _check_output(output, minari)
     require("envs", "gymnasium")
     if minari is not None:
@@ -62,7 +66,7 @@ def data_command(
         require_dataset_id(minari)
     started = time.perf_counter()
     with plain_warnings(terminal), LiveProgress(terminal) as progress:
-        made = find_or_play(ladder, data, transitions, seed, progress=progress)
+        made = find_or_play(ladder, data, count, seed, progress=progress)
     seconds = time.perf_counter() - started
     _say(terminal, f"{task}/{data}", made, seconds)
     if output is not None:

@@ -35,6 +35,25 @@ Refuse = Annotated[
 ]
 
 
+def whole_in(option: str, said: str) -> int:
+    """A whole number of 1 or more, such as 100000 or 1e5.
+
+    Args:
+        option: that it was given by.
+        said: what it was given.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        number = float(said)
+        if number >= 1 and number == int(number):
+            return int(number)
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{option} is {said!r}; expected a whole number, such as 100000 or 1e5.")
+
+
 def listed_in(option: str, said: str, how: str) -> tuple[str, ...]:
     """Names by commas, each once.
 

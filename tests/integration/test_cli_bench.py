@@ -21,6 +21,20 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--estimators", "wis"), "Name a suite to run: smoke, paper, ladder-small, ladder."),
+        (("--resume",), "Name a suite to run"),
+        (("smoke", "--transitions", "1e4,1.5"), "--transitions is '1.5'; expected a whole number"),
+    ],
+)
+def test_what_cannot_be_run_is_told(words, message, own, command_line):
+    status, _, problems = command_line("bench", *words, cwd=own)
+    assert status == 2
+    assert message in problems
+
+
 def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):
     words = (*WORDS, "--transitions", "200", "--estimators", "behaviour,benching:Broken")
     status, said, problems = command_line(*words, "--output", "out", cwd=own)

@@ -57,7 +57,7 @@ def test_it_is_made_once_said_and_exported(command_line, tmp_path, kept):
 
 
 def test_a_damaged_file_is_told_in_a_plain_line(command_line, tmp_path, kept):
-    words = ("data", "paper_swimmer", "behaviour", "--transitions", "100")
+    words = ("data", "paper_swimmer", "behaviour", "--transitions", "1e2")
     command_line(*words, cwd=tmp_path)
     (path,) = (kept / "data").iterdir()
     path.write_bytes(b"")
@@ -85,7 +85,10 @@ def test_alone_it_lists_tasks_and_data_sets(command_line, tmp_path, kept):
         (("walker",), "There is no ladder 'walker'; choose one of pendulum"),
         (("swimmer",), "Name a data set of swimmer: random, medium, replay, mixed, expert."),
         (("swimmer", "best"), "swimmer has no data set 'best'; choose one of random, medium"),
-        (("paper_swimmer", "behaviour", "--transitions", "0"), "transitions is 0"),
+        (("paper_swimmer", "behaviour", "--transitions", "0"), "--transitions is '0'"),
+        (("paper_swimmer", "behaviour", "--transitions", "1.5"), "--transitions is '1.5'"),
+        (("paper_swimmer", "behaviour", "--transitions", "inf"), "--transitions is 'inf'"),
+        (("--output", "log.npz"), "Name a task and its data set to export"),
         (("paper_swimmer", "behaviour", "--seed", "-1"), "The seed is -1"),
         (("paper_swimmer", "behaviour", "--minari", "a/b-v0"), "--minari a/b-v0 needs --output"),
         (

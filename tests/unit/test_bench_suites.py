@@ -1,6 +1,7 @@
 """What a suite is made of, in which order it is run, and who takes part."""
 
 import json
+import math
 from dataclasses import replace
 
 import benching
@@ -162,14 +163,28 @@ def test_the_scale_is_the_range_over_all_targets(quick):
     assert known.values["falls"].mean == benching.TRUTHS["falls"]
 
 
+VALUE = {"mean": 3.0, "standard_error": 0.1, "spread": 1.0, "quantiles": {}, "episodes": 100}
+
+
+def valued(of):
+    """A file of values that says this of the first target."""
+    return {"values": {"falls": {"stochastic": {"T20": of}}}}
+
+
 @pytest.mark.parametrize(
     ("path", "stored", "message"),
     [
         ("values_path", None, "There is no .*measure it first"),
         ("values_path", {"values": {}}, "has no value of 'falls' for 'T20'"),
         ("values_path", {}, "has no value of 'falls' for 'T20'"),
+        ("values_path", [], "has no value of 'falls' for 'T20'"),
+        ("values_path", {"values": 3}, "has no value of 'falls' for 'T20'"),
+        ("values_path", valued({"mean": 3.0}), "of 'falls' for 'T20' what is no value"),
+        ("values_path", valued({**VALUE, "mean": "3"}), "of 'falls' for 'T20' what is no value"),
+        ("values_path", valued({**VALUE, "mean": math.nan}), "is no JSON .it holds NaN"),
         ("support_path", None, "There is no .*measure it first"),
         ("support_path", {"support": {"noise": {}}}, "does not say how 'noise' supports 'falls'"),
+        ("support_path", {"support": {"noise": {"falls": "all"}}}, "by 'all', which is no number"),
     ],
 )
 def test_what_was_not_measured_is_told(path, stored, message, quick):
@@ -219,6 +234,11 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
     """A policy that lasts would be told to be worth an episode's rewards."""
     with pytest.raises(ValueError, match="episodes of 19 steps, and its questions T20 are of more"):
         replace(quick.ladders[0], episode=19)
+
+
+def test_what_no_file_can_hold_is_no_setting_of_an_environment(quick):
+    with pytest.raises(ValueError, match=r"env_kwargs of short_pole are not plain .*not JSON seri"):
+        replace(quick.ladders[0], env_kwargs={"reward": math.sin})
 
 
 def test_targets_that_are_all_worth_the_same_have_no_scale(quick):

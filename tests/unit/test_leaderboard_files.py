@@ -97,6 +97,16 @@ def test_a_page_of_one_task_has_no_parts():
     assert len(tables(page)) == 2
 
 
+def test_parts_of_one_task_are_told_once():
+    rows = [
+        *rows_of({"one": (1.0, 6.0, 11.0)}),
+        *rows_of({"one": (0.0, 6.0, 11.0)}, data="replay", supported=False),
+    ]
+    page = as_markdown(Leaderboard.of(rows, resamples=20))
+    told = [line for line in page.splitlines() if line.startswith("###")]
+    assert told == ["### By data set", "### By support"]
+
+
 def test_estimates_beyond_the_axes_stand_on_their_edge(rows):
     figure = draw_leaderboard(rows, Leaderboard.of(rows, resamples=20))
     panels = {ax.get_title(): ax for ax in figure.axes if ax.get_title()}

@@ -72,12 +72,11 @@ class Ladder:
         questions: what is asked of the policies, by name; none of more steps than an episode has,
             for the true value would be that of an episode, and estimators take a truncated one
             for one that goes on.
-        env_kwargs: passed on to the environment; plain, for files of what was measured and played
-            say by which.
+        env_kwargs: passed on to the environment; plain, where files of what was measured or
+            played are to say by which.
 
     Raises:
-        ValueError: if a question is of more steps than an episode, the purpose is neither, or the
-            `env_kwargs` are not what JSON can hold.
+        ValueError: if a question is of more steps than an episode, or the purpose is neither.
     """
 
     name: str
@@ -99,13 +98,6 @@ class Ladder:
                 f"The purpose of {self.name} is {self.purpose!r}; it must be one of "
                 f"{', '.join(get_args(Purpose))}."
             )
-        try:
-            json.dumps(dict(self.env_kwargs), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"The env_kwargs of {self.name} are not plain ({error}); give numbers, text, lists "
-                "and dicts, and let the environment make what it needs of them."
-            ) from error
         longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
         if longer:
             raise ValueError(

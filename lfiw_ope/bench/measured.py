@@ -33,9 +33,16 @@ def made_by(ladder: Ladder, command: str, **settings: Any) -> dict[str, Any]:
 
 
 def _task(ladder: Ladder) -> dict[str, Any]:
+    try:
+        kwargs = json.loads(json.dumps(dict(ladder.env_kwargs)))
+    except TypeError as error:
+        raise ConfigError(
+            f"The env_kwargs of {ladder.name} cannot be written down ({error}), and files of what "
+            "is measured say by which it was; give numbers, text, lists and dicts."
+        ) from error
     return {
         "env_id": ladder.env_id,
-        "env_kwargs": dict(ladder.env_kwargs),
+        "env_kwargs": kwargs,
         "episode": ladder.episode,
         "questions": {name: list(of) for name, of in ladder.questions.items()},
     }
@@ -56,7 +63,8 @@ def require_measured_of(
         data: a data set whose recipe it must know.
 
     Raises:
-        ConfigError: if it was measured otherwise, or of other policies.
+        ConfigError: if it was measured otherwise, or of other policies, or the ladder's
+            environment cannot be written down.
         DataError: if a policy's file is missing or none.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))

@@ -236,9 +236,10 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
         replace(quick.ladders[0], episode=19)
 
 
-def test_what_no_file_can_hold_is_no_setting_of_an_environment(quick):
-    with pytest.raises(ValueError, match=r"env_kwargs of short_pole are not plain .*not JSON seri"):
-        replace(quick.ladders[0], env_kwargs={"reward": math.sin})
+def test_an_environment_that_no_file_can_tell_has_nothing_measured(quick):
+    strange = replace(quick.ladders[0], env_kwargs={"reward": math.sin})
+    with pytest.raises(ope.ConfigError, match=r"env_kwargs of short_pole cannot be written down"):
+        Known.of(trials_of(replace(quick, ladders=(strange,)))[0])
 
 
 def test_targets_that_are_all_worth_the_same_have_no_scale(quick):

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import inspect
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lfiw_envs.ladder import Ladder
 from numpy.typing import NDArray
 
 from lfiw_ope.bench.cache import Made, cache_folder, cached_path, find, keep
-from lfiw_ope.bench.measured import digest
+from lfiw_ope.bench.measured import digest, plain_kwargs
 from lfiw_ope.bench.mixing import shuffled
 from lfiw_ope.checks import whole
 from lfiw_ope.data.collect import collect
@@ -200,17 +199,11 @@ def _identity(
     ladder: Ladder, data: str, shares: tuple[tuple[str, int], ...], seed: int
 ) -> dict[str, Any]:
     """Everything that the arrays follow from."""
-    try:
-        kwargs = json.loads(json.dumps(dict(ladder.env_kwargs)))
-    except TypeError as error:
-        raise ConfigError(
-            f"The env_kwargs of {ladder.name} cannot be written down ({error}), so no file can be "
-            "named by them; use cache=None."
-        ) from error
+    advice = "so no file can be named by them; use cache=None"
     return {
         "format": FORMAT,
         "env_id": ladder.env_id,
-        "env_kwargs": kwargs,
+        "env_kwargs": plain_kwargs(ladder, advice),
         "episode": ladder.episode,
         "environment": _environment_digest(ladder),
         "versions": {name: _version(name) for name in _OF_ARRAYS},

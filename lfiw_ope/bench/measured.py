@@ -24,6 +24,21 @@ def digest(path: Path) -> str:
     return actor_digest(path)[:16]
 
 
+def plain_kwargs(ladder: Ladder, advice: str) -> dict[str, Any]:
+    """The environment's settings as a file has them.
+
+    Raises:
+        ConfigError: if no file can hold them; it ends with the advice.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(ladder.env_kwargs)))
+    except TypeError as error:
+        raise ConfigError(
+            f"The env_kwargs of {ladder.name} cannot be written down ({error}), {advice}."
+        ) from error
+    return found
+
+
 def made_by(ladder: Ladder, command: str, **settings: Any) -> dict[str, Any]:
     """The head of such a file: what was played, with which settings and versions."""
     machine = {**provenance()["machine"], "gymnasium": gymnasium().__version__}
@@ -33,16 +48,12 @@ def made_by(ladder: Ladder, command: str, **settings: Any) -> dict[str, Any]:
 
 
 def _task(ladder: Ladder) -> dict[str, Any]:
-    try:
-        kwargs = json.loads(json.dumps(dict(ladder.env_kwargs)))
-    except TypeError as error:
-        raise ConfigError(
-            f"The env_kwargs of {ladder.name} cannot be written down ({error}), and files of what "
-            "is measured say by which it was; give numbers, text, lists and dicts."
-        ) from error
+    advice = (
+        "and files of what is measured say by which it was; give numbers, text, lists and dicts"
+    )
     return {
         "env_id": ladder.env_id,
-        "env_kwargs": kwargs,
+        "env_kwargs": plain_kwargs(ladder, advice),
         "episode": ladder.episode,
         "questions": {name: list(of) for name, of in ladder.questions.items()},
     }

@@ -65,20 +65,19 @@ def numbers(result):
     return [{**row.to_dict(), "seconds": None} for row in result.rows]
 
 
-def test_a_comparison_is_told_and_saved(place):
+def test_a_comparison_is_told_and_saved(place, command_line):
     words = comparison(*QUICK, "--seeds", "2", "--truth", "truth.json", "--output", "results")
-    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, cwd=place, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "\x1b" not in done.stdout
+    status, printed, said = command_line(*words, cwd=place)
+    assert (status, said) == (0, "")
+    assert "\x1b" not in printed
     folder = place / "results"
     result = table(folder)
     assert result.estimators == ("model", "wis", "behaviour")
     assert result.policies == ("one", "three", "two")
     assert result.seeds == (0, 1)
     assert result.truth == {"one": -60.0, "two": -70.5}
-    assert "truth.json has no true value of three." in done.stdout
-    assert "There is no policy for the true value of four." in done.stdout
+    assert "truth.json has no true value of three." in printed
+    assert "There is no policy for the true value of four." in printed
     # The numbers are those of the library, by itself.
     data = ope.load_minari(place / "log")
     policy = ope.load_actor(place / "agents" / "two.safetensors")
@@ -86,9 +85,9 @@ def test_a_comparison_is_told_and_saved(place):
     [row] = [r for r in result.rows if (r.estimator, r.policy, r.seed) == ("wis", "two", 1)]
     assert row.value == pytest.approx(alone.value)
     shown = np.mean([r.value for r in result.rows if (r.estimator, r.policy) == ("model", "two")])
-    assert f"{shown:.4g} ±" in done.stdout
-    for said in ("Pendulum-v1: termination: never", "Against the truth", "Spearman", "policies"):
-        assert said in done.stdout
+    assert f"{shown:.4g} ±" in printed
+    for heading in ("Pendulum-v1: termination: never", "Against the truth", "Spearman", "policies"):
+        assert heading in printed
     stored = json.loads((folder / "comparison.json").read_text())
     assert stored["command"].startswith("lfiw-ope compare --data log")
     assert stored["policies"]["two"] == "agents/two.safetensors"
@@ -99,7 +98,7 @@ def test_a_comparison_is_told_and_saved(place):
     for name in ("estimates.png", "truth.png"):
         assert (folder / name).read_bytes()[:4] == b"\x89PNG"
     assert len(list((folder / "cells").glob("*.json"))) == 6
-    assert "results/estimates.png and results/truth.png." in done.stdout
+    assert "results/estimates.png and results/truth.png." in printed
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(place, command_line):
@@ -159,17 +158,17 @@ def test_a_pattern_that_the_shell_filled_in_is_as_good(place, command_line):
     assert list(json.loads(printed)["policies"]) == ["one", "three", "two"]
 
 
-def test_a_task_of_ones_own_is_known_in_other_processes(place):
-    (place / "own.py").write_text(
+def test_a_task_of_ones_own_is_known_in_other_processes(place, command_line):
+    (place / "own_task.py").write_text(
         "from lfiw_envs import EnvironmentRules\n"
         "def one(state, action, next_state):\n"
         "    return next_state[..., 0] * 0 + 1\n"
         "TASK = EnvironmentRules(env_id='Mine-v0', reward=one)\n"
     )
-    words = comparison(*QUICK, "--env", "own:TASK", "--jobs", "2", "--json", estimators="model")
-    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, cwd=place, check=False)
-    assert done.returncode == 0, done.stderr
-    values = [row["value"] for row in json.loads(done.stdout)["rows"]]
+    words = comparison(*QUICK, "--env", "own_task:TASK", "--jobs", "2", "--json", estimators="model")
+    status, printed, said = command_line(*words, cwd=place)
+    assert status == 0, said
+    values = [row["value"] for row in json.loads(printed)["rows"]]
     assert values == pytest.approx([float(T)] * 3)
 
 

@@ -50,14 +50,14 @@ def test_dealing_out_and_taking_back_is_the_identity(n, members):
 
 @pytest.mark.parametrize("n", [1, 7, 10])
 def test_each_row_meets_each_member_equally_often(n):
-    members, draws = 5, 20_000
+    members, draws = 5, 5_000
     random = generator()
     count = torch.zeros(n, members)
     for _ in range(draws):
         deal = Deal.draw(n, members, torch.device("cpu"), random, policies=1)
         member = torch.arange(members)[:, None].expand(members, deal.rows.shape[2])
         count += torch.nn.functional.one_hot(deal.back(member[..., None])[0, :, 0], members)
-    # A share of draws has a standard error of at most sqrt(0.2 * 0.8 / 20000); 4.5 of them leave
+    # A share of draws has a standard error of at most sqrt(0.2 * 0.8 / 5000); 4.5 of them leave
     # a chance of 1e-5 for each of at most 50 cells.
     assert (count / draws - 1 / members).abs().max() < 4.5 * math.sqrt(0.16 / draws)
 

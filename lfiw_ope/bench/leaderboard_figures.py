@@ -20,7 +20,7 @@ MARGIN = 0.5
 """What the axes show beyond the true values, in units of their range: an estimate that is further
 off stands on the edge, as a triangle."""
 
-SHOWN = ("error", "rank_correlation", "coverage", "won")
+SHOWN = ("error", "near", "rank_correlation", "coverage", "won")
 
 
 def draw_leaderboard(rows: Sequence[BenchRow], board: Leaderboard) -> Any:

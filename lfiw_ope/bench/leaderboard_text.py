@@ -9,9 +9,9 @@ from lfiw_ope.bench.standings import Measured, Slice, Standing
 from lfiw_ope.markdown import markdown_table
 from lfiw_ope.wording import counted
 
-ACCURACY = ("error", "gain", "kept_error", "rank_correlation", "regret", "won")
+ACCURACY = ("error", "gain", "kept_error", "near", "rank_correlation", "regret", "won")
 OTHER = ("coverage", "width", "intervals", "refused", "failed", "seconds")
-BY_PART = ("error", "rank_correlation", "regret", "coverage")
+BY_PART = ("error", "near", "rank_correlation", "regret", "coverage")
 PARTS = {
     ("task",): ("By task", BY_PART),
     ("data",): ("By data set", BY_PART),

@@ -50,6 +50,10 @@ class Lists:
         return within, over[:, self.chosen].sum(-1).astype(np.float64)
 
 
+NEAR = 0.1
+"""In units of a ladder's range, what ten policies at equal distances are apart: an estimate that is
+nearer tells a policy from the next one."""
+
 EQUAL = 1e-9
 """In units of a ladder's range: estimates that are no further apart are the same."""
 
@@ -147,9 +151,19 @@ def _median(values: Numbers) -> Numbers:
     return np.where(count[..., 0] > 0, found, np.nan)
 
 
+def _size(unit: Unit) -> Numbers:
+    """`[E, P]`, of errors; of no answer infinite."""
+    return np.where(unit.answered, np.abs(unit.filled - unit.truth), np.inf)
+
+
+def _near(lists: Lists) -> Part:
+    unit = lists.unit
+    return lists.pooled(_size(unit) <= (NEAR + EQUAL) * unit.scale)
+
+
 def _won(lists: Lists) -> Part:
     unit = lists.unit
-    size = np.where(unit.answered, np.abs(unit.filled - unit.truth), np.inf)
+    size = _size(unit)
     least = size.min(0)
     best = np.isfinite(size) & (size <= least + EQUAL * unit.scale)
     return lists.pooled(best / np.maximum(best.sum(0), 1))
@@ -176,6 +190,16 @@ MEASURES: dict[str, Measure] = {
         heading="RMSE, kept",
         meaning="the same over answers that were not refused alone, so that each estimator has "
         "cells of its own",
+    ),
+    "near": Measure(
+        of=_near,
+        heading="within 10%",
+        meaning="share of the cells where the estimate is off by at most a tenth of the range, "
+        "about what two policies that follow each other on a ladder of ten are apart; a refused "
+        "answer counts as the number that it would have been, a missing one as off. However far "
+        "one is off, it counts once, so that no single explosion decides",
+        better="higher",
+        form="z.0%",
     ),
     "rank_correlation": Measure(
         of=_rank_correlation,

@@ -61,14 +61,14 @@ class BenchResults(Stored):
             raise DataError(f"These are no stored results of a benchmark ({error}).") from error
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path) -> Self:
         """What `save` wrote as `results.json`.
 
         Raises:
             DataError: if it is not such a file.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, DataError) as error:
             raise DataError(
                 f"{path} holds no results of a benchmark ({error}); expected the results.json that "

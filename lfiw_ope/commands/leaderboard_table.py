@@ -11,7 +11,17 @@ from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.standings import Measured, Standing
 from lfiw_ope.wording import counted
 
-COLUMNS = ("error", "rank_correlation", "regret", "coverage", "won", "seconds", "gain", "width")
+COLUMNS = (
+    "error",
+    "near",
+    "rank_correlation",
+    "regret",
+    "coverage",
+    "won",
+    "seconds",
+    "gain",
+    "width",
+)
 """The first stand in a narrow terminal too."""
 
 

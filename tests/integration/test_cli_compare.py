@@ -165,7 +165,9 @@ def test_a_task_of_ones_own_is_known_in_other_processes(place, command_line):
         "    return next_state[..., 0] * 0 + 1\n"
         "TASK = EnvironmentRules(env_id='Mine-v0', reward=one)\n"
     )
-    words = comparison(*QUICK, "--env", "own_task:TASK", "--jobs", "2", "--json", estimators="model")
+    words = comparison(
+        *QUICK, "--env", "own_task:TASK", "--jobs", "2", "--json", estimators="model"
+    )
     status, printed, said = command_line(*words, cwd=place)
     assert status == 0, said
     values = [row["value"] for row in json.loads(printed)["rows"]]

@@ -173,7 +173,7 @@ def test_where_states_are_aliased_only_importance_sampling_is_right():
         # The second step's reward has lost what the first action did: they say nearly what the
         # behaviour earned, whose value is 1.5 away.
         assert abs(found.value - behaviour) < 0.5 < 1.0 < abs(found.value - value)
-    # Doubly robust estimates have the weights to mend what their Q is wrong by, however much that is.
+    # Doubly robust estimates have the weights to mend what their Q is wrong by, much as it is.
     crude = replace(FITTED_Q, fit=replace(FITTED_Q.fit, updates=150))
     robust = ope.DR(estimand, ope.DoublyRobustConfig(fqe=crude)).fit(data, 0)
     found = robust.estimate(task.target)

@@ -34,6 +34,7 @@ def test_each_measure_of_one_unit():
             "error": 0.1,
             "gain": constant - 0.1,
             "kept_error": 0.1,
+            "near": 1.0,
             "rank_correlation": 1.0,
             "regret": 0.0,
             "coverage": 1 / 3,
@@ -50,6 +51,7 @@ def test_each_measure_of_one_unit():
     turned = measured(found, "turned")
     assert turned["error"] == pytest.approx(np.sqrt(200 / 3) / 10, rel=1e-5)
     assert (turned["rank_correlation"], turned["regret"]) == (-1.0, 1.0)
+    assert turned["near"] == pytest.approx(1 / 3, rel=1e-5)
     assert turned["won"] == pytest.approx(1 / 3, rel=1e-5)
     assert (turned["coverage"], turned["width"], turned["intervals"]) == (None, None, 0.0)
     assert set(turned) == set(MEASURES)
@@ -90,7 +92,7 @@ def test_a_missing_answer_counts_as_the_mean_return_of_the_log():
     # 4 stands in for the second, whose truth is 5.
     assert of["error"] == pytest.approx(0.1)
     assert (of["answered"], of["failed"]) == pytest.approx((2 / 3, 1 / 3), rel=1e-5)
-    assert of["won"] == pytest.approx(2 / 3, rel=1e-5)
+    assert of["won"] == of["near"] == pytest.approx(2 / 3, rel=1e-5)
     far = measured(board(rows_of({"one": (None, 6.0, 11.0)})), "one")
     assert far["error"] == pytest.approx(np.sqrt((16 + 1 + 1) / 3) / 10, rel=1e-5)
     assert far["kept_error"] == pytest.approx(0.1)
@@ -111,6 +113,18 @@ def test_a_refused_answer_counts_as_what_it_would_have_been():
     assert (of["refused"], of["failed"], of["answered"]) == pytest.approx(
         (1 / 3, 0.0, 2 / 3), rel=1e-5
     )
+
+
+def test_an_explosion_counts_once_where_shares_are_told():
+    near = (1.0, 6.0, 10.9)
+    found = board(rows_of({"fair": near, "wild": (*near[:2], 1e9)}))
+    fair, wild = (measured(found, name) for name in ("fair", "wild"))
+    assert (fair["near"], wild["near"]) == pytest.approx((1.0, 2 / 3), rel=1e-5)
+    assert wild["error"] > 1e6 * fair["error"]
+    # A tenth of the range, and not more.
+    off = board(rows_of({"off": (1.01, 6.01, 11.01)}))
+    assert measured(off, "off")["near"] == 0.0
+    assert found.headline.standing("fair").measured["near"].best
 
 
 def test_who_keeps_silent_does_not_win():

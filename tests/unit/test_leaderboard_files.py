@@ -206,7 +206,7 @@ def test_a_terminal_shows_as_much_as_it_is_wide_for(rows):
         console.print(leaderboard_table(board, console))
         return screen.getvalue()
 
-    narrow, wide = shown(60), shown(140)
+    narrow, wide = shown(60), shown(160)
     assert "width" in wide
     assert "width" not in narrow
     for text in (narrow, wide):

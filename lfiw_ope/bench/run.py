@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lfiw_ope.answering import Estimator
 from lfiw_ope.bench.entries import Entry, estimator_entries
 from lfiw_ope.bench.known import Known
 from lfiw_ope.bench.pace import Pace
@@ -66,6 +67,8 @@ def run_suite(
     entries = estimator_entries(suite.estimators)
     trials = trials_of(suite)
     known = _known(trials)
+    # All that can be refused is, before there is a folder.
+    prepared = [(t, t.run(), estimators_of(t, entries, suite.options)) for t in trials]
     folder = Path(output)
     with locked(folder):
         if (folder / "units").exists() and not resume:
@@ -73,7 +76,7 @@ def run_suite(
                 f"{folder} holds a benchmark; go on with it by resume=True, or name another folder."
             )
         table = _Table(trials, entries, known, _about(suite, entries, command))
-        tasks = [task for trial in trials for task in table.opened(trial, suite, folder)]
+        tasks = [task for one in prepared for task in table.opened(*one, folder)]
         for source, cell in run_tasks(tasks, jobs, engine, progress):
             trial = table.add(source, cell)
             table.save_sometimes(folder)
@@ -145,11 +148,12 @@ class _Table:
         """Cells that there will be."""
         return len(self.trials) * len(self.entries)
 
-    def opened(self, trial: Trial, suite: Suite, folder: Path) -> list[Task]:
+    def opened(
+        self, trial: Trial, run: dict[str, Any], estimators: dict[str, Estimator], folder: Path
+    ) -> list[Task]:
         """What is left to do of a trial, whose finished cells are read."""
-        estimators = estimators_of(trial, self.entries, suite.options)
         place = folder / "units" / str(trial)
-        self.stores[trial] = open_store(place, trial.run(), estimators, resume=True)
+        self.stores[trial] = open_store(place, run, estimators, resume=True)
         finished = self.stores[trial].finished(estimators, [trial.seed])
         for cell in finished.values():
             self._keep(trial, cell)

@@ -27,12 +27,15 @@ def own(tmp_path, monkeypatch):
         (("--estimators", "wis"), "Name a suite to run: smoke, paper, ladder-small, ladder."),
         (("--resume",), "Name a suite to run"),
         (("smoke", "--transitions", "1e4,1.5"), "--transitions is '1.5'; expected a whole number"),
+        (("smoke", "--device", "warp", "--output", "out"), "The device 'warp' cannot be used"),
     ],
 )
-def test_what_cannot_be_run_is_told(words, message, own, command_line):
+def test_what_cannot_be_run_is_told_and_leaves_nothing(words, message, own, command_line):
+    before = sorted(own.iterdir())
     status, _, problems = command_line("bench", *words, cwd=own)
     assert status == 2
     assert message in problems
+    assert sorted(own.iterdir()) == before
 
 
 def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):

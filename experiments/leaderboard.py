@@ -28,10 +28,10 @@ def main():
     options = parser.parse_args()
     try:
         found = BenchResults.read(options.results)
+        about = {**found.head, "commit": options.commit}
+        board, saved = write_leaderboard(found.rows, options.output, about)
     except DataError as error:
         parser.error(str(error))
-    about = {**found.head, "commit": options.commit}
-    board, saved = write_leaderboard(found.rows, options.output, about)
     terminal = Console(highlight=False, markup=False)
     terminal.print(leaderboard_table(board, terminal))
     print(f"Saved {', '.join(map(str, saved))}")

@@ -30,8 +30,11 @@ def save_figure(figure: Any, path: Path) -> Path:
     """Write a PNG under a temporary name and rename it: never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=130, format="png")
-    return partial.replace(path)
+    try:
+        figure.savefig(partial, dpi=130, format="png")
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def plot_histogram(ax: Any, values: NDArray[Any], label: str) -> Any:

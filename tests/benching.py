@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from dataclasses import replace
 
@@ -114,6 +115,32 @@ class Scribbling(Mine):
             for parameter in policy.parameters():
                 parameter.data.zero_()
         return super().estimate(policies, progress=progress)
+
+
+class Odd(Mine):
+    """One whose estimates have something in a field that no row can hold."""
+
+    field, content = "value", None
+
+    def estimate(self, policies, *, progress=None):
+        said = super().estimate(policies, progress=progress)
+        return [replace(one, **{self.field: self.content}) for one in said]
+
+
+class Wandering(Mine):
+    """One that goes to another folder."""
+
+    def fit(self, data, seed, *, progress=None):
+        os.chdir(os.environ["BENCHING_ELSEWHERE"])
+        return super().fit(data, seed, progress=progress)
+
+
+class Unsendable(Mine):
+    """One that no other process can have."""
+
+    def __init__(self, estimand):
+        super().__init__(estimand)
+        self.lock = threading.Lock()
 
 
 class Leaving(Mine):

@@ -6,6 +6,7 @@ folder, so that a ladder of one's own is a record and a folder.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -76,7 +77,9 @@ class Ladder:
             played are to say by which.
 
     Raises:
-        ValueError: if a question is of more steps than an episode, or the purpose is neither.
+        ValueError: if a question is of more steps than an episode, the purpose is neither, a data
+            set has no policies, targets stand there twice or not at all, or the name cannot name
+            files.
     """
 
     name: str
@@ -97,6 +100,22 @@ class Ladder:
             raise ValueError(
                 f"The purpose of {self.name} is {self.purpose!r}; it must be one of "
                 f"{', '.join(get_args(Purpose))}."
+            )
+        if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
+            raise ValueError(
+                f"A ladder is called {self.name!r}; files are named by it, so give it a name of "
+                "letters, digits, '_', '-' and '.'."
+            )
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError(
+                f"The targets of {self.name} are {', '.join(self.targets) or 'none'}; give it one "
+                "or more, each once."
+            )
+        empty = [data for data, policies in self.recipes.items() if not policies]
+        if empty:
+            raise ValueError(
+                f"{self.name} names no policy that makes its data {', '.join(empty)}; name one or "
+                "more."
             )
         longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
         if longer:

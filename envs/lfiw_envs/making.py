@@ -1,10 +1,14 @@
 """Environments made from what a record says of them."""
 
+import importlib
+import logging
+import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+LOG = logging.getLogger(__name__)
 
 _HANDLING = threading.RLock()
 """MuJoCo has one handler of warnings a process."""
@@ -13,13 +17,13 @@ _HANDLING = threading.RLock()
 def make(env_id: str, steps: int, env_kwargs: Mapping[str, Any]) -> Any:
     """One environment, truncated after `steps`.
 
-    What MuJoCo warns of, which would go to the terminal and to a file in the working folder, is a
-    Python warning: `DeprecationWarning` where it is of something deprecated in a model's file,
-    which is for the file's author, and `RuntimeWarning` otherwise.
+    What MuJoCo warns of while it is made, which would go to the terminal and to a file in the
+    working folder, is logged: as "info" what is deprecated in a model's file, which is for the
+    file's author, and as "warning" what else there is.
     """
     import gymnasium
 
-    with _mujoco_warnings(env_id):
+    with _mujoco_logged(env_id):
         return gymnasium.make(env_id, max_episode_steps=steps, **env_kwargs)
 
 
@@ -35,7 +39,7 @@ def make_vector(env_id: str, steps: int, env_kwargs: Mapping[str, Any], num_envs
 
 
 @contextmanager
-def _mujoco_warnings(env_id: str) -> Iterator[None]:
+def _mujoco_logged(env_id: str) -> Iterator[None]:
     if not _simulated_by_mujoco(env_id):
         yield
         return
@@ -47,22 +51,27 @@ def _mujoco_warnings(env_id: str) -> Iterator[None]:
     said: list[str] = []
     with _HANDLING:
         before = mujoco.get_mju_user_warning()
-        # It is called from C, where an exception ends the process, as one of `-W error` would.
+        # It is called from C, where an exception would end the process: nothing is done there.
         mujoco.set_mju_user_warning(said.append)
         try:
             yield
         finally:
             mujoco.set_mju_user_warning(before)
-    for message in dict.fromkeys(said):
-        kind = DeprecationWarning if "deprecated" in message else RuntimeWarning
-        warnings.warn(f"MuJoCo, of {env_id}: {message}", kind, stacklevel=4)
+            for message in dict.fromkeys(said):
+                level = logging.INFO if "deprecated" in message else logging.WARNING
+                LOG.log(level, "MuJoCo, of %s: %s", env_id, message)
 
 
 def _simulated_by_mujoco(env_id: str) -> bool:
-    """Told without importing it, which takes a while; not of environments that wrap it unsaid."""
+    """Told without importing it, which takes a while: it is there already, or the id says so."""
     import gymnasium
 
+    if "mujoco" in sys.modules:
+        return True
+    module, _, name = env_id.rpartition(":")
     try:
-        return "mujoco" in str(gymnasium.spec(env_id).entry_point).lower()
-    except (gymnasium.error.Error, ModuleNotFoundError):
+        if module:  # Gymnasium would, too
+            importlib.import_module(module)
+        return "mujoco" in sys.modules or "mujoco" in str(gymnasium.spec(name).entry_point)
+    except (gymnasium.error.Error, ImportError):
         return False  # making it says what is wrong

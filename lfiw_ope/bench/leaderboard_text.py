@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.standings import Measured, Slice, Standing
+from lfiw_ope.bench.support import SUPPORTED
 from lfiw_ope.markdown import markdown_table
 from lfiw_ope.wording import counted
 
@@ -38,8 +39,9 @@ READING = (
     "Every estimator is measured on the same resamples. Tasks are not resampled: a handful that "
     "somebody chose is no sample of all tasks, and no interval says what would come out on "
     "another.",
-    "Policies are apart by **support**: whether the log holds enough of what the policy does, "
-    "measured in the real simulator before any estimator ran.",
+    "Policies are apart by **support**: whether the log's region, which holds 95 % of what its own "
+    f"policies do, holds {SUPPORTED:.0%} or more of what the policy does, measured in the real "
+    "simulator before any estimator ran.",
 )
 
 

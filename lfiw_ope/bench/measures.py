@@ -51,8 +51,7 @@ class Lists:
 
 
 NEAR = 0.1
-"""In units of a ladder's range, what ten policies at equal distances are apart: an estimate that is
-nearer tells a policy from the next one."""
+"""In units of a ladder's range; a round number, chosen by nothing that came out."""
 
 EQUAL = 1e-9
 """In units of a ladder's range: estimates that are no further apart are the same."""
@@ -194,10 +193,9 @@ MEASURES: dict[str, Measure] = {
     "near": Measure(
         of=_near,
         heading="within 10%",
-        meaning="share of the cells where the estimate is off by at most a tenth of the range, "
-        "about what two policies that follow each other on a ladder of ten are apart; a refused "
-        "answer counts as the number that it would have been, a missing one as off. However far "
-        "one is off, it counts once, so that no single explosion decides",
+        meaning="share of the cells where the estimate is off by at most a tenth of the range; a "
+        "refused answer counts as the number that it would have been, a missing one as off. "
+        "However far one is off, it counts once, so that no single explosion decides",
         better="higher",
         form="z.0%",
     ),

@@ -27,15 +27,15 @@ class Pace:
 
     def left(self, waiting: Iterable[tuple[str, Hashable]], jobs: int) -> str:
         """Time that cells which are waiting take side by side, in words; empty where none waits."""
-        seconds = 0.0
+        seconds, unseen = 0.0, False
         for (estimator, kind), count in Counter(waiting).items():
             expected = self.expected(estimator, kind)
             if expected is None:
                 return ""
             seconds += count * expected
+            unseen = unseen or estimator not in self._known
         minutes = round(seconds / jobs / 60)
         if not seconds:
             return ""
-        if minutes < 1:
-            return "less than a minute left"
-        return f"about {minutes // 60}:{minutes % 60:02d} h left"
+        time = f"about {minutes // 60}:{minutes % 60:02d} h" if minutes else "less than a minute"
+        return f"{time} left" + ", if others take as long" * unseen

@@ -83,6 +83,14 @@ class BenchResults(Stored):
         return saved, write_text(folder / "results.csv", _csv(plain["rows"]))
 
 
+def finished_in(path: Path) -> int:
+    """Trials that a file of results has; 0 where there is none."""
+    try:
+        return BenchResults.read(path).finished
+    except DataError:
+        return 0
+
+
 def _csv(rows: list[dict[str, Any]]) -> str:
     table = io.StringIO()
     writer = csv.DictWriter(table, BenchRow.columns(), lineterminator="\n")

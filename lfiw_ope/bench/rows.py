@@ -1,9 +1,10 @@
 """A row of a benchmark's results: a row of a comparison, and what it was a comparison on."""
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any, Literal
 
-from lfiw_ope.comparison.rows import Row
+from lfiw_ope.comparison.rows import Kinds, Row, require_kinds
 from lfiw_ope.errors import DataError
 
 Key = tuple[str, str, int, str, int]
@@ -67,6 +68,16 @@ class BenchRow:
         own = {name: of for name, of in plain.items() if name in cls.__dataclass_fields__}
         rest = {name: of for name, of in plain.items() if name not in own}
         try:
-            return cls(row=Row.from_dict(rest), **own)
+            found = cls(row=Row.from_dict(rest), **own)
+            require_kinds(found, _KINDS)
         except TypeError as error:
             raise DataError(f"This is no stored row of a benchmark ({error}).") from error
+        return found
+
+
+_KINDS: Kinds = {
+    ("task", "purpose", "data", "question"): str,
+    ("transitions",): int,
+    ("truth_error", "scale", "support", "behaviour"): Real,
+    ("supported",): bool,
+}

@@ -11,12 +11,12 @@ from lfiw_ope.answering import Estimator
 from lfiw_ope.bench.entries import Entry, estimator_entries
 from lfiw_ope.bench.known import Known
 from lfiw_ope.bench.pace import Pace
-from lfiw_ope.bench.results import BenchResults
+from lfiw_ope.bench.results import BenchResults, finished_in
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.bench.trials import Trial, estimators_of, trials_of
 from lfiw_ope.catalogue import CATALOGUE
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.comparison.engines import Engine, run_tasks
+from lfiw_ope.comparison.engines import Engine, require_sent, run_tasks
 from lfiw_ope.comparison.store import Store, locked, open_store
 from lfiw_ope.comparison.tasks import Cell, Task, waiting_works
 from lfiw_ope.errors import ConfigError
@@ -67,15 +67,21 @@ def run_suite(
     entries = estimator_entries(suite.estimators)
     trials = trials_of(suite)
     known = _known(trials)
-    # All that can be refused is, before there is a folder.
+    # What can be refused is, before there is a folder.
     prepared = [(t, t.run(), estimators_of(t, entries, suite.options)) for t in trials]
-    folder = Path(output)
+    require_sent(
+        [Task(t, work) for t, _, made in prepared for work in waiting_works(made, [t.seed], ())],
+        jobs,
+        engine,
+    )
+    folder = Path(output).absolute()  # an estimator may go elsewhere
     with locked(folder):
         if (folder / "units").exists() and not resume:
             raise ConfigError(
                 f"{folder} holds a benchmark; go on with it by resume=True, or name another folder."
             )
         table = _Table(trials, entries, known, _about(suite, entries, command))
+        table.finished_before = finished_in(folder / "results.json")
         tasks = [task for one in prepared for task in table.opened(*one, folder)]
         for source, cell in run_tasks(tasks, jobs, engine, progress):
             trial = table.add(source, cell)
@@ -129,6 +135,7 @@ class _Table:
         entries: estimators, in their order.
         known: truth and support, by trial.
         about: what makes the rows.
+        finished_before: trials that the folder's results have already.
         stores: by trial.
         cells: that are finished, by trial and estimator.
     """
@@ -137,6 +144,7 @@ class _Table:
     entries: Sequence[Entry]
     known: Mapping[Trial, Known]
     about: Mapping[str, Any]
+    finished_before: int = 0
     stores: dict[Any, Store] = field(default_factory=dict)
     cells: dict[tuple[Trial, str], Cell] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
@@ -200,10 +208,15 @@ class _Table:
         return BenchResults(self.about, tuple(rows), len(self.trials), finished, without_log)
 
     def save_sometimes(self, folder: Path) -> None:
-        """Write what there is, where that takes a small share of the time since it was written."""
+        """Write what there is, where that takes a small share of the time since it was written.
+
+        Results of more trials, which one more estimator has to catch up with, are left until then.
+        """
         started = time.perf_counter()
         if self.took > SHARE_OF_TIME * (started - self.saved):
             return
-        self.results().save(folder)
+        found = self.results()
+        if found.finished >= self.finished_before:
+            found.save(folder)
         self.saved = time.perf_counter()
         self.took = self.saved - started

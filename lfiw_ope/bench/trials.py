@@ -74,6 +74,7 @@ class Trial:
         asked = [self.estimand.horizon, self.estimand.discount]
         return {
             "version": __version__,
+            "made_with": log["versions"],
             "data": digest([log, asked]),
             "log": str(self),
             "policies": {name: digest_of(self.ladder.policy_path(name)) for name in self.names},

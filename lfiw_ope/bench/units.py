@@ -14,6 +14,10 @@ Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+MOST = 1e150
+"""Size of an estimate beyond which it is all the same."""
+
+
 @dataclass(frozen=True)
 class Unit:
     """What E estimators said of one task's P policies by one log at one seed.
@@ -63,8 +67,11 @@ class Unit:
 
     @property
     def filled(self) -> Numbers:
-        """`[E, P]` estimates, and the log's mean return where an estimator has none."""
-        return np.where(self.answered, self.value, self.behaviour)
+        """`[E, P]` estimates, and the log's mean return where an estimator has none.
+
+        What is beyond `MOST` counts as that, so that squares of errors are finite.
+        """
+        return np.where(self.answered, np.clip(self.value, -MOST, MOST), self.behaviour)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`lfiw-ope bench`: a benchmark of estimators, run here or on a cluster, and its leaderboard."""
 
+import os
 import shlex
 import sys
 import time
@@ -96,6 +97,7 @@ def bench_command(
         device=device,
     )
     folder = output or Path("results") / "bench" / suite
+    here = Path.cwd()  # an estimator may go elsewhere
     _check_saving(folder, resume=resume, jobs=jobs, engine=engine)
     replaced = (folder / "results.json").exists()
     terminal.print(_in_words(chosen), soft_wrap=True)
@@ -110,8 +112,11 @@ def bench_command(
             command=shlex.join(["lfiw-ope", *sys.argv[1:]]),
             progress=progress,
         )
+    os.chdir(here)
     _conclude(terminal, found, folder, time.perf_counter() - started, replaced=replaced)
     if not any(row.row.status == "ok" for row in found.rows):
+        if found.rows:
+            terminal.print("No cell has an answer: all were refused, or failed.", soft_wrap=True)
         raise typer.Exit(1)
 
 

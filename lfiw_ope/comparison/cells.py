@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from numbers import Real
+from typing import Any, cast
 
 from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.behaviour_return import BehaviourReturn
@@ -12,6 +13,7 @@ from lfiw_ope.comparison.rows import Row
 from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
 from lfiw_ope.errors import MissingDependencyError, OPEError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.intervals.record import Interval
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
 from lfiw_ope.types import Policy, Progress
@@ -150,10 +152,7 @@ def _answers(
         if len(found) != len(policies):
             raise ValueError(f"{len(found)} estimates of {len(policies)} policies")
         for one in found:
-            if not isinstance(one, Estimate):
-                raise TypeError(f"estimate gave a {type(one).__name__}; expected an Estimate")
-            if one.estimand != estimand:
-                raise ValueError(f"estimate gave {one.estimand}; expected the value of {estimand}")
+            _require_answer(one, estimand)
         return list(found)
     except SystemExit as error:  # of the user's code, which shall not end the others' work
         return [RuntimeError(f"SystemExit: {error}")] * len(policies)
@@ -163,6 +162,27 @@ def _answers(
     return [
         answer for policy in policies for answer in _answers(fitted, [policy], estimand, progress)
     ]
+
+
+def _require_answer(one: Any, estimand: Estimand) -> None:
+    """That it is an estimate of what was asked, with numbers and words that a row can hold."""
+    if not isinstance(one, Estimate):
+        raise TypeError(f"estimate gave a {type(one).__name__}; expected an Estimate")
+    if one.estimand != estimand:
+        raise ValueError(f"estimate gave {one.estimand}; expected the value of {estimand}")
+    for name, kind in (("intervals", Interval), ("warnings", str)):
+        every = getattr(one, name)
+        if not isinstance(every, tuple) or not all(isinstance(of, kind) for of in every):
+            raise TypeError(
+                f"the estimate's {name} are {every!r:.60}; expected a tuple of {kind.__name__}"
+            )
+    numbers = [("value", one.value)]
+    optional = (("standard error", one.standard_error), ("ess", one.ess))
+    numbers += [(name, of) for name, of in optional if of is not None]
+    numbers += [("interval", of) for found in one.intervals for of in (found.low, found.high)]
+    for name, number in numbers:
+        if not isinstance(number, Real):
+            raise TypeError(f"the estimate's {name} is {number!r:.60}; expected a number")
 
 
 def _judged(row: Row, judge: Judge, estimate: Estimate | Exception, *, keep: bool) -> Row:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from lfiw_ope.answering import Estimator
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.comparison.engines import Engine, run_tasks
+from lfiw_ope.comparison.engines import Engine, require_sent, run_tasks
 from lfiw_ope.comparison.result import Comparison
 from lfiw_ope.comparison.store import locked, open_store, run_of
 from lfiw_ope.comparison.tasks import Inputs, Task, waiting_works
@@ -83,7 +83,8 @@ def compare(
     estimand = _one_estimand(named)
     chosen, known = _checked_seeds(seeds), _checked_truth(truth, list(of))
     inputs = Inputs(data, of, thresholds_of(refuse), keep_refused)
-    folder = None if store is None else Path(store)
+    require_sent([Task(inputs, work) for work in waiting_works(named, chosen, ())], jobs, engine)
+    folder = None if store is None else Path(store).absolute()  # an estimator may go elsewhere
     with nullcontext() if folder is None else locked(folder):
         place = None if folder is None else open_store(folder, run_of(inputs), named, resume=resume)
         cells = {} if place is None else place.finished(named, chosen)

@@ -4,12 +4,26 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from lfiw_ope.comparison.cells import finish_all
-from lfiw_ope.comparison.processes import run_processes
-from lfiw_ope.comparison.ray_engine import run_cluster
+from lfiw_ope.comparison.processes import joblib_modules, require_sendable, run_processes
+from lfiw_ope.comparison.ray_engine import ray_module, run_cluster
 from lfiw_ope.comparison.tasks import Cell, Source, Task
 from lfiw_ope.types import Progress
 
 Engine = Literal["joblib", "ray"]
+
+
+def require_sent(tasks: Sequence[Task], jobs: int, engine: Engine) -> None:
+    """That the engine can work on the tasks, before anything is made for them.
+
+    Raises:
+        PolicyError, ConfigError: if something cannot be sent to other processes.
+        MissingDependencyError: if joblib or Ray is needed and not installed.
+    """
+    if engine == "ray":
+        require_sendable(tasks, ray_module().cloudpickle.dumps)
+    elif jobs > 1:
+        _, cloudpickle = joblib_modules()
+        require_sendable(tasks, cloudpickle.dumps)
 
 
 def run_tasks(
@@ -17,7 +31,8 @@ def run_tasks(
 ) -> Iterator[tuple[Source, Cell]]:
     """Cells as they are finished, each with the source that it was made from.
 
-    Units of many sources run side by side: none waits for the end of another's.
+    Units of many sources run side by side: none waits for the end of another's. That they can be
+    sent to other processes, `require_sent` has seen.
 
     Args:
         tasks: the units; those of one source stand in a row, so that it is loaded once here.
@@ -26,7 +41,6 @@ def run_tasks(
         progress: told how far a unit is, where it is this process that works.
 
     Raises:
-        PolicyError, ConfigError: if something cannot be sent to other processes.
         MissingDependencyError: if joblib or Ray is needed and not installed.
     """
     if not tasks:

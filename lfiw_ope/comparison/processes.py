@@ -31,16 +31,8 @@ def run_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Ce
 
     Raises:
         MissingDependencyError: if joblib is not installed.
-        PolicyError, ConfigError: if a policy or an estimator cannot be sent to another process.
     """
-    try:
-        import cloudpickle
-        import joblib
-    except ImportError as error:
-        raise MissingDependencyError(
-            "jobs above 1 need joblib, which is not installed: pip install 'lfiw-ope[compare]'."
-        ) from error
-    require_sendable(tasks, cloudpickle.dumps)
+    joblib, _ = joblib_modules()
 
     def side_by_side(some: Sequence[Task], given: list[int]) -> Iterator[tuple[int, list[Cell]]]:
         # Arrays are mapped copy-on-write: torch takes no memory that may not be written to.
@@ -81,6 +73,22 @@ def run_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Ce
             except BrokenProcessPool as error:
                 for cell in suspect.failed(f"{DIED} ({error})", lasting=False):
                     yield suspect.source, cell
+
+
+def joblib_modules() -> tuple[Any, Any]:
+    """joblib, and cloudpickle, by which it sends things to other processes.
+
+    Raises:
+        MissingDependencyError: if they are not installed.
+    """
+    try:
+        import cloudpickle
+        import joblib
+    except ImportError as error:
+        raise MissingDependencyError(
+            "jobs above 1 need joblib, which is not installed: pip install 'lfiw-ope[compare]'."
+        ) from error
+    return joblib, cloudpickle
 
 
 def _numbered(task: Task, index: int) -> tuple[int, list[Cell]]:

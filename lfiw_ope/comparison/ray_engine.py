@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lfiw_ope.comparison.cells import reason_of
-from lfiw_ope.comparison.processes import finish_alone, require_sendable
+from lfiw_ope.comparison.processes import finish_alone
 from lfiw_ope.comparison.tasks import Cell, Source, Task
 from lfiw_ope.errors import MissingDependencyError
 
@@ -26,15 +26,8 @@ def run_cluster(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Cell
 
     Raises:
         MissingDependencyError: if ray is not installed.
-        PolicyError, ConfigError: if a policy or an estimator cannot be sent to another process.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            "engine='ray' needs ray, which is not installed: pip install 'lfiw-ope[ray]'."
-        ) from error
-    require_sendable(tasks, ray.cloudpickle.dumps)
+    ray = ray_module()
     with _cluster(ray, jobs):
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(finish_alone)
         shared = {id(source): ray.put(source) for source in _each_once(tasks)}
@@ -50,6 +43,21 @@ def run_cluster(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Cell
                     cells = task.failed(reason, lasting=False)
                 for cell in cells:
                     yield task.source, cell
+
+
+def ray_module() -> Any:
+    """Ray.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            "engine='ray' needs ray, which is not installed: pip install 'lfiw-ope[ray]'."
+        ) from error
+    return ray
 
 
 def _each_once(tasks: Sequence[Task]) -> list[Source]:

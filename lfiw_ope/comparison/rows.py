@@ -1,7 +1,9 @@
 """A row of the table: one estimator, one policy, one seed."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
 from lfiw_ope.errors import DataError
@@ -115,9 +117,35 @@ class Row:
             DataError: if fields are missing or unknown.
         """
         try:
-            return cls(**{**plain, "warnings": tuple(plain["warnings"])})
+            found = cls(**{**plain, "warnings": tuple(plain["warnings"])})
+            require_kinds(found, _KINDS)
         except (KeyError, TypeError) as error:
             raise DataError(f"This is no stored row of a comparison ({error}).") from error
+        return found
+
+
+Kinds = Mapping[tuple[str, ...], Any]
+"""By names of fields, what `isinstance` has to say of them."""
+
+_KINDS: Kinds = {
+    ("estimator", "policy", "reason"): str,
+    ("seed",): int,
+    ("value", "standard_error", "low", "high", "ess", "truth"): Real | None,
+    ("seconds", "judging_seconds"): Real,
+}
+
+
+def require_kinds(record: Any, kinds: Kinds) -> None:
+    """That fields which were read hold what they say.
+
+    Raises:
+        TypeError: if one does not.
+    """
+    for names, kind in kinds.items():
+        for name in names:
+            value = getattr(record, name)
+            if not isinstance(value, kind):
+                raise TypeError(f"its {name} is {value!r:.40}")
 
 
 def _finite(value: float | None) -> float | None:

@@ -174,7 +174,7 @@ def _require_same(
     if there.get("version") != run["version"]:
         differing.append(f"the version of lfiw_ope ({there.get('version')}, now {run['version']})")
     if there.get("data") != run["data"]:
-        differing.append(f"the data (it was {there.get('log')})")
+        differing.append(_other_data(there, run))
     if list(there["policies"]) != list(run["policies"]):
         differing.append(f"the policies' names (they were {', '.join(there['policies'])})")
     elif there.get("data") == run["data"]:  # at other states they would act otherwise
@@ -193,6 +193,17 @@ def _require_same(
             f"{folder} holds another run: {'; '.join(differing)} differ. Give what it was started "
             "with, or name another folder."
         )
+
+
+def _other_data(there: dict[str, Any], run: dict[str, Any]) -> str:
+    """What is said of a log that is another one, though it may be called the same."""
+    if there.get("log") != run["log"]:
+        return f"the data (it was {there.get('log')})"
+    before, now = there.get("made_with", {}), run.get("made_with", {})
+    other = [f"{name} {before[name]}, now {now.get(name)}" for name in before]
+    other = [one for one, name in zip(other, before, strict=True) if before[name] != now.get(name)]
+    told = f"with {', '.join(other)}" if other else "by other policies, packages or numbers"
+    return f"the data (called {run['log']} too, and made {told})"
 
 
 def _agree(one: list[float] | str | None, other: list[float] | str | None) -> bool:

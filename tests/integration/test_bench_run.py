@@ -3,10 +3,12 @@
 import csv
 import json
 import multiprocessing
+import re
 import time
 from dataclasses import replace
 
 import benching
+import numpy as np
 import pytest
 
 import lfiw_ope as ope
@@ -16,6 +18,7 @@ from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.run import run_suite
 from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison import judging
+from lfiw_ope.intervals.record import Interval
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,85 @@ def test_an_own_estimator_that_ends_the_program_is_a_row(policies, tmp_path, nam
     reasons = {row.row.estimator: row.row.reason for row in found.rows}
     assert "SystemExit: 3" in reasons[name]
     assert not reasons["behaviour"]
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "said"),
+    [
+        ("value", None, "value is None; expected a number"),
+        ("value", np.array([1.0]), r"value is array\(\[1.\]\); expected a number"),
+        ("value", "7", "value is '7'; expected a number"),
+        ("value", 1 + 2j, r"value is \(1\+2j\); expected a number"),
+        ("standard_error", "1", "standard error is '1'; expected a number"),
+        ("warnings", None, "warnings are None; expected a tuple of str"),
+        ("warnings", "oh no", "warnings are 'oh no'; expected a tuple of str"),
+        ("warnings", (ValueError("a"),), "warnings are .*; expected a tuple of str"),
+        ("intervals", (("a", 1, 2),), "intervals are .*; expected a tuple of Interval"),
+        ("intervals", (Interval(0.95, "a", 2.0, "t"),), "interval is 'a'; expected a number"),
+    ],
+)
+def test_what_no_row_can_hold_is_a_failure(policies, tmp_path, monkeypatch, field, content, said):
+    monkeypatch.setattr(benching.Odd, "field", field)
+    monkeypatch.setattr(benching.Odd, "content", content)
+    names = ("benching:Odd", "behaviour")
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,), policies=2)
+    found = run_suite(suite, output=tmp_path / "out")
+    status = {row.row.estimator: row.row.status for row in found.rows}
+    assert status == {"Odd": "failed", "behaviour": "ok"}
+    assert re.fullmatch(f"TypeError: the estimate's {said}", found.rows[0].row.reason)
+
+
+def test_an_estimator_that_goes_elsewhere_takes_no_results_along(policies, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("BENCHING_ELSEWHERE", str(tmp_path / "elsewhere"))
+    suite = benching.suite(policies, estimators=("benching:Wandering",), seeds=(0,))
+    run_suite(suite, output="out")
+    assert (tmp_path / "out" / "results.json").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_what_cannot_be_sent_is_refused_before_there_is_a_folder(policies, tmp_path):
+    suite = benching.suite(policies, estimators=("benching:Unsendable",))
+    with pytest.raises(ope.ConfigError, match="'Unsendable' cannot be sent to another process"):
+        run_suite(suite, output=tmp_path / "out", jobs=2)
+    assert not (tmp_path / "out").exists()
+    assert len(run_suite(suite, output=tmp_path / "out").rows) == 16
+
+
+def test_results_of_more_trials_stay_until_another_estimator_has_caught_up(policies, tmp_path):
+    suite = benching.suite(policies, estimators=("behaviour",))
+    done = run_suite(suite, output=tmp_path / "out")
+    seen = []
+
+    def look(*said):
+        if said[0] == "bench":
+            stored = BenchResults.read(tmp_path / "out" / "results.json")
+            seen.append((said[1], stored.finished, len(stored.rows)))
+
+    more = replace(suite, estimators=("behaviour", "wis"))
+    found = run_suite(more, output=tmp_path / "out", resume=True, progress=look)
+    assert seen == [(5, 4, 16), (6, 4, 16), (7, 4, 16), (8, 4, 32)]
+    assert (len(done.rows), len(found.rows)) == (16, 32)
+
+
+def test_a_log_made_by_other_versions_is_another_and_it_is_said(policies, tmp_path):
+    suite = benching.suite(policies, estimators=("wis",), seeds=(0,), data=("noise",))
+    run_suite(suite, output=tmp_path / "out")
+    (place,) = (tmp_path / "out").glob("units/*/run.json")
+    told = json.loads(place.read_text())
+    numpy = told["run"]["made_with"]["numpy"]
+    told["run"] |= {"data": "other", "made_with": told["run"]["made_with"] | {"numpy": "0.1"}}
+    place.write_text(json.dumps(told))
+    with pytest.raises(
+        ope.ConfigError,
+        match=rf"\(called short_pole-.* too, and made with numpy 0.1, now {numpy}\)",
+    ):
+        run_suite(suite, output=tmp_path / "out", resume=True)
+    del told["run"]["made_with"]
+    place.write_text(json.dumps(told))
+    with pytest.raises(ope.ConfigError, match="too, and made by other policies, packages"):
+        run_suite(suite, output=tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize("state", ["raises", "nan"])

@@ -38,6 +38,26 @@ def test_what_cannot_be_run_is_told_and_leaves_nothing(words, message, own, comm
     assert sorted(own.iterdir()) == before
 
 
+def test_results_of_an_estimator_that_goes_elsewhere_are_where_they_belong(
+    own, monkeypatch, command_line
+):
+    (own / "elsewhere").mkdir()
+    monkeypatch.setenv("BENCHING_ELSEWHERE", str(own / "elsewhere"))
+    words = (*WORDS, "--transitions", "200", "--estimators", "benching:Wandering")
+    status, said, problems = command_line(*words, "--output", "out", cwd=own)
+    assert (status, problems) == (0, "")
+    assert "Saved out/results.json" in said
+    assert {"results.json", "leaderboard.md"} <= {path.name for path in (own / "out").iterdir()}
+    assert list((own / "elsewhere").iterdir()) == []
+
+
+def test_why_there_is_no_answer_at_all_is_told(own, command_line):
+    words = (*WORDS, "--transitions", "200", "--estimators", "benching:Broken")
+    status, said, _ = command_line(*words, "--output", "out", cwd=own)
+    assert status == 1
+    assert said.endswith("No cell has an answer: all were refused, or failed.\n")
+
+
 def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):
     words = (*WORDS, "--transitions", "200", "--estimators", "behaviour,benching:Broken")
     status, said, problems = command_line(*words, "--output", "out", cwd=own)

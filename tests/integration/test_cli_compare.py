@@ -158,7 +158,7 @@ def test_a_pattern_that_the_shell_filled_in_is_as_good(place, command_line):
     assert list(json.loads(printed)["policies"]) == ["one", "three", "two"]
 
 
-def test_a_task_of_ones_own_is_known_in_other_processes(place, command_line):
+def test_a_task_of_ones_own_is_known_in_other_processes(place):
     (place / "own_task.py").write_text(
         "from lfiw_envs import EnvironmentRules\n"
         "def one(state, action, next_state):\n"
@@ -168,9 +168,9 @@ def test_a_task_of_ones_own_is_known_in_other_processes(place, command_line):
     words = comparison(
         *QUICK, "--env", "own_task:TASK", "--jobs", "2", "--json", estimators="model"
     )
-    status, printed, said = command_line(*words, cwd=place)
-    assert status == 0, said
-    values = [row["value"] for row in json.loads(printed)["rows"]]
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, cwd=place, check=False)
+    assert done.returncode == 0, done.stderr
+    values = [row["value"] for row in json.loads(done.stdout)["rows"]]
     assert values == pytest.approx([float(T)] * 3)
 
 

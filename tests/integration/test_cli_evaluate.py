@@ -135,13 +135,14 @@ def test_what_the_data_can_tell_is_printed_and_a_number_they_cannot_is_refused(p
     assert f"{value:.4g}" not in printed + said
 
 
-def test_json_is_all_that_stdout_holds(place, command_line):
+def test_json_is_all_that_stdout_holds(place):
+    """Of a process: what C code or a warning says there is heard nowhere else."""
     words = evaluation(*QUICK, "--estimator", "model", "--json", data="log.hdf5")
-    status, printed, said = command_line(*words, cwd=place)
-    assert status == 0, said
-    found = json.loads(printed)
+    done = run(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert [estimate["estimator"] for estimate in found["estimates"]] == ["model"]
-    assert "dynamics" in said  # the progress
+    assert "dynamics" in done.stderr  # the progress
     # The file does not name its environment, so nothing is known of it.
     assert found["rules"].startswith("reward and termination: learned")
 

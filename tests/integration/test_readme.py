@@ -19,7 +19,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
         *("answered", "BehaviourMean", "WPDIS", "FQE"),
         *("90%", "Actions:", "Weights", "Simulated", "Open", "Ratio:"),
     ]
-    for name in ("estimate.json", "comparison.csv"):
+    for name in ("estimate.json", "comparison.json"):
         assert (tmp_path / "results" / name).exists()
 
 

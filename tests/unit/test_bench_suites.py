@@ -236,6 +236,22 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
         replace(quick.ladders[0], episode=19)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../../evil"}, r"called '\.\./\.\./evil'; files are named by it"),
+        ({"name": "my/task"}, "called 'my/task'"),
+        ({"name": ".."}, "called"),
+        ({"targets": ()}, "targets of short_pole are none; give it one or more"),
+        ({"targets": ("falls", "falls")}, "are falls, falls; give it one or more, each once"),
+        ({"recipes": {"noise": ()}}, "names no policy that makes its data noise"),
+    ],
+)
+def test_a_record_that_names_no_files_or_nothing_is_told(quick, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(quick.ladders[0], **change)
+
+
 def test_an_environment_that_no_file_can_tell_has_nothing_measured(quick):
     strange = replace(quick.ladders[0], env_kwargs={"reward": math.sin})
     with pytest.raises(ope.ConfigError, match=r"env_kwargs of short_pole cannot be written down"):
@@ -266,4 +282,6 @@ def test_time_left_is_that_of_like_cells():
     waiting = [("fqe", "a"), ("fqe", "a"), ("fqe", "b")]
     assert pace.left(waiting, jobs=2) == "about 1:00 h left"
     assert pace.left([("wis", "a")], jobs=4) == "less than a minute left"
+    guessed = [("never seen", "a"), *waiting]
+    assert pace.left(guessed, jobs=2) == "about 1:15 h left, if others take as long"
     assert pace.left([], jobs=1) == ""

@@ -106,6 +106,9 @@ def test_a_refused_answer_counts_as_what_it_would_have_been():
     of = measured(board(kept), "one")
     assert of["error"] == pytest.approx(np.sqrt((1 + 1 + 9) / 3) / 10, rel=1e-5)
     assert of["kept_error"] == pytest.approx(0.1)
+    assert of["near"] == pytest.approx(2 / 3, rel=1e-5)
+    close = [*kept[:2], replace(kept[2], row=replace(kept[2].row, value=10.5))]
+    assert measured(board(close), "one")["near"] == 1.0
     assert (of["refused"], of["failed"]) == pytest.approx((1 / 3, 0.0), rel=1e-5)
     without = [*kept[:2], replace(kept[2], row=replace(kept[2].row, value=None))]
     of = measured(board(without), "one")
@@ -125,6 +128,15 @@ def test_an_explosion_counts_once_where_shares_are_told():
     off = board(rows_of({"off": (1.01, 6.01, 11.01)}))
     assert measured(off, "off")["near"] == 0.0
     assert found.headline.standing("fair").measured["near"].best
+
+
+def test_the_largest_numbers_that_there_are_take_nobody_s_leaderboard():
+    huge = rows_of({"huge": (1e308, -1e308, 1e200), "fair": (1.0, 6.0, 11.0)})
+    found = board(huge)
+    assert order(found) == ["fair", "huge"]
+    of = measured(found, "huge")
+    assert of["error"] == pytest.approx(1e149, rel=1e-5)
+    assert of["rank_correlation"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_who_keeps_silent_does_not_win():

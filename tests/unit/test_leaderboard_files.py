@@ -1,6 +1,7 @@
 """The leaderboard as a page, a figure and a table."""
 
 import io
+import json
 
 import pytest
 from comparing import estimators, inputs
@@ -195,6 +196,32 @@ def test_what_is_no_file_of_results(tmp_path):
             BenchResults.read(tmp_path / "results.json")
     with pytest.raises(ope.DataError, match="no results"):
         BenchResults.read(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("value", "5"), ("truth", "5"), ("seed", "0"), ("scale", None), ("supported", "yes")],
+)
+def test_rows_of_odd_content_are_no_results(rows, tmp_path, name, value):
+    plain = BenchResults({}, tuple(rows), 1, 1, {}).to_dict()
+    plain["rows"][3][name] = value
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(plain))
+    with pytest.raises(ope.DataError, match=f"its {name} is {value!r}"):
+        BenchResults.read(path)
+
+
+def test_where_a_figure_fails_nothing_of_other_rows_is_written(rows, tmp_path, monkeypatch):
+    _, before = write_leaderboard(rows[:-4], tmp_path, {})
+    kept = {path: path.read_bytes() for path in before}
+
+    def fails(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
+    with pytest.raises(OSError, match="no space"):
+        write_leaderboard(rows, tmp_path, {})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
 def test_a_terminal_shows_as_much_as_it_is_wide_for(rows):

@@ -78,8 +78,7 @@ class Ladder:
 
     Raises:
         ValueError: if a question is of more steps than an episode, the purpose is neither, a data
-            set has no policies, targets stand there twice or not at all, or the name cannot name
-            files.
+            set has no policies, a target stands there twice, or the name cannot name files.
     """
 
     name: str
@@ -106,10 +105,9 @@ class Ladder:
                 f"A ladder is called {self.name!r}; files are named by it, so give it a name of "
                 "letters, digits, '_', '-' and '.'."
             )
-        if not self.targets or len(set(self.targets)) < len(self.targets):
+        if len(set(self.targets)) < len(self.targets):
             raise ValueError(
-                f"The targets of {self.name} are {', '.join(self.targets) or 'none'}; give it one "
-                "or more, each once."
+                f"The targets of {self.name} are {', '.join(self.targets)}; name each once."
             )
         empty = [data for data, policies in self.recipes.items() if not policies]
         if empty:

@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from lfiw_ope.bench.draws import Draws
-from lfiw_ope.bench.measures import MEASURES, Lists
+from lfiw_ope.bench.lists import Lists
+from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.rows import BenchRow
 from lfiw_ope.bench.standings import Slice, Tally
 from lfiw_ope.bench.units import Flags, Unit, Units

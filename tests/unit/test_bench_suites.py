@@ -242,8 +242,7 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
         ({"name": "../../evil"}, r"called '\.\./\.\./evil'; files are named by it"),
         ({"name": "my/task"}, "called 'my/task'"),
         ({"name": ".."}, "called"),
-        ({"targets": ()}, "targets of short_pole are none; give it one or more"),
-        ({"targets": ("falls", "falls")}, "are falls, falls; give it one or more, each once"),
+        ({"targets": ("falls", "falls")}, "are falls, falls; name each once"),
         ({"recipes": {"noise": ()}}, "names no policy that makes its data noise"),
     ],
 )

@@ -73,7 +73,7 @@ ORDER = [
     *(f"bench.{name}" for name in ("region", "support", "support_file")),
     *(f"bench.{name}" for name in ("entries", "suites", "trials", "known", "pace")),
     *(f"bench.{name}" for name in ("results", "run")),
-    *(f"bench.{name}" for name in ("units", "draws", "measures", "standings")),
+    *(f"bench.{name}" for name in ("units", "draws", "lists", "measures", "standings")),
     *(f"bench.{name}" for name in ("leaderboard", "leaderboard_text")),
     *(f"bench.{name}" for name in ("leaderboard_figures", "leaderboard_files")),
     "demo",

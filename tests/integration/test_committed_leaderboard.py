@@ -75,9 +75,8 @@ def test_the_readme_tells_of_this_leaderboard(board):
     assert (supported.of["support"], unsupported.of["support"]) == ("supported", "unsupported")
     for label, name in SHOWN.items():
         cells = [
-            f"{part.standing(name).measured['error'].value:.3f} | "
-            f"{part.standing(name).measured['refused'].value:.0%}"
-            for part in (supported, unsupported)
+            f"{of['error'].value:.3f} | {of['near'].value:.0%} | {of['refused'].value:.0%}"
+            for of in (part.standing(name).measured for part in (supported, unsupported))
         ]
         assert f"| {label} | {' | '.join(cells)} |" in readme
     said = f"the first {board.about['finished']} of {board.about['trials']} trials are done"

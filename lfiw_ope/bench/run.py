@@ -80,8 +80,8 @@ def run_suite(
             raise ConfigError(
                 f"{folder} holds a benchmark; go on with it by resume=True, or name another folder."
             )
-        table = _Table(trials, entries, known, _about(suite, entries, command))
-        table.finished_before = finished_in(folder / "results.json")
+        about, before = _about(suite, entries, command), finished_in(folder / "results.json")
+        table = _Table(trials, entries, known, about, before)
         tasks = [task for one in prepared for task in table.opened(*one, folder)]
         for source, cell in run_tasks(tasks, jobs, engine, progress):
             trial = table.add(source, cell)
@@ -144,7 +144,7 @@ class _Table:
     entries: Sequence[Entry]
     known: Mapping[Trial, Known]
     about: Mapping[str, Any]
-    finished_before: int = 0
+    finished_before: int
     stores: dict[Any, Store] = field(default_factory=dict)
     cells: dict[tuple[Trial, str], Cell] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)

@@ -200,8 +200,9 @@ def _other_data(there: dict[str, Any], run: dict[str, Any]) -> str:
     if there.get("log") != run["log"]:
         return f"the data (it was {there.get('log')})"
     before, now = there.get("made_with", {}), run.get("made_with", {})
-    other = [f"{name} {before[name]}, now {now.get(name)}" for name in before]
-    other = [one for one, name in zip(other, before, strict=True) if before[name] != now.get(name)]
+    other = [
+        f"{name} {of}, now {now.get(name)}" for name, of in before.items() if of != now.get(name)
+    ]
     told = f"with {', '.join(other)}" if other else "by other policies, packages or numbers"
     return f"the data (called {run['log']} too, and made {told})"
 

@@ -96,7 +96,8 @@ class Options:
         return replace(default, updates=updates, evaluate_every=every, precision=self.precision)
 
 
-def _lfiw(estimand: Estimand, options: Options) -> Estimator:
+def lfiw(estimand: Estimand, options: Options) -> LFIW:
+    """`LFIW` with its default settings but for the options."""
     ratio = RatioConfig(fit=options.training(RatioConfig().fit, share=2))
     return LFIW(estimand, LFIWConfig(ratio=ratio, **options.simulating), **options.known)
 
@@ -161,7 +162,7 @@ def _magic(estimand: Estimand, options: Options) -> Estimator:
 
 
 CATALOGUE: dict[str, Build] = {
-    "lfiw": _lfiw,
+    "lfiw": lfiw,
     "model": _model,
     "is": _weighted(IS),
     "pdis": _weighted(PDIS),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from lfiw_envs import MeasuredValue, Task
 
+from lfiw_ope.catalogue import Options, lfiw
 from lfiw_ope.data.collect import collect
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.lfiw import LFIW, LFIWConfig
+from lfiw_ope.estimators.lfiw import LFIWConfig
 from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.results import Estimate
@@ -74,36 +75,46 @@ def run_demo(
     *,
     seed: int,
     episodes: int = 500,
-    config: LFIWConfig | None = None,
-    device: str = "cpu",
+    options: Options | None = None,
     progress: Progress = silent,
 ) -> DemoResult:
     """Collect behaviour data in the real simulator, fit, and evaluate the target policy.
+
+    Args:
+        task: one with a behaviour and a target policy.
+        seed: of data, training and rollouts.
+        episodes: to collect.
+        options: rollouts, updates and device; None is the estimator's defaults.
+        progress: told how far each stage is.
 
     Raises:
         ConfigError: if a setting is out of its range.
         DataError: if there are too few episodes.
         DivergedError: if a training or the simulation diverges.
     """
-    config = config or LFIWConfig()
-    lfiw = LFIW(Estimand(task.horizon, task.discount), config, device=device)
+    options = options or Options()
+    estimator = lfiw(Estimand(task.horizon, task.discount), options)
     data = _collect(task, episodes, seed, progress)
-    fitted = lfiw.fit(data, seed, progress=progress)
+    fitted = estimator.fit(data, seed, progress=progress)
     target = load_actor(task.policy_path("target"))
     every = [*forms(task.horizon), fitted.weighting]
     estimates = fitted.estimate_forms([target], every, progress=progress)[0]
     answer = fitted.answer(estimates.pop(), estimates[0])
     return DemoResult(
         task=task.name,
-        command=f"lfiw-ope demo {task.name} --seed {seed} --episodes {episodes} "
-        f"--rollouts {config.rollouts} --device {device}",
+        command=_command(task, seed, episodes, options),
         truth=task.value("target"),
         behaviour=float(data.returns(task.horizon, task.discount).mean()),
         data=repr(data),
         answer=answer,
         estimates=tuple(estimates),
-        config=lfiw.config,
+        config=estimator.config,
     )
+
+
+def _command(task: Task, seed: int, episodes: int, options: Options) -> str:
+    given = {"seed": seed, "episodes": episodes, **options.changed()}
+    return " ".join([f"lfiw-ope demo {task.name}", *(f"--{k} {v}" for k, v in given.items())])
 
 
 def _collect(task: Task, episodes: int, seed: int, progress: Progress) -> Trajectories:

@@ -14,8 +14,6 @@ from lfiw_ope.cli import main
 
 
 def pytest_collection_modifyitems(items):
-    # The demo's run takes minutes in one process: begun last, it would have the others wait.
-    items.sort(key=lambda item: item.path.name != "test_cli.py")
     if torch.cuda.is_available():
         return
     for item in items:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,7 @@ def _environment_digest(ladder: Ladder) -> str | None:
     return found.hexdigest() if sources else None
 
 
+@cache  # each look parses the package's description, and a suite has thousands of trials
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

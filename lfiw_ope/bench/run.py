@@ -78,7 +78,8 @@ def run_suite(
     with locked(folder):
         if (folder / "units").exists() and not resume:
             raise ConfigError(
-                f"{folder} holds a benchmark; go on with it by resume=True, or name another folder."
+                f"{folder} holds a benchmark; go on with it by resume=True (--resume), or name "
+                "another folder."
             )
         about, before = _about(suite, entries, command), finished_in(folder / "results.json")
         table = _Table(trials, entries, known, about, before)
@@ -113,7 +114,7 @@ def _about(suite: Suite, entries: Sequence[Entry], command: str) -> dict[str, An
             continue
     return {
         "suite": suite.name,
-        "about": suite.about,
+        "about": suite.in_words,
         "command": command,
         "settings": {
             entry.name: suite.options[entry.name].changed()

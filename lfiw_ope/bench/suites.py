@@ -19,7 +19,8 @@ class Suite:
 
     Attributes:
         name: short, as the command line calls it.
-        about: what it is for, and what its settings are where they are not the defaults.
+        about: what it is for.
+        about_options: what its settings are, in words, where they are not the defaults.
         ladders: whose policies are evaluated.
         data: data sets of each ladder.
         transitions: in each data set.
@@ -46,6 +47,7 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     estimators: tuple[str, ...] = tuple(CATALOGUE)
     options: Mapping[str, Options] = field(default_factory=dict)
+    about_options: str = ""
     refuse: Thresholds | None = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
@@ -68,6 +70,23 @@ class Suite:
                 choice(f"A data set of {ladder.name}", data, tuple(ladder.recipes))
             for question in self.asked(ladder):
                 choice(f"A question of {ladder.name}", question, tuple(ladder.questions))
+
+    @property
+    def in_words(self) -> str:
+        """What it is for, and its settings where one of its estimators has any."""
+        said = self.about_options if set(self.options) & set(self.estimators) else ""
+        return f"{self.about} {said}".strip()
+
+    def changed(self, **change: Any) -> "Suite":
+        """The same suite with other entries, which its words say.
+
+        Raises:
+            ConfigError: as of a suite.
+        """
+        other = [name for name, of in change.items() if of != getattr(self, name)]
+        if not other:
+            return self
+        return replace(self, about=f"Other {', '.join(other)} than its own.", **change)
 
     def asked(self, ladder: Ladder) -> tuple[str, ...]:
         """Questions of one ladder."""
@@ -112,8 +131,9 @@ SUITES = {
     for suite in (
         Suite(
             name="smoke",
-            about="Whether everything works, in minutes: 30 updates of every training and 100 "
-            "rollouts, too few for any estimator to be judged by.",
+            about="Whether everything works, in minutes.",
+            about_options="Trainings are of 30 updates, and rollouts are 100: too few for any "
+            "estimator to be judged by.",
             ladders=_SMOKE,
             data=("medium",),
             transitions=(10_000,),
@@ -133,9 +153,10 @@ SUITES = {
         ),
         Suite(
             name="ladder-small",
-            about="Four report tasks by every estimator, in hours on two cores. For time's sake "
-            "FQE and what corrects it (dr, wdr, magic) train for 5000 updates and not 20,000, "
-            "their target networks following twice as fast (tau 0.02); all else as by default.",
+            about="Four report tasks by every estimator, in hours on two cores.",
+            about_options="For time's sake FQE and what corrects it (dr, wdr, magic) train for "
+            "5000 updates and not 20,000, their target networks following twice as fast (tau "
+            "0.02); all else as by default.",
             ladders=_SMALL,
             data=("medium", "replay"),
             transitions=(100_000,),

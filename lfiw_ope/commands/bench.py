@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -133,11 +132,12 @@ def _changed(
     device: str,
 ) -> "Suite":
     """The suite with what was asked for in place of its own."""
-    from lfiw_ope.bench.entries import ladders_named
+    from lfiw_ope.bench.entries import estimator_entries, ladders_named
 
     change: dict[str, Any] = {}
     if estimators is not None:
         change["estimators"] = listed_in("--estimators", estimators, "by commas")
+        estimator_entries(change["estimators"])  # refused before anything is said
     if tasks is not None:
         change["ladders"] = ladders_named(listed_in("--tasks", tasks, "by commas"))
     if data is not None:
@@ -153,7 +153,7 @@ def _changed(
         change["transitions"] = tuple(whole_in("--transitions", one) for one in said)
     if seeds is not None:
         change["seeds"] = tuple(range(whole("seeds", seeds, least=1)))
-    changed = replace(suite, **change)
+    changed = suite.changed(**change)
     return changed if device == "cpu" else changed.on(device)
 
 
@@ -173,7 +173,7 @@ def _in_words(suite: "Suite") -> str:
     logs *= len(suite.data) * len(suite.transitions) * len(suite.seeds)
     tasks = ", ".join(f"{ladder.name} ({ladder.purpose})" for ladder in suite.ladders)
     return (
-        f"{suite.name}: {suite.about}\n{tasks}; data sets {', '.join(suite.data)} of "
+        f"{suite.name}: {suite.in_words}\n{tasks}; data sets {', '.join(suite.data)} of "
         f"{', '.join(f'{count:,}' for count in suite.transitions)} transitions; "
         f"{counted(len(suite.seeds), 'seed')}; {counted(len(suite.estimators), 'estimator')} in "
         f"each of {counted(logs, 'trial')}."
@@ -191,7 +191,7 @@ def _listed() -> Table:
         tasks = ", ".join(ladder.name for ladder in suite.ladders)
         counts = ", ".join(f"{count:,}" for count in suite.transitions)
         data = f"{', '.join(suite.data)} of {counts} transitions"
-        table.add_row(suite.name, suite.about, tasks, data, str(len(suite.seeds)))
+        table.add_row(suite.name, suite.in_words, tasks, data, str(len(suite.seeds)))
     return table
 
 

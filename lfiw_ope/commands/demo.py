@@ -8,6 +8,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from lfiw_ope.commands.options import Device, Rollouts, Updates
 from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
 from lfiw_ope.errors import ConfigError
 
@@ -21,22 +22,23 @@ def demo(
     ] = "swimmer",
     seed: Annotated[int, typer.Option(help="of data, training and rollouts")] = 0,
     episodes: Annotated[int, typer.Option(help="logged episodes of the behaviour policy")] = 500,
-    rollouts: Annotated[int, typer.Option(help="simulated rollouts of the target policy")] = 1000,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    rollouts: Rollouts = None,
+    updates: Updates = None,
+    device: Device = "cpu",
     output: Annotated[Path, typer.Option(help="folder for JSON and PNG")] = Path("results"),
 ) -> None:
     """Evaluate a shipped target policy from data of a shipped behaviour policy."""
     from lfiw_envs import TASKS
 
+    from lfiw_ope.catalogue import Options
     from lfiw_ope.demo import run_demo, save_demo
-    from lfiw_ope.estimators.lfiw import LFIWConfig
 
     terminal = console()
     if task not in TASKS:
         raise ConfigError(f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
     require("demo", "gymnasium", "mujoco", "matplotlib")
     record = TASKS[task]
-    config = LFIWConfig(rollouts=rollouts)
+    options = Options(rollouts=rollouts, updates=updates, device=device)
     check_folder(output)
     started = time.perf_counter()
     terminal.print(
@@ -44,9 +46,7 @@ def demo(
         f"episodes of the behaviour policy, then the target policy's value."
     )
     with LiveProgress(terminal) as progress:
-        result = run_demo(
-            record, seed=seed, episodes=episodes, config=config, device=device, progress=progress
-        )
+        result = run_demo(record, seed=seed, episodes=episodes, options=options, progress=progress)
     terminal.print(_table(result))
     widest = result.answer.intervals[-1:]
     interval = f"interval: {widest[0]}" if widest else f"no interval: {result.answer.no_interval}"

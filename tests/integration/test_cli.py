@@ -18,9 +18,10 @@ def run(*words, cwd):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The demo as it is, but for fewer episodes and rollouts."""
+    """The demo as it is, but for fewer episodes and rollouts and a shorter training."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, run("demo", "--episodes", "20", "--rollouts", "60", cwd=folder)
+    fewer = ("--episodes", "20", "--rollouts", "60", "--updates", "400")
+    return folder, run("demo", *fewer, cwd=folder)
 
 
 def test_demo_prints_and_saves_a_real_result(demo):

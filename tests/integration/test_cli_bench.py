@@ -27,14 +27,23 @@ def own(tmp_path, monkeypatch):
         (("--estimators", "wis"), "Name a suite to run: smoke, paper, ladder-small, ladder."),
         (("--resume",), "Name a suite to run"),
         (("smoke", "--transitions", "1e4,1.5"), "--transitions is '1.5'; expected a whole number"),
-        (("smoke", "--device", "warp", "--output", "out"), "The device 'warp' cannot be used"),
+        (("smoke", "--estimators", "wise", "--output", "out"), "There is no estimator 'wise'"),
     ],
 )
 def test_what_cannot_be_run_is_told_and_leaves_nothing(words, message, own, command_line):
     before = sorted(own.iterdir())
-    status, _, problems = command_line("bench", *words, cwd=own)
-    assert status == 2
+    status, said, problems = command_line("bench", *words, cwd=own)
+    assert (status, said) == (2, "")
     assert message in problems
+    assert sorted(own.iterdir()) == before
+
+
+def test_a_device_that_cannot_be_used_leaves_nothing(own, command_line):
+    before = sorted(own.iterdir())
+    words = ("bench", "smoke", "--device", "warp", "--output", "out")
+    status, _, problems = command_line(*words, cwd=own)
+    assert status == 2
+    assert "The device 'warp' cannot be used" in problems
     assert sorted(own.iterdir()) == before
 
 
@@ -55,6 +64,9 @@ def test_why_there_is_no_answer_at_all_is_told(own, command_line):
     words = (*WORDS, "--transitions", "200", "--estimators", "benching:Broken")
     status, said, _ = command_line(*words, "--output", "out", cwd=own)
     assert status == 1
+    # What is said of it is not what the suite is for, on its own tasks.
+    other = "Other estimators, ladders, data, questions, transitions than its own."
+    assert said.startswith(f"smoke: {other}\nshort_pole (report); data sets noise")
     assert said.endswith("No cell has an answer: all were refused, or failed.\n")
 
 

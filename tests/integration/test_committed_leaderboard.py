@@ -59,7 +59,7 @@ def test_the_leaderboard_is_made_of_the_results(results, board):
 def test_results_are_of_the_shipped_ladders_and_the_suite_is_what_was_run(results):
     suite = get_suite("ladder-small")
     assert results.about["suite"] == suite.name
-    assert results.about["about"] == suite.about
+    assert results.about["about"] == suite.in_words
     policies = {ladder.name: set(suite.targets(ladder)) for ladder in suite.ladders}
     for row in results.rows:
         ladder, policy = LADDERS[row.task], row.row.policy

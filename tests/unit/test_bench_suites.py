@@ -149,6 +149,17 @@ def test_a_suite_that_cannot_be_is_told(change, message, quick):
         replace(quick, **change)
 
 
+def test_what_is_said_of_a_suite_is_of_what_is_in_it():
+    small = SUITES["ladder-small"]
+    assert small.changed(seeds=small.seeds) is small
+    assert "Four report tasks" in small.in_words
+    assert "FQE and what corrects it" in small.in_words
+    other = small.changed(seeds=(0,), estimators=("fqe",))
+    assert other.in_words == (f"Other seeds, estimators than its own. {small.about_options}")
+    # ... and settings of estimators that are not in it are not told.
+    assert small.changed(estimators=("lfiw",)).in_words == "Other estimators than its own."
+
+
 def test_a_suite_that_is_not_there_is_told():
     with pytest.raises(ope.ConfigError, match="suite is 'dope'; it must be one of smoke"):
         get_suite("dope")

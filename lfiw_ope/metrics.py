@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from lfiw_ope.checks import whole
 from lfiw_ope.errors import ConfigError
@@ -52,6 +51,8 @@ def spearman(estimate: ArrayLike, truth: ArrayLike) -> Any:
 
     NaN for one policy, and where estimates or true values are all the same. Fu et al. (2021).
     """
+    from scipy import stats  # as long to import as all of this package
+
     estimate, truth = _checked(estimate, truth)
     one, other = (
         ranks - ranks.mean(-1, keepdims=True)

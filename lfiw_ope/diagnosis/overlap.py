@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from lfiw_ope.classifier import ClassifierConfig, ClassifierEnsemble
@@ -155,6 +154,8 @@ def action_overlap(
 
 def _told_apart(target: Tensor, logged: Tensor) -> ActionOverlap:
     """From logits `[n]` of either."""
+    from scipy.stats import rankdata  # as long to import as all of this package
+
     right = _above(target) + 1.0 - _above(logged)
     ranks = rankdata(torch.cat((target, logged)).numpy())
     n = len(target)

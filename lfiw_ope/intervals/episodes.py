@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from lfiw_ope.intervals.config import IntervalConfig
 from lfiw_ope.intervals.record import Interval, student_t
@@ -119,6 +118,8 @@ def bootstrap_ends(
         places = rows + count * np.arange(len(rows))[:, None]
         counts = np.bincount(places.ravel(), minlength=len(rows) * count).reshape(-1, count)
         return sums.counted(counts.astype(np.float64)).reshape(drawn.shape[:-1])
+
+    from scipy import stats  # as long to import as all of this package
 
     def resampled(method: str, level: float, **given: Any) -> Any:
         return stats.bootstrap(

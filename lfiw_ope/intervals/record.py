@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lfiw_ope.checks import real
 from lfiw_ope.errors import ConfigError
@@ -80,7 +80,7 @@ def student_t(
     """
     found = []
     for level in levels:
-        half = float(stats.t.ppf(0.5 + level / 2, freedom)) * standard_error
+        half = float(special.stdtrit(freedom, 0.5 + level / 2)) * standard_error
         found.append(Interval(level, value - half, value + half, method))
     return tuple(found)
 

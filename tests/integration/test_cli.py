@@ -90,5 +90,5 @@ def test_bad_input_is_refused_in_one_sentence(words, message, tmp_path, command_
 
 
 def test_version_and_help(tmp_path, command_line):
-    assert run("--version", cwd=tmp_path).stdout.startswith("lfiw-ope 0.1")
+    assert command_line("--version", cwd=tmp_path)[1].startswith("lfiw-ope 0.1")
     assert "demo" in command_line("--help", cwd=tmp_path)[1]

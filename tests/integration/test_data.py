@@ -96,14 +96,14 @@ def test_collected_episodes_are_those_of_the_environment(cartpole, mode):
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_many_environments_do_not_favour_short_episodes(cartpole, mode):
-    """Keeping the episodes that end first would; 4 standard errors of two means of 200."""
+    """Keeping the episodes that end first would; 4 standard errors of two means of 100."""
     lengths = {}
     for envs in (1, 40):
         env = SyncVectorEnv([lambda: gym.make("CartPole-v1")] * envs, autoreset_mode=mode)
-        data = ope.collect(env, cartpole, episodes=200, seed=envs)
-        assert data.num_episodes == 200
+        data = ope.collect(env, cartpole, episodes=100, seed=envs)
+        assert data.num_episodes == 100
         lengths[envs] = data.lengths
-    spread = np.sqrt(sum(one.var(ddof=1) / 200 for one in lengths.values()))
+    spread = np.sqrt(sum(one.var(ddof=1) / 100 for one in lengths.values()))
     assert abs(lengths[1].mean() - lengths[40].mean()) < 4 * spread
 
 

@@ -54,7 +54,7 @@ VARIANTS = [
     ("Walker2d-v5", {"healthy_z_range": (1.1, 1.3), "healthy_angle_range": (-0.2, 0.3)}),
 ]
 CASES = [(env_id, {}) for env_id in PLAYED] + VARIANTS
-STEPS = 400
+STEPS = 250
 """By each player, in each case."""
 
 

@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", list(TASKS))
 @pytest.mark.parametrize("policy", ["behaviour", "target"])
 def test_measured_values_repeat(name, policy):
-    """50 new episodes, within 4 standard errors of the difference."""
+    """30 new episodes, within 4 standard errors of the difference."""
     task = TASKS[name]
     value = task.value(policy)
     assert value.episodes >= 1000
     actor = ope.load_actor(task.policy_path(policy))
-    returns = ope.collect(task.make_vector(20), actor, episodes=50, seed=5).returns()
-    error = np.hypot(returns.std(ddof=1) / np.sqrt(50), value.standard_error)
+    returns = ope.collect(task.make_vector(20), actor, episodes=30, seed=5).returns()
+    error = np.hypot(returns.std(ddof=1) / np.sqrt(30), value.standard_error)
     assert abs(returns.mean() - value.mean) < 4 * error
 
 

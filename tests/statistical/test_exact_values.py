@@ -129,7 +129,7 @@ def test_bias_of_conditional_normalisation_shrinks_as_one_over_draws():
     """
     truth, model, policy = linear_gaussian()
     generator = torch.Generator().manual_seed(7)
-    n, most, owns = 100_000, 128, 8
+    n, most, owns = 50_000, 128, 8
     state = truth.initial_states(n, generator)[None]
     action = policy.act(state, generator)
     exact = ExactRatio(truth, model)

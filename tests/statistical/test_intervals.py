@@ -57,7 +57,7 @@ def covered(form, method):
     rewards, log_ratio, _ = bed()
     made = FORMS[form](ESTIMAND)
     weighting = made.config.weighting(made.form, self_normalised=made.self_normalised)
-    config = IntervalConfig(method=method, levels=LEVELS, resamples=400)
+    config = IntervalConfig(method=method, levels=LEVELS, resamples=200)
     found = []
     pairs = zip(rewards.split(EPISODES), log_ratio.split(EPISODES), strict=True)
     for seed, (r, w) in enumerate(pairs):

@@ -12,8 +12,8 @@ import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.reliability import log_loss
 
-FIT = ope.FitConfig(updates=1500, evaluate_every=100, batch_size=256)
-CONFIG = ope.RatioConfig(members=4, hidden=(64, 64), fit=FIT)
+FIT = ope.FitConfig(updates=800, evaluate_every=100, batch_size=256)
+CONFIG = ope.RatioConfig(members=3, hidden=(64, 64), fit=FIT)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_held_out_log_loss_is_near_the_best_there_is(bed, ratio):
 
 def test_calibration_mends_over_confidence(bed):
     # 40 episodes and no early stopping: the networks over-fit, and are over-confident.
-    fit_long = replace(FIT, updates=1500, patience=None, evaluate_every=1500)
+    fit_long = replace(FIT, updates=800, patience=None, evaluate_every=800)
     ratio = fit(bed, replace(CONFIG, fit=fit_long, hidden=(128, 128)), episodes=60)
     assert ratio.report.temperature > 1.2
     assert ratio.report.log_loss < ratio.report.uncalibrated_log_loss - 0.01

@@ -105,7 +105,7 @@ def test_foreign_json_is_refused(text):
 
 def test_import_loads_nothing_heavier_than_torch():
     heavy = ["gymnasium", "mujoco", "minari", "stable_baselines3", "matplotlib", "h5py", "pandas"]
-    heavy += ["jax", "typer", "rich", "safetensors", "sklearn", "arviz_stats"]
+    heavy += ["jax", "typer", "rich", "safetensors", "sklearn", "arviz_stats", "scipy.stats"]
     code = (
         "import sys, logging, torch, random, numpy as np\n"
         "before = (torch.get_num_threads(), torch.get_default_dtype(), torch.initial_seed(),\n"

@@ -102,19 +102,19 @@ def test_what_is_consistent_nears_the_value_as_the_log_grows(weighed, name):
     assert abs(whole - weighed.value) < 3 * errors[1600] / 5
 
 
-NETS = ope.FitConfig(updates=1200, evaluate_every=200, learning_rate=3e-3)
+NETS = ope.FitConfig(updates=700, evaluate_every=175, learning_rate=5e-3)
 FITTED_Q = ope.FQEConfig(
     hidden=(64,),
     members=2,
     tau=0.05,
     action_samples=2,
-    fit=ope.FitConfig(updates=600, learning_rate=7e-3, evaluate_every=50, patience=None),
+    fit=ope.FitConfig(updates=400, learning_rate=1e-2, evaluate_every=50, patience=None),
 )
 FLOW = ope.DICEConfig(
     fit=ope.FitConfig(
-        updates=600,
+        updates=400,
         batch_size=256,
-        learning_rate=4e-3,
+        learning_rate=6e-3,
         clip_gradient=1.0,
         evaluate_every=50,
         patience=None,

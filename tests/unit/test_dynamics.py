@@ -93,7 +93,7 @@ def test_samples_have_the_mixture_s_moments(linear_log, how):
 
 
 def test_noise_is_at_the_scale_of_held_out_residuals(linear_log):
-    how = config(fit=ope.FitConfig(updates=2000, batch_size=128), hidden=(64, 64))
+    how = config(fit=ope.FitConfig(updates=1000, batch_size=128), hidden=(64, 64))
     model = fitted(linear_log, how=how)
     # True noise has standard deviation 0.2 in each state entry. Over 750 held-out rows its root
     # mean square has a relative standard error of 1 / sqrt(2 * 750) = 2.6 %: 3 of them below, and
@@ -119,7 +119,7 @@ def noisy_on_one_side(episodes=200, steps=15):
 
 
 def test_gaussian_noise_depends_on_state_and_action_and_is_bounded():
-    how = config(noise="gaussian", fit=ope.FitConfig(updates=3000, batch_size=128))
+    how = config(noise="gaussian", fit=ope.FitConfig(updates=1500, batch_size=128))
     model = fitted(noisy_on_one_side(), how=how)
     n = 20_000
     quiet, loud = (
@@ -193,7 +193,7 @@ def test_termination_is_learned_known_or_never(linear_log):
     truth, _, policy = tabular(terminal=1)
     data = log_of(truth, policy, episodes=800, horizon=12, seed=0)
     assert 0.1 < data.terminated.mean() < 1
-    how = config(fit=ope.FitConfig(updates=1500, batch_size=256))
+    how = config(fit=ope.FitConfig(updates=800, batch_size=256))
     learned = fitted(data, how=how, seed=1)
     rows = data.transitions()
     state, action = torch.tensor(rows.state), torch.tensor(rows.action)

@@ -358,7 +358,7 @@ def test_bf16_ends_near_float32():
     _, policy, _, data = bed(episodes=60)
     values = []
     for precision in ("float32", "bfloat16"):
-        settings = config(precision=precision, updates=800)
+        settings = config(precision=precision, updates=500)
         fitted = ope.fit_q(data, [policy], ope.Estimand(HORIZON), settings, seed=0)
         values.append(float(fitted.values))
     # bf16 keeps 8 bits of what returns of standard deviation 2.5 are learned from.

@@ -13,11 +13,6 @@ import torch
 from lfiw_ope.cli import main
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than processors: some tests wait for processes that they start, kill or let begin."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

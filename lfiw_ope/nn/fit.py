@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lfiw_ope.errors import ConfigError, DivergedError
+from lfiw_ope.nn.adamw import AdamW
 from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.nn.objective import Following, Objective, SharedBatches
 from lfiw_ope.types import Progress, silent
@@ -94,11 +95,10 @@ class _Run:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         first = self.parameters[0]
         self.device, self.members = first.device, first.shape[0]
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = AdamW(
             self.parameters,
-            lr=config.learning_rate,
+            learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
-            fused=True,
         )
         self.batches = self.members
         if isinstance(objective, SharedBatches):
@@ -120,9 +120,8 @@ class _Run:
     def step(self) -> None:
         config = self.config
         if config.schedule == "cosine":
-            for group in self.optimiser.param_groups:
-                turn = math.cos(math.pi * self.update / config.updates)
-                group["lr"] = config.learning_rate * 0.5 * (1.0 + turn)
+            turn = math.cos(math.pi * self.update / config.updates)
+            self.optimiser.learning_rate = config.learning_rate * 0.5 * (1.0 + turn)
         rows = torch.randint(
             self.objective.rows,
             (self.batches, config.batch_size),
@@ -131,7 +130,7 @@ class _Run:
         )
         with autocast(self.device, config.precision):
             loss = self.objective.loss(rows, self.generator)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         # Members share no parameter: the gradient of the sum is each member's own gradient.
         loss.sum().backward()  # type: ignore[no-untyped-call]
         if config.clip_gradient is not None:
@@ -201,7 +200,7 @@ class _Run:
         state = {
             "identity": self._identity,
             "parameters": [p.detach() for p in self.parameters],
-            "optimiser": self.optimiser.state_dict(),
+            "moments": self.optimiser.state(),
             "generator": self.generator.get_state(),
             "best": self.best,
             "best_loss": self.best_loss,
@@ -219,7 +218,7 @@ class _Run:
     def load(self, path: Path) -> None:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            saved_identity = state["identity"]
+            saved_identity, moments = state["identity"], state["moments"]
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} is no checkpoint of a training; delete it or name another file."
@@ -233,7 +232,7 @@ class _Run:
             )
         for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
             parameter.copy_(saved)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser.load(moments)
         self.generator.set_state(state["generator"].cpu())
         self.best = state["best"]
         self.best_loss = state["best_loss"].cpu()

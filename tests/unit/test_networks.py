@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
+from lfiw_ope.nn.adamw import AdamW
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BLOCK_BYTES, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import fit
 
@@ -140,6 +141,31 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls():
     report = train(network, objective, updates=20_000, patience=3, schedule="constant")
     assert report.updates < 20_000
     assert report.updates - max(report.best_update) >= 3 * 50
+
+
+def test_adamw_is_torch_s_own():
+    """Bit for bit, with rates that change, gradients that are missing, and after a stop."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((3, 5, 4), (3, 4))]
+    mine, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
+    own = AdamW(mine, learning_rate=0.1, weight_decay=0.5)
+    torch_s = torch.optim.AdamW(theirs, lr=0.1, weight_decay=0.5, fused=True)
+    for step in range(30):
+        own.zero_grad()
+        torch_s.zero_grad()
+        if step == 15:
+            again = AdamW(mine, learning_rate=0.1, weight_decay=0.5)
+            again.load(own.state())
+            own = again
+        own.learning_rate = torch_s.param_groups[0]["lr"] = 0.1 / (1 + step)
+        for one, other in list(zip(mine, theirs, strict=True))[: 1 + (step % 3 > 0)]:
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        own.step()
+        torch_s.step()
+    for one, other, before in zip(mine, theirs, start, strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, before)
 
 
 def test_divergence_names_what_diverged():

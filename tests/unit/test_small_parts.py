@@ -103,7 +103,7 @@ def test_foreign_json_is_refused(text):
         Estimate.from_json(text)
 
 
-def test_import_loads_nothing_heavier_than_torch():
+def test_import_loads_nothing_heavier_than_torch_and_training_no_compiler():
     heavy = ["gymnasium", "mujoco", "minari", "stable_baselines3", "matplotlib", "h5py", "pandas"]
     heavy += ["jax", "typer", "rich", "safetensors", "sklearn", "arviz_stats", "scipy.stats"]
     code = (
@@ -117,9 +117,14 @@ def test_import_loads_nothing_heavier_than_torch():
         "         len(logging.getLogger().handlers), dict(np.geterr()))\n"
         "assert before == after\n"
         f"print([name for name in {heavy!r} if name in sys.modules])\n"
+        "fit = lfiw_ope.FitConfig(updates=2, evaluate_every=1)\n"
+        "small = lfiw_ope.ClassifierConfig(members=2, hidden=(4,), fit=fit)\n"
+        "rows = torch.randn((40, 1), generator=torch.Generator().manual_seed(0))\n"
+        "lfiw_ope.fit_density_ratio(rows, 2 * rows, small, seed=0)\n"
+        "print('torch._dynamo' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "False"]
 
 
 def test_errors_come_out_of_another_process_as_they_went_in():

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lfiw_ope.errors import MissingDependencyError
+from lfiw_ope.extras import needed
 from lfiw_ope.reliability import log_loss
 
 CalibrationKind = Literal["temperature", "platt", "isotonic", "none"]
@@ -137,12 +137,8 @@ def require_packages(kind: CalibrationKind) -> None:
 
 
 def _isotonic_regression() -> Any:
-    try:
+    with needed("Isotonic calibration needs scikit-learn", extra="isotonic"):
         from sklearn.isotonic import IsotonicRegression
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Isotonic calibration needs scikit-learn: pip install 'lfiw-ope[isotonic]'."
-        ) from error
     return IsotonicRegression
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfiw_ope.errors import ConfigError, MissingDependencyError
+from lfiw_ope.errors import ConfigError
+from lfiw_ope.extras import needed
 from lfiw_ope.weights import require_weights
 
 LEAST_WEIGHTS = 25
@@ -36,12 +37,8 @@ def check_smoothing(count: int) -> Any:
             f"{count} weights have no tail that could be fitted; Pareto smoothing needs "
             f"{LEAST_WEIGHTS} or more, so simulate more rollouts."
         )
-    try:
+    with needed("Pareto smoothing needs arviz-stats", extra="pareto"):
         from arviz_stats.base import array_stats
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Pareto smoothing needs arviz-stats; install it with: pip install 'lfiw-ope[pareto]'"
-        ) from error
     return array_stats
 
 

@@ -18,20 +18,17 @@ from lfiw_ope.answering import Estimator, Fitted
 from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import whole
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import ConfigError, DivergedError, MissingDependencyError, PolicyError
+from lfiw_ope.errors import ConfigError, DivergedError, PolicyError
+from lfiw_ope.extras import needed
 from lfiw_ope.policies.actor_file import save_actor
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.policies.sb3 import from_sb3
 from lfiw_ope.policies.stacking import check_policy, probe
 from lfiw_ope.results import Estimate
 
-try:
+with needed("OfflineValue needs stable-baselines3", extra="sb3"):
     from gymnasium.wrappers import NormalizeObservation
     from stable_baselines3.common.callbacks import BaseCallback
-except ImportError as error:
-    raise MissingDependencyError(
-        "OfflineValue needs stable-baselines3, which is not installed: pip install 'lfiw-ope[sb3]'."
-    ) from error
 
 
 class Tracked(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any
 
 from lfiw_ope.comparison.cells import finish_all, reason_of
 from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
-from lfiw_ope.errors import ConfigError, MissingDependencyError, OPEError, PolicyError
+from lfiw_ope.errors import ConfigError, OPEError, PolicyError
+from lfiw_ope.extras import needed
 from lfiw_ope.threads import one_thread
 from lfiw_ope.types import silent
 
@@ -81,13 +82,9 @@ def joblib_modules() -> tuple[Any, Any]:
     Raises:
         MissingDependencyError: if they are not installed.
     """
-    try:
+    with needed("jobs above 1 need joblib", extra="compare"):
         import cloudpickle
         import joblib
-    except ImportError as error:
-        raise MissingDependencyError(
-            "jobs above 1 need joblib, which is not installed: pip install 'lfiw-ope[compare]'."
-        ) from error
     return joblib, cloudpickle
 
 

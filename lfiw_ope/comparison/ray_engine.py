@@ -7,7 +7,7 @@ from typing import Any
 from lfiw_ope.comparison.cells import reason_of
 from lfiw_ope.comparison.processes import finish_alone
 from lfiw_ope.comparison.tasks import Cell, Source, Task
-from lfiw_ope.errors import MissingDependencyError
+from lfiw_ope.extras import needed
 
 RETRIES = 3
 """Times that a task is started again after its process or its machine was lost."""
@@ -51,12 +51,8 @@ def ray_module() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
+    with needed("engine='ray' needs ray", extra="ray"):
         import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            "engine='ray' needs ray, which is not installed: pip install 'lfiw-ope[ray]'."
-        ) from error
     return ray
 
 

@@ -10,8 +10,9 @@ from lfiw_ope.comparison.measures import Table
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.comparison.summary import Score, agreement, summarise
 from lfiw_ope.comparison.text import as_text
-from lfiw_ope.errors import DataError, MissingDependencyError
+from lfiw_ope.errors import DataError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.extras import needed
 from lfiw_ope.stored import Stored, provenance
 
 
@@ -53,12 +54,8 @@ class Comparison(Stored):
         Raises:
             MissingDependencyError: if pandas is not installed.
         """
-        try:
+        with needed("A frame needs pandas", extra="compare"):
             import pandas
-        except ImportError as error:
-            raise MissingDependencyError(
-                "A frame needs pandas, which is not installed: pip install 'lfiw-ope[compare]'."
-            ) from error
         return pandas.DataFrame([asdict(row) for row in self.rows])
 
     def with_truth(self, truth: Mapping[str, float] | None) -> "Comparison":

@@ -20,7 +20,8 @@ from lfiw_ope.answering import Estimator
 from lfiw_ope.comparison.identity import data_digest, describe, digest, policy_actions
 from lfiw_ope.comparison.rows import Row
 from lfiw_ope.comparison.tasks import Cell, Inputs
-from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
+from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.extras import needed
 from lfiw_ope.stored import write_text
 from lfiw_ope.version import __version__
 
@@ -90,12 +91,8 @@ def locked(folder: Path) -> Iterator[None]:
         ConfigError: if another process works in it.
         MissingDependencyError: if filelock is not installed.
     """
-    try:
+    with needed("A store needs filelock", extra="compare"):
         from filelock import FileLock, Timeout
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A store needs filelock, which is not installed: pip install 'lfiw-ope[compare]'."
-        ) from error
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"The store {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)

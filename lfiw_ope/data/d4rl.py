@@ -7,7 +7,8 @@ from typing import Any
 from lfiw_ope.data.arrays import from_arrays
 from lfiw_ope.data.columns import UNREADABLE
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import DataError, MissingDependencyError
+from lfiw_ope.errors import DataError
+from lfiw_ope.extras import needed
 
 _COLUMNS = (
     *("observations", "actions", "rewards", "terminals", "timeouts", "next_observations"),
@@ -56,12 +57,8 @@ def load_d4rl(
         InsufficientMemoryError: if the episodes would not fit into memory.
         MissingDependencyError: if h5py is not installed.
     """
-    try:
+    with needed("HDF5 files need h5py", extra="d4rl"):
         import h5py
-    except ImportError as error:
-        raise MissingDependencyError(
-            "HDF5 files need h5py: pip install 'lfiw-ope[d4rl]'."
-        ) from error
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file {path}.")

@@ -26,6 +26,7 @@ from lfiw_ope.data.spaces import (
 from lfiw_ope.data.storage import EpisodeStorage
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError, MissingDependencyError
+from lfiw_ope.extras import needed
 
 _IS_ID = re.compile(r"[-\w/.]+-v\d+")
 
@@ -129,12 +130,8 @@ def installed_minari() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
+    with needed("Minari data sets need Minari", extra="minari"):
         import minari
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Minari data sets need Minari: pip install 'lfiw-ope[minari]'."
-        ) from error
     return minari
 
 

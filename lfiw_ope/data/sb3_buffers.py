@@ -14,7 +14,8 @@ from lfiw_ope.data.sb3_replay import replay_log
 from lfiw_ope.data.sb3_rollouts import rollout_log
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.data.transitions import read_transitions
-from lfiw_ope.errors import DataError, MissingDependencyError, UntrustedFileError
+from lfiw_ope.errors import DataError, UntrustedFileError
+from lfiw_ope.extras import needed
 
 
 def from_sb3_buffer(
@@ -131,12 +132,8 @@ def load_sb3_buffer(
             f"{path} is a pickle, which executes code when it is read; pass trust=True if the file "
             "is yours."
         )
-    try:
+    with needed("Saved replay buffers need stable-baselines3", extra="sb3"):
         from stable_baselines3.common.save_util import load_from_pkl
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Saved replay buffers need stable-baselines3: pip install 'lfiw-ope[sb3]'."
-        ) from error
     try:
         buffer = load_from_pkl(path)
     except Exception as error:  # a pickle can raise anything

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lfiw_ope.data.actions import ActionSpec
 from lfiw_ope.data.log import FloatArray
-from lfiw_ope.errors import ConfigError, DataError, MissingDependencyError
+from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.extras import needed
 
 MOST_NUMBERED = 10_000
 """Combinations of discrete actions that it is sensible to number: each is an entry of a row."""
@@ -22,12 +23,8 @@ def gymnasium() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
+    with needed("Environments need Gymnasium", extra="envs"):
         import gymnasium as package
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Environments need Gymnasium: pip install 'lfiw-ope[envs]'."
-        ) from error
     return package
 
 

@@ -13,8 +13,9 @@ from lfiw_ope.answering import Answering, Estimator, Fitted, Spaces, spaces_of
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import ConfigError, MissingDependencyError
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.extras import needed
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.intervals.episodes import NOT_WANTED, TOO_FEW_CARRY
 from lfiw_ope.intervals.record import LEVELS, check_levels, percentiles, student_t
@@ -244,13 +245,8 @@ def _each(
 def _run(tasks: Iterable[Callable[[], Done]], jobs: int) -> Iterable[Done]:
     if jobs == 1:
         return (task() for task in tasks)
-    try:
+    with needed("jobs above 1 need joblib", extra="compare"):
         import joblib
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Fitting in several processes needs joblib; install it with: "
-            "pip install 'lfiw-ope[compare]'"
-        ) from error
     parallel: Any = joblib.Parallel(n_jobs=jobs, return_as="generator")
     found: Iterable[Done] = parallel(joblib.delayed(task)() for task in tasks)
     return found

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.errors import DataError, MissingDependencyError, PolicyError
+from lfiw_ope.errors import DataError, PolicyError
+from lfiw_ope.extras import needed
 from lfiw_ope.policies.module import Gives, ModulePolicy
 
 
@@ -58,12 +59,8 @@ def load_onnx(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no policy file {path}.")
-    try:
+    with needed("ONNX files need onnxruntime", extra="onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "ONNX files need onnxruntime: pip install 'lfiw-ope[onnx]'."
-        ) from error
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own, one for each kind of damage

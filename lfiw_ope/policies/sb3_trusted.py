@@ -4,7 +4,8 @@ import importlib
 import re
 from typing import Any
 
-from lfiw_ope.errors import DataError, MissingDependencyError
+from lfiw_ope.errors import DataError
+from lfiw_ope.extras import needed
 from lfiw_ope.policies.sb3_settings import PICKLED
 from lfiw_ope.policies.sb3_zip import SB3Zip
 
@@ -45,12 +46,8 @@ def unpickle_model(archive: SB3Zip) -> Any:
             f"{path} is of none of the algorithms {', '.join(n for _, n in _ALGORITHMS.values())}."
         )
     package, name = found
-    try:
+    with needed(f"trust=True needs {package} for {name}", extra=_EXTRAS[package]):
         algorithm = getattr(importlib.import_module(package), name)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"trust=True needs {package} for {name}: pip install 'lfiw-ope[{_EXTRAS[package]}]'."
-        ) from error
     try:
         return algorithm.load(path, device="cpu", custom_objects=_replacements(archive))
     except Exception as error:  # whatever the file's own code raises

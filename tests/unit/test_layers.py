@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lfiw_ope"
 
 ORDER = [
-    *("version", "errors", "checks", "wording", "types", "estimand", "seeding", "threads"),
+    *("version", "errors", "extras", "checks", "wording", "types"),
+    *("estimand", "seeding", "threads"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
     "data.member_rows",
     *("nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lfiw_ope.errors import MissingDependencyError
 
@@ -23,3 +24,15 @@ def needed(need: str, extra: str) -> Iterator[None]:
         raise MissingDependencyError(
             f"{need} ({error}): pip install 'lfiw-ope[{extra}]'."
         ) from error
+
+
+def joblib_modules() -> tuple[Any, Any]:
+    """joblib, and cloudpickle, by which it sends things to other processes.
+
+    Raises:
+        MissingDependencyError: if they are not installed.
+    """
+    with needed("jobs above 1 need joblib", extra="compare"):
+        import cloudpickle
+        import joblib
+    return joblib, cloudpickle

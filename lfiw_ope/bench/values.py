@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lfiw_ope.bench.playing import COPIES, play_returns
 from lfiw_ope.bench.value_file import PLAYS, ValueFile
 from lfiw_ope.checks import choice, whole
-from lfiw_ope.extras import needed
+from lfiw_ope.extras import joblib_modules
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.seeding import derive
 from lfiw_ope.threads import one_thread
@@ -161,8 +161,7 @@ def _each(
     if jobs == 1 or len(pairs) < 2:
         yield from (one(*pair) for pair in pairs)
         return
-    with needed("jobs above 1 need joblib", extra="compare"):
-        import joblib
+    joblib, _ = joblib_modules()
     parallel = joblib.Parallel(
         jobs,
         backend="loky",

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from lfiw_ope.comparison.cells import finish_all
-from lfiw_ope.comparison.processes import joblib_modules, require_sendable, run_processes
+from lfiw_ope.comparison.processes import require_sendable, run_processes
 from lfiw_ope.comparison.ray_engine import ray_module, run_cluster
 from lfiw_ope.comparison.tasks import Cell, Source, Task
+from lfiw_ope.extras import joblib_modules
 from lfiw_ope.types import Progress
 
 Engine = Literal["joblib", "ray"]

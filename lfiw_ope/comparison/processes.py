@@ -7,7 +7,7 @@ from typing import Any
 from lfiw_ope.comparison.cells import finish_all, reason_of
 from lfiw_ope.comparison.tasks import Cell, Inputs, Source, Task, Work
 from lfiw_ope.errors import ConfigError, OPEError, PolicyError
-from lfiw_ope.extras import needed
+from lfiw_ope.extras import joblib_modules
 from lfiw_ope.threads import one_thread
 from lfiw_ope.types import silent
 
@@ -74,18 +74,6 @@ def run_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Source, Ce
             except BrokenProcessPool as error:
                 for cell in suspect.failed(f"{DIED} ({error})", lasting=False):
                     yield suspect.source, cell
-
-
-def joblib_modules() -> tuple[Any, Any]:
-    """joblib, and cloudpickle, by which it sends things to other processes.
-
-    Raises:
-        MissingDependencyError: if they are not installed.
-    """
-    with needed("jobs above 1 need joblib", extra="compare"):
-        import cloudpickle
-        import joblib
-    return joblib, cloudpickle
 
 
 def _numbered(task: Task, index: int) -> tuple[int, list[Cell]]:

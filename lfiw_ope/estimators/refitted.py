@@ -15,7 +15,7 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
-from lfiw_ope.extras import needed
+from lfiw_ope.extras import joblib_modules
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.intervals.episodes import NOT_WANTED, TOO_FEW_CARRY
 from lfiw_ope.intervals.record import LEVELS, check_levels, percentiles, student_t
@@ -108,6 +108,8 @@ class Refitted:
             DivergedError: if a training diverges.
             MissingDependencyError: if jobs is more than 1, without joblib.
         """
+        if self.jobs > 1:
+            joblib_modules()  # is it there? The fit to all of the log may take hours
         require_episodes(data, 4, "each half of them is fitted to")
         count, size = data.num_episodes, data.num_episodes // 2
         rng = numpy_generator(seed, "refits")
@@ -245,8 +247,7 @@ def _each(
 def _run(tasks: Iterable[Callable[[], Done]], jobs: int) -> Iterable[Done]:
     if jobs == 1:
         return (task() for task in tasks)
-    with needed("jobs above 1 need joblib", extra="compare"):
-        import joblib
+    joblib, _ = joblib_modules()
     parallel: Any = joblib.Parallel(n_jobs=jobs, return_as="generator")
     found: Iterable[Done] = parallel(joblib.delayed(task)() for task in tasks)
     return found

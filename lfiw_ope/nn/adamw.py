@@ -41,10 +41,11 @@ class AdamW:
     @torch.no_grad()
     def step(self) -> None:
         """Change the parameters that have a gradient by it."""
-        moved = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        gradients = {i: g for i, p in enumerate(self.parameters) if (g := p.grad) is not None}
+        moved = gradients.keys()
         adamw(
             [self.parameters[i] for i in moved],
-            [g for p in self.parameters if (g := p.grad) is not None],
+            list(gradients.values()),
             [self._mean[i] for i in moved],
             [self._square[i] for i in moved],
             [],

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_jobs_give_the_same_numbers(bed):
     )
     assert two.intervals[-1].width == pytest.approx(one.intervals[-1].width, rel=1e-4)
     assert all(math.isfinite(i.low) for i in one.intervals)
+
+
+def test_without_joblib_nothing_is_fitted(bed, monkeypatch):
+    _, _, _, data = bed
+    recorder = Recorder(ope.WIS(ESTIMAND))
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(ope.MissingDependencyError, match=r"pip install 'lfiw-ope\[compare\]'"):
+        ope.Refitted(recorder, refits=3, jobs=2).fit(data, seed=0)
+    assert recorder.fits == []
 
 
 def test_dice_has_no_interval_of_its_own_and_one_by_refits(bed):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lfiw_ope.checks import choice
+from lfiw_ope.nn.products import affine, turns
 from lfiw_ope.nn.rectified import RectifiedLayers
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -156,24 +157,29 @@ class BatchedMLP(nn.Module):
         low = torch.is_autocast_enabled(kind) and len(self.weights) > 1
         dtype = torch.get_autocast_dtype(kind) if low else self.weights[0].dtype
         layers, act = self._cast(dtype), _IN_PLACE[self.activation]
-        members, count, width = self.members, rows.shape[1], max(self.sizes[1:])
-        most = max(64, BLOCK_BYTES.get(kind, 1 << 28) // (members * width * dtype.itemsize))
+        count, width = rows.shape[1], max(self.sizes[1:])
+        together = turns(self.members, count, width, rows.device, dtype)
+        networks = self.members // len(together)
+        most = max(64, BLOCK_BYTES.get(kind, 1 << 28) // (networks * width * dtype.itemsize))
         block = math.ceil(count / max(1, math.ceil(count / most)))  # of even size
-        output = rows.new_empty((members, count, self.sizes[-1]), dtype=torch.float32)
-        size = members * block * width
+        output = rows.new_empty((self.members, count, self.sizes[-1]), dtype=torch.float32)
+        size = networks * block * width
         buffers = [rows.new_empty(size, dtype=dtype) for _ in range(2)]
         wide = rows.new_empty(size if dtype != torch.float32 else 0, dtype=torch.float32)
-        last = self.weights[-1].transpose(1, 2)  # a product with few rows: see _FewColumns
+        last, last_bias = self.weights[-1].transpose(1, 2), self.biases[-1]
         with torch.autocast(kind, enabled=False):
-            for start in range(0, count, max(1, block)):
-                hidden = rows[:, start : start + block].to(dtype)
-                for i, (weight, bias) in enumerate(layers):
-                    out = _shaped(buffers[i % 2], (members, hidden.shape[1], weight.shape[2]))
-                    hidden = act(_affine(bias, hidden, weight, out))
-                if dtype != torch.float32:
-                    hidden = _shaped(wide, hidden.shape).copy_(hidden)
-                product = torch.bmm(last, hidden.transpose(1, 2)).transpose(1, 2)
-                torch.add(product, self.biases[-1], out=output[:, start : start + block])
+            for some in together:
+                own = [(weight[some], bias[some]) for weight, bias in layers]
+                for start in range(0, count, max(1, block)):
+                    hidden = rows[some, start : start + block].to(dtype)
+                    for i, (weight, bias) in enumerate(own):
+                        out = _shaped(buffers[i % 2], (networks, hidden.shape[1], weight.shape[2]))
+                        hidden = act(affine(bias, hidden, weight, out))
+                    if dtype != torch.float32:
+                        hidden = _shaped(wide, hidden.shape).copy_(hidden)
+                    # A product with few rows: see _FewColumns.
+                    product = torch.bmm(last[some], hidden.transpose(1, 2)).transpose(1, 2)
+                    torch.add(product, last_bias[some], out=output[some, start : start + block])
         return output
 
     def _cast(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
@@ -189,22 +195,6 @@ class BatchedMLP(nn.Module):
         if not frozen or self._converted is None or self._converted[0] != state:
             self._converted = state, [(w.to(dtype), b.to(dtype)) for w, b in pairs]
         return self._converted[1]
-
-
-def _affine(bias: Tensor, rows: Tensor, weight: Tensor, out: Tensor) -> Tensor:
-    """`rows @ weight + bias` into `out`, for each of the leading axis.
-
-    Float32 products of a batch are dealt to a CPU's threads whole: five to two threads leave one
-    of them idle for a sixth of the time. Where they do not come out even, each is a product of its
-    own, which all threads share.
-    """
-    threads = torch.get_num_threads()
-    uneven = len(out) % threads != 0 and len(out) < 4 * threads
-    if out.device.type != "cpu" or out.dtype != torch.float32 or not uneven:
-        return torch.baddbmm(bias, rows, weight, out=out)
-    for one in range(len(out)):
-        torch.addmm(bias[one, 0], rows[one], weight[one], out=out[one])
-    return out
 
 
 def _shaped(buffer: Tensor, shape: Sequence[int]) -> Tensor:

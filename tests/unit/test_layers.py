@@ -13,7 +13,7 @@ ORDER = [
     *("estimand", "seeding", "threads"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
     "data.member_rows",
-    *("nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective"),
+    *("nn.products", "nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective"),
     *("nn.adamw", "nn.fit"),
     "nn.settling",
     *("policies.actions", "policies.density", "policies.executed"),

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
+from lfiw_ope.nn import products
 from lfiw_ope.nn.adamw import AdamW
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BLOCK_BYTES, BatchedMLP, Standardiser
 from lfiw_ope.nn.fit import fit
@@ -84,6 +85,14 @@ def test_batched_networks_are_separate_networks(activation):
     torch.testing.assert_close(shared, network(x[0].expand(3, -1, -1)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture(params=["together", "in turn"])
+def order(request, monkeypatch):
+    """Networks this small go through their layers together, unless no product is small."""
+    if request.param == "in turn":
+        monkeypatch.setattr(products, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("sizes", [(4, 16, 16, 2), (4, 16, 1), (4, 3)])
 def test_rectified_networks_have_autograds_own_gradients(sizes):
     network = batched(sizes=sizes, activation="relu")
@@ -282,6 +291,17 @@ def test_settings_out_of_range_are_refused(wrong):
         FitConfig(**wrong)
 
 
+def test_large_networks_take_turns_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    cpu, float32 = torch.device("cpu"), torch.float32
+    one_each = [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert products.turns(3, 512, 256, cpu, float32) == one_each
+    assert products.turns(3, 511, 256, cpu, float32) == [slice(None)]
+    assert products.turns(3, 1 << 20, 256, cpu, torch.bfloat16) == [slice(None)]
+    assert products.turns(3, 1 << 20, 256, torch.device("cuda"), float32) == [slice(None)]
+
+
+@pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_rows_in_blocks_are_the_rows_together(precision, activation, monkeypatch):

@@ -127,7 +127,7 @@ def fit_calibration(kind: CalibrationKind, numerator: Tensor, denominator: Tenso
 
 
 def require_packages(kind: CalibrationKind) -> None:
-    """Raise what `fit_calibration` would, before anything is trained.
+    """Raise what `fit_calibration` would, before a training is spent.
 
     Raises:
         MissingDependencyError: if "isotonic" is asked for and scikit-learn is not installed.

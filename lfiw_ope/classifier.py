@@ -7,12 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.calibration import (
-    Calibration,
-    CalibrationKind,
-    require_packages,
-    uncalibrated,
-)
+from lfiw_ope.calibration import Calibration, CalibrationKind, uncalibrated
 from lfiw_ope.checks import choice, whole, widths
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP
 from lfiw_ope.nn.fit import autocast
@@ -38,10 +33,6 @@ class ClassifierConfig:
             and Elkan 2002; scikit-learn), which takes thousands of held-out samples, "none" leaves
             them. See `lfiw_ope.calibration.fit_calibration`.
         fit: the training. B samples of either set make an update.
-
-    Raises:
-        ConfigError: if a setting is out of its range.
-        MissingDependencyError: if the calibration needs a package that is not installed.
     """
 
     members: int = 5
@@ -57,7 +48,6 @@ class ClassifierConfig:
         choice("activation", self.activation, tuple(ACTIVATIONS))
         choice("average", self.average, ("logits", "ratios", "estimates"))
         choice("calibration", self.calibration, ("temperature", "platt", "isotonic", "none"))
-        require_packages(self.calibration)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lfiw_ope.calibration import AffineCalibration, Calibration, fit_calibration
+from lfiw_ope.calibration import AffineCalibration, Calibration, fit_calibration, require_packages
 from lfiw_ope.classifier import ClassifierEnsemble, ClassifierReport
 from lfiw_ope.nn.fit import autocast, fit
 from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error, log_loss
@@ -73,9 +73,11 @@ def fit_classifiers(
 
     Raises:
         DivergedError: if a member's loss stops being finite.
+        MissingDependencyError: if the calibration needs a package that is not installed.
     """
     classifiers = objective.classifiers
     config = classifiers.config
+    require_packages(config.calibration)
     classifiers.fit_report = fit(
         classifiers.network,
         objective,

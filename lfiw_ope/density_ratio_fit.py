@@ -115,6 +115,7 @@ def fit_density_ratio(
         ConfigError: if a setting is outside its range, the device is not there, or `balance` is
             "pooled" and a side is a function.
         DivergedError: if a member's loss stops being finite.
+        MissingDependencyError: if the calibration needs a package that is not installed.
     """
     if not isinstance(config, ClassifierConfig | None):
         raise ConfigError(

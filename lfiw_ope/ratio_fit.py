@@ -101,6 +101,7 @@ def fit_transition_ratio(
             are none, not in the data, or in both parts.
         DataError: if the dynamics were fitted to states and actions of other sizes.
         DivergedError: if a member's loss stops being finite.
+        MissingDependencyError: if the calibration needs a package that is not installed.
     """
     if not isinstance(config, RatioConfig):
         raise ConfigError(f"config is a {type(config).__name__}; give a RatioConfig.")

@@ -188,10 +188,19 @@ def test_before_it_is_fitted_a_calibration_changes_nothing(kind):
     torch.testing.assert_close(uncalibrated(kind, 3)(x), x)
 
 
-def test_isotonic_without_scikit_learn_says_so_before_anything_is_trained(monkeypatch):
+def test_isotonic_without_scikit_learn_says_so_before_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.isotonic", None)
+    trained = []
+    rows = torch.randn((50, 1), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ope.MissingDependencyError, match=r"pip install 'lfiw-ope\[isotonic\]'"):
-        ope.ClassifierConfig(calibration="isotonic")
+        ope.fit_density_ratio(
+            rows,
+            rows,
+            ope.ClassifierConfig(calibration="isotonic"),
+            seed=0,
+            progress=lambda *_: trained.append(1),
+        )
+    assert not trained
 
 
 @pytest.mark.gpu

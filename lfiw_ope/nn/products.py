@@ -36,7 +36,7 @@ def affine(bias: Tensor, rows: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     own, which all threads share.
     """
     threads = torch.get_num_threads()
-    uneven = len(out) == 1 or (len(out) % threads != 0 and len(out) < 4 * threads)
+    uneven = len(out) % threads != 0 and len(out) < 4 * threads
     if out.device.type != "cpu" or out.dtype != torch.float32 or not uneven:
         return torch.baddbmm(bias, rows, weight, out=out)
     for one in range(len(out)):

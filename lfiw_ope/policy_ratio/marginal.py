@@ -1,6 +1,9 @@
 """The behaviour's actions without regard to states: what a clone has to beat."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.special import log_ndtr
 
@@ -40,21 +43,22 @@ def marginal_normal(actions: Tensor, bounds: Bounds, *, censored: bool) -> Tenso
         torch.where(there > 0, bound, 0.0) for there, bound in zip(masses, (low, high), strict=True)
     )
     start = torch.cat((values.mean(0), values.std(0, unbiased=False).clamp_min(1e-3).log()))
-    found = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS([found], max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        solver.zero_grad()
-        centre, log_std = found.chunk(2)
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Of (mean, log σ), and its gradient."""
+        point = torch.from_numpy(at.copy()).to(values.device).requires_grad_()
+        centre, log_std = point.chunk(2)
         scale = torch.exp(-log_std)
         density = 0.5 * (squares + count * (mean - centre).square()) * scale.square()
         beyond = masses[0] * log_ndtr((low - centre) * scale)
         beyond = beyond + masses[1] * log_ndtr((centre - high) * scale)
-        total: Tensor = (density + count * log_std - beyond).sum() / len(values)
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
+        total = (density + count * log_std - beyond).sum() / len(values)
+        (gradient,) = torch.autograd.grad(total, point)
+        return total.item(), gradient.cpu().numpy()
 
+    # scipy's, since torch's optimizers import its compiler, which takes seconds.
+    options = {"maxiter": 100, "ftol": 1e-12, "gtol": 1e-8}
     with torch.enable_grad():
-        solver.step(loss)  # type: ignore[no-untyped-call]
-    kept: Tensor = found.detach()
+        found = minimize(loss, start.cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    kept = torch.from_numpy(found.x).to(start)
     return torch.where(kept.isfinite(), kept, start)

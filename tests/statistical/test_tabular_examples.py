@@ -111,6 +111,7 @@ FITTED_Q = ope.FQEConfig(
     fit=ope.FitConfig(updates=400, learning_rate=1e-2, evaluate_every=50, patience=None),
 )
 FLOW = ope.DICEConfig(
+    hidden=(64,),
     fit=ope.FitConfig(
         updates=400,
         batch_size=256,
@@ -118,7 +119,7 @@ FLOW = ope.DICEConfig(
         clip_gradient=1.0,
         evaluate_every=50,
         patience=None,
-    )
+    ),
 )
 SIMULATED = ope.ModelBasedConfig(
     dynamics=ope.DynamicsConfig(members=2, hidden=(64,), fit=NETS), rollouts=2000

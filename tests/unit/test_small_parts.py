@@ -121,6 +121,10 @@ def test_import_loads_nothing_heavier_than_torch_and_training_no_compiler():
         "small = lfiw_ope.ClassifierConfig(members=2, hidden=(4,), fit=fit)\n"
         "rows = torch.randn((40, 1), generator=torch.Generator().manual_seed(0))\n"
         "lfiw_ope.fit_density_ratio(rows, 2 * rows, small, seed=0)\n"
+        "from lfiw_ope.policies.density import Bounds\n"
+        "from lfiw_ope.policy_ratio.marginal import marginal_normal\n"
+        "bounds = Bounds(-torch.ones(1), torch.ones(1))\n"
+        "marginal_normal(rows.clamp(-1, 1), bounds, censored=True)\n"
         "print('torch._dynamo' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from rich.console import Console
 from lfiw_ope.bench.leaderboard_files import write_leaderboard
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.commands.leaderboard_table import leaderboard_table
-from lfiw_ope.errors import DataError
+from lfiw_ope.errors import OPEError
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -30,7 +30,7 @@ def main():
         found = BenchResults.read(options.results)
         about = {**found.head, "commit": options.commit}
         board, saved = write_leaderboard(found.rows, options.output, about)
-    except DataError as error:
+    except (OPEError, OSError) as error:
         parser.error(str(error))
     terminal = Console(highlight=False, markup=False)
     terminal.print(leaderboard_table(board, terminal))

@@ -46,6 +46,22 @@ def write_text(path: str | Path, text: str) -> Path:
         partial.unlink(missing_ok=True)  # on a full disk it would take what little there is
 
 
+def read_json(text: str) -> Any:
+    """What is in a JSON text, without NaN and infinity, which JSON does not have.
+
+    Raises:
+        ValueError: if it is none.
+    """
+
+    def refused(said: str) -> None:
+        raise ValueError(f"it holds {said}")
+
+    try:
+        return json.loads(text, parse_constant=refused)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 class Stored(ABC):
     """A record that is kept as JSON, by what it says of itself in plain numbers."""
 
@@ -77,7 +93,7 @@ class Stored(ABC):
             DataError: if the text is no JSON, or of another record.
         """
         try:
-            plain = json.loads(text)
-        except json.JSONDecodeError as error:
+            plain = read_json(text)
+        except ValueError as error:
             raise DataError(f"This is no JSON ({error}).") from error
         return cls.from_dict(plain)

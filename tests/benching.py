@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
+import pytest
 import torch
 from lfiw_envs import Ladder, Question
 
@@ -19,6 +20,20 @@ GAINS = {"falls": -2.0, "idles": 0.0, "leans": 1.0, "holds": 4.0}
 """How strongly a policy pushes against the lean of the pole."""
 
 TRUTHS = {"falls": 8.5, "idles": 15.0, "leans": 19.0, "holds": 19.9}
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path, monkeypatch):
+    """Logs are kept in the test's own folder."""
+    monkeypatch.setenv("LFIW_OPE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def policies(tmp_path):
+    """A folder for those of a ladder."""
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    return folder
 
 
 def ladder(folder, gains=GAINS):

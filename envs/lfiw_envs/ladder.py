@@ -6,13 +6,13 @@ folder, so that a ladder of one's own is a record and a folder.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from lfiw_envs import making
+from lfiw_envs.ladder_names import require_names
 from lfiw_envs.rules.lookup import rules_for
 from lfiw_envs.rules.record import EnvironmentRules
 
@@ -77,8 +77,8 @@ class Ladder:
             played are to say by which.
 
     Raises:
-        ValueError: if a question is of more steps than an episode, the purpose is neither, a data
-            set has no policies, a target stands there twice, or the name cannot name files.
+        ValueError: if a question is none, or of more steps than an episode, the purpose is neither,
+            a data set has no policies, a target stands there twice, or a name cannot name files.
     """
 
     name: str
@@ -93,27 +93,13 @@ class Ladder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
-        plain = {name: Question(*of) for name, of in self.questions.items()}
-        object.__setattr__(self, "questions", plain)
+        require_names(self)
+        questions = {name: self._question(name, of) for name, of in self.questions.items()}
+        object.__setattr__(self, "questions", questions)
         if self.purpose not in get_args(Purpose):
             raise ValueError(
                 f"The purpose of {self.name} is {self.purpose!r}; it must be one of "
                 f"{', '.join(get_args(Purpose))}."
-            )
-        if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
-            raise ValueError(
-                f"A ladder is called {self.name!r}; files are named by it, so give it a name of "
-                "letters, digits, '_', '-' and '.'."
-            )
-        if len(set(self.targets)) < len(self.targets):
-            raise ValueError(
-                f"The targets of {self.name} are {', '.join(self.targets)}; name each once."
-            )
-        empty = [data for data, policies in self.recipes.items() if not policies]
-        if empty:
-            raise ValueError(
-                f"{self.name} names no policy that makes its data {', '.join(empty)}; name one or "
-                "more."
             )
         longer = [name for name, of in self.questions.items() if of.horizon > self.episode]
         if longer:
@@ -122,6 +108,15 @@ class Ladder:
                 f"{', '.join(longer)} are of more; give it longer episodes, or questions of its "
                 "own."
             )
+
+    def _question(self, name: str, of: Any) -> Question:
+        try:
+            return Question(*of)
+        except TypeError as error:
+            raise ValueError(
+                f"The question {name!r} of {self.name} is {of!r}; expected one such as "
+                "Question(horizon=100, discount=1.0)."
+            ) from error
 
     @property
     def values_path(self) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,7 +24,10 @@ from lfiw_ope.errors import DataError, warn
 Made = tuple[Trajectories, NDArray[np.int64]]
 """A log, and who played each of its episodes `[N]`."""
 
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 """What NumPy raises of an archive that was not written to its end, or was changed since; zip
 archives carry a checksum of every array, and reading one from beginning to end verifies it."""
 

@@ -17,7 +17,8 @@ def write_leaderboard(
 ) -> tuple[Leaderboard, tuple[Path, ...]]:
     """Make the leaderboard and write `leaderboard.{json,md,png}`; each file whole or not at all.
 
-    The figure, which is what may fail, is written first, so that no other file is of other rows.
+    All is made before any is written, and the figure, which is what may fail then, is written
+    first, so that no other file is of other rows.
 
     The same rows make the same files.
 
@@ -32,8 +33,8 @@ def write_leaderboard(
         MissingDependencyError: if matplotlib is not installed.
     """
     board = Leaderboard.of(rows, {**provenance(), **about})
-    page = as_markdown(board)
+    page, plain = as_markdown(board), board.to_json()
     figure = save_figure(draw_leaderboard(rows, board), folder / "leaderboard.png")
-    board.to_json(folder / "leaderboard.json")
+    write_text(folder / "leaderboard.json", plain + "\n")
     text = write_text(folder / "leaderboard.md", page)
     return board, (folder / "leaderboard.json", text, figure)

@@ -29,7 +29,9 @@ READING = (
     "of the range of the true values of all policies of the task's ladder.",
     "The order is by **RMSE**. A missing answer counts there, and in Spearman and regret, as the "
     "log's mean return, which takes no estimator: keeping silent is as good as that constant and "
-    "no better. Who answers nothing has no rank.",
+    "no better. Who answers nothing has no rank. Where it is order that counts, in Spearman and "
+    "regret, estimates that are no further apart than a billionth of the range are the same, so "
+    "that returns times weights of 1e-70 rank no policies.",
     "A refused answer, where the data were found not to tell the value, counts as the number that "
     "it would have been, so that all are measured on the same cells; *RMSE, kept* leaves it out.",
     "Bold: the best of its column, and those of which the difference to the best has an interval "
@@ -59,9 +61,6 @@ def as_markdown(board: Leaderboard) -> str:
 
 def _opening(board: Leaderboard) -> str:
     command = board.about.get("command")
-    first, *others = board.headline.standings
-    ties = [one.estimator for one in others if one.measured["error"].best]
-    apart = f"; nothing sets it apart from {', '.join(ties)}" if ties else ""
     made = f"Made by `{command}`. " if command else ""
     out = (
         f" Left out: {counted(board.left_out, 'unit')} that some estimator has not finished."
@@ -75,10 +74,21 @@ def _opening(board: Leaderboard) -> str:
         )
     size = f"{counted(len(board.estimators), 'estimator')} on {counted(board.units, 'unit')}."
     return (
-        f"{made}{size}{out} First on the {_those(board, board.purposes[0])}: "
-        f"**{first.estimator}**, RMSE {_number('error', first.measured['error'])}{apart}.\n\n"
+        f"{made}{size}{out} {_first(board)}\n\n"
         "![Estimates against true values, and the standings](leaderboard.png)\n"
     )
+
+
+def _first(board: Leaderboard) -> str:
+    """Who is, and whom nothing sets it apart from."""
+    where = _those(board, board.purposes[0])
+    first, *others = board.headline.standings
+    if first.rank is None:
+        return f"No estimator has an answer on the {where}."
+    ties = [one.estimator for one in others if one.measured["error"].best]
+    apart = f"; nothing sets it apart from {', '.join(ties)}" if ties else ""
+    error = _number("error", first.measured["error"])
+    return f"First on the {where}: **{first.estimator}**, RMSE {error}{apart}."
 
 
 def _reading(board: Leaderboard) -> Iterator[str]:
@@ -86,7 +96,8 @@ def _reading(board: Leaderboard) -> Iterator[str]:
     yield (
         f"In brackets: {100 * board.level:g} % intervals of a bootstrap over the policies of each "
         f"task and over seeds ({board.resamples} resamples); there is none where all resamples say "
-        "the same. A resample lacks about a third of the policies, so that those of Spearman and "
+        "the same. One that does not hold the number itself is widened to it. A resample lacks "
+        "about a third of the policies, so that those of Spearman and "
         "regret reach rather low, and those of RMSE do too: a root of a resampled mean square is "
         "smaller on average. So the true one lies above an interval more often than below it, and "
         "outside more often than the level says. And a bootstrap over n of a kind has (n − 1)/n of "

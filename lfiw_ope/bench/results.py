@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from lfiw_ope.bench.rows import BenchRow
-from lfiw_ope.errors import DataError
+from lfiw_ope.comparison.rows import require_kinds
+from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.stored import Stored, write_text
+
+WRITTEN = ("results.json", "results.csv", *(f"leaderboard.{end}" for end in ("json", "md", "png")))
+"""Files that a run leaves beside its cells."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class BenchResults(Stored):
         try:
             rows = tuple(BenchRow.from_dict(row) for row in plain["rows"])
             about = {name: of for name, of in plain.items() if name not in (*own, "rows")}
-            return cls(about, rows, *(plain[name] for name in own))
+            found = cls(about, rows, *(plain[name] for name in own))
+            require_kinds(found, {own[:2]: int, own[2:]: dict})
+            return found
         except (KeyError, TypeError) as error:
             raise DataError(f"These are no stored results of a benchmark ({error}).") from error
 
@@ -81,6 +87,32 @@ class BenchResults(Stored):
         text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
         saved = write_text(folder / "results.json", text)
         return saved, write_text(folder / "results.csv", _csv(plain["rows"]))
+
+
+def require_free(folder: Path, *, resume: bool) -> None:
+    """That a run may write its results into a folder, where other results are not lost by it.
+
+    Args:
+        folder: need not be there.
+        resume: whether the run is to go on with what is there.
+
+    Raises:
+        ConfigError: if it holds a benchmark and `resume` is False, or results without the cells
+            that they are of.
+    """
+    if (folder / "units").exists():
+        if not resume:
+            raise ConfigError(
+                f"{folder} holds a benchmark; go on with it by resume=True (--resume), or name "
+                "another folder."
+            )
+        return
+    there = [name for name in WRITTEN if (folder / name).exists()]
+    if there:
+        raise ConfigError(
+            f"{folder} holds {', '.join(there)}, and not the cells (units/) that they would be of; "
+            "name another folder, so that they are not replaced."
+        )
 
 
 def finished_in(path: Path) -> int:

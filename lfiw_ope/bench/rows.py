@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, get_args
 
-from lfiw_ope.comparison.rows import Kinds, Row, require_kinds
+from lfiw_envs.ladder import Purpose
+
+from lfiw_ope.comparison.rows import Kinds, Row, require_kinds, require_one_of
 from lfiw_ope.errors import DataError
 
 Key = tuple[str, str, int, str, int]
@@ -30,7 +32,7 @@ class BenchRow:
     """
 
     task: str
-    purpose: Literal["development", "report"]
+    purpose: Purpose
     data: str
     transitions: int
     question: str
@@ -63,13 +65,16 @@ class BenchRow:
         """The inverse of `to_dict`.
 
         Raises:
-            DataError: if fields are missing or unknown.
+            DataError: if fields are missing or unknown, or hold what no row holds.
         """
+        if not isinstance(plain, dict):
+            raise DataError(f"This is no stored row of a benchmark ({plain!r:.40}).")
         own = {name: of for name, of in plain.items() if name in cls.__dataclass_fields__}
         rest = {name: of for name, of in plain.items() if name not in own}
         try:
             found = cls(row=Row.from_dict(rest), **own)
             require_kinds(found, _KINDS)
+            require_one_of("purpose", found.purpose, get_args(Purpose))
         except TypeError as error:
             raise DataError(f"This is no stored row of a benchmark ({error}).") from error
         return found

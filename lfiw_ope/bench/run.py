@@ -11,7 +11,7 @@ from lfiw_ope.answering import Estimator
 from lfiw_ope.bench.entries import Entry, estimator_entries
 from lfiw_ope.bench.known import Known
 from lfiw_ope.bench.pace import Pace
-from lfiw_ope.bench.results import BenchResults, finished_in
+from lfiw_ope.bench.results import BenchResults, finished_in, require_free
 from lfiw_ope.bench.suites import Suite
 from lfiw_ope.bench.trials import Trial, estimators_of, trials_of
 from lfiw_ope.catalogue import CATALOGUE
@@ -19,7 +19,6 @@ from lfiw_ope.checks import choice, whole
 from lfiw_ope.comparison.engines import Engine, require_sent, run_tasks
 from lfiw_ope.comparison.store import Store, locked, open_store
 from lfiw_ope.comparison.tasks import Cell, Task, waiting_works
-from lfiw_ope.errors import ConfigError
 from lfiw_ope.stored import provenance
 from lfiw_ope.types import Progress, silent
 
@@ -76,14 +75,11 @@ def run_suite(
     )
     folder = Path(output).absolute()  # an estimator may go elsewhere
     with locked(folder):
-        if (folder / "units").exists() and not resume:
-            raise ConfigError(
-                f"{folder} holds a benchmark; go on with it by resume=True (--resume), or name "
-                "another folder."
-            )
+        require_free(folder, resume=resume)
         about, before = _about(suite, entries, command), finished_in(folder / "results.json")
         table = _Table(trials, entries, known, about, before)
         tasks = [task for one in prepared for task in table.opened(*one, folder)]
+        table.begin()  # now that none of the trials is refused
         for source, cell in run_tasks(tasks, jobs, engine, progress):
             trial = table.add(source, cell)
             table.save_sometimes(folder)
@@ -156,6 +152,10 @@ class _Table:
     def size(self) -> int:
         """Cells that there will be."""
         return len(self.trials) * len(self.entries)
+
+    def begin(self) -> None:
+        """Write what each trial is."""
+        self.stores = {trial: store.begin() for trial, store in self.stores.items()}
 
     def opened(
         self, trial: Trial, run: dict[str, Any], estimators: dict[str, Estimator], folder: Path

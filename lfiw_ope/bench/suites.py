@@ -52,13 +52,22 @@ class Suite:
 
     def __post_init__(self) -> None:
         for what in ("ladders", "data", "transitions", "seeds", "estimators"):
-            given: tuple[Any, ...] = getattr(self, what)
-            names = [one.name if isinstance(one, Ladder) else one for one in given]
-            if not names or len(set(names)) < len(names):
+            _require_list(f"The suite's {what}", getattr(self, what))
+        for ladder in self.ladders:
+            if not isinstance(ladder, Ladder):
                 raise ConfigError(
-                    f"The suite's {what} are {', '.join(map(str, names)) or 'none'}; name one or "
-                    "more, each once."
+                    f"The suite's ladders hold {ladder!r}; expected lfiw_envs.Ladder, such as "
+                    "get_ladder gives."
                 )
+            for what, of in (("targets", ladder.targets), ("data sets", tuple(ladder.recipes))):
+                _require_list(f"The {what} of {ladder.name}", of)
+            _require_list(f"The suite's questions of {ladder.name}", self.asked(ladder))
+        unknown = set(self.questions) - {ladder.name for ladder in self.ladders}
+        if unknown:
+            raise ConfigError(
+                f"The suite has questions of {', '.join(sorted(unknown))}, which is none of its "
+                f"ladders ({', '.join(ladder.name for ladder in self.ladders)})."
+            )
         for count in self.transitions:
             whole("transitions", count, least=1)
         for seed in self.seeds:
@@ -90,7 +99,7 @@ class Suite:
 
     def asked(self, ladder: Ladder) -> tuple[str, ...]:
         """Questions of one ladder."""
-        return tuple(self.questions.get(ladder.name, ladder.questions))
+        return self.questions.get(ladder.name, tuple(ladder.questions))
 
     def on(self, device: str) -> "Suite":
         """The same suite, its estimators of the catalogue on a device."""
@@ -109,6 +118,17 @@ class Suite:
         last = self.policies - 1
         places = (round(at * (len(every) - 1) / last) for at in range(self.policies))
         return tuple(every[place] for place in places)
+
+
+def _require_list(what: str, given: Any) -> None:
+    """That it is a tuple or list of one or more, each once."""
+    if not isinstance(given, tuple | list):
+        raise ConfigError(f"{what} are {given!r:.60}; expected a tuple of one or more.")
+    names = [one.name if isinstance(one, Ladder) else one for one in given]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{what} are {', '.join(map(str, names)) or 'none'}; name one or more, each once."
+        )
 
 
 def _returns(ladders: tuple[Ladder, ...]) -> dict[str, tuple[str, ...]]:

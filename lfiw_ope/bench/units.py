@@ -14,6 +14,9 @@ Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+AGREE = 1e-6
+"""Relative difference up to which numbers of one measurement are the same."""
+
 MOST = 1e150
 """Size of an estimate beyond which it is all the same."""
 
@@ -96,8 +99,8 @@ class Units:
         """Rows in any order.
 
         Raises:
-            DataError: if there is none, one is there twice, one has no truth or no scale, or no
-                unit is finished.
+            DataError: if there is none, one is there twice, one has no truth or no scale, rows of
+                a unit say different things of it, or no unit is finished.
         """
         kept = list(rows)
         estimators = tuple(sorted({one.row.estimator for one in kept}))
@@ -133,8 +136,36 @@ def _grids(rows: Iterable[BenchRow]) -> dict[Key, dict[tuple[str, str], BenchRow
             raise DataError(f"{said} has no true value, and a leaderboard is made of errors.")
         if not one.scale > 0 or not np.isfinite(one.scale):
             raise DataError(f"{said} has the scale {one.scale}; errors need one above 0.")
+        _require_agreement(said, one, grid)
         grid[place] = one
     return grids
+
+
+def _require_agreement(said: str, one: BenchRow, grid: Mapping[tuple[str, str], BenchRow]) -> None:
+    """That a row says of its unit, and of its policy, what the rows before it say."""
+    first = next(iter(grid.values()), one)
+    same = next((of for of in grid.values() if of.row.policy == one.row.policy), one)
+    pairs = {
+        name: (getattr(one, name), getattr(first, name))
+        for name in ("purpose", "scale", "behaviour")
+    }
+    pairs |= {
+        name: (getattr(one, name), getattr(same, name))
+        for name in ("truth_error", "support", "supported")
+    }
+    pairs["truth"] = (one.row.truth, same.row.truth)
+    for name, (here, there) in pairs.items():
+        if here != there and not _near(here, there):
+            raise DataError(
+                f"{said} says that its {name} is {here}, and another row of it {there}; give rows "
+                "of one measurement."
+            )
+
+
+def _near(one: Any, other: Any) -> bool:
+    """Whether numbers differ by what another processor may round otherwise."""
+    numbers = isinstance(one, float) and isinstance(other, float)
+    return numbers and bool(np.isclose(one, other, rtol=AGREE, atol=0.0))
 
 
 def _unit(

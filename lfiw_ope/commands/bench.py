@@ -159,13 +159,12 @@ def _changed(
 
 def _check_saving(folder: Path, *, resume: bool, jobs: int, engine: str) -> None:
     """What is needed besides the suite, looked for before the work and not after."""
+    from lfiw_ope.bench.results import require_free
+
     require_engine(jobs, engine)
     check_folder(folder)
     require("compare", "filelock", "matplotlib")
-    if (folder / "units").exists() and not resume:
-        raise ConfigError(
-            f"{folder} holds a benchmark; add --resume to go on with it, or name another folder."
-        )
+    require_free(folder, resume=resume)
 
 
 def _in_words(suite: "Suite") -> str:

@@ -80,7 +80,11 @@ def finish(
 
 def reason_of(error: BaseException) -> str:
     """What was raised, on one line: the package's own messages say all, others need their type."""
-    text = " ".join(str(error).split())
+    try:
+        # What no file can hold, such as of a name of a file that is not UTF-8, by its escape.
+        text = " ".join(str(error).encode(errors="backslashreplace").decode().split())
+    except Exception:  # the user's own may fail in telling what it is
+        text = ""
     if isinstance(error, OPEError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -183,6 +187,9 @@ def _require_answer(one: Any, estimand: Estimand) -> None:
     for name, number in numbers:
         if not isinstance(number, Real):
             raise TypeError(f"the estimate's {name} is {number!r:.60}; expected a number")
+        float(number)  # of a whole number that no float holds, an OverflowError
+    for said in one.warnings:
+        said.encode()  # of what no file can hold, a UnicodeEncodeError
 
 
 def _judged(row: Row, judge: Judge, estimate: Estimate | Exception, *, keep: bool) -> Row:

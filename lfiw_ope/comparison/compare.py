@@ -11,7 +11,8 @@ from lfiw_ope.behaviour_return import BehaviourReturn
 from lfiw_ope.checks import choice, whole
 from lfiw_ope.comparison.engines import Engine, require_sent, run_tasks
 from lfiw_ope.comparison.result import Comparison
-from lfiw_ope.comparison.store import locked, open_store, run_of
+from lfiw_ope.comparison.runs import run_of
+from lfiw_ope.comparison.store import locked, open_store
 from lfiw_ope.comparison.tasks import Inputs, Task, waiting_works
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import ConfigError
@@ -86,7 +87,11 @@ def compare(
     require_sent([Task(inputs, work) for work in waiting_works(named, chosen, ())], jobs, engine)
     folder = None if store is None else Path(store).absolute()  # an estimator may go elsewhere
     with nullcontext() if folder is None else locked(folder):
-        place = None if folder is None else open_store(folder, run_of(inputs), named, resume=resume)
+        place = (
+            None
+            if folder is None
+            else open_store(folder, run_of(inputs), named, resume=resume).begin()
+        )
         cells = {} if place is None else place.finished(named, chosen)
         total = len(named) * len(chosen)
         tasks = [Task(inputs, work) for work in waiting_works(named, chosen, cells)]

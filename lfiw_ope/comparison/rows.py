@@ -1,16 +1,18 @@
 """A row of the table: one estimator, one policy, one seed."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import isclose, isfinite
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lfiw_ope.errors import DataError
 from lfiw_ope.results import Estimate
 
 LEVEL = 0.95
 """Confidence level of the interval that a row carries."""
+
+Status = Literal["ok", "failed", "refused"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Row:
     estimator: str
     policy: str
     seed: int
-    status: Literal["ok", "failed", "refused"]
+    status: Status
     reason: str = ""
     value: float | None = None
     standard_error: float | None = None
@@ -55,9 +57,9 @@ class Row:
     @classmethod
     def of(cls, estimate: Estimate, estimator: str, policy: str, seed: int) -> "Row":
         """What an estimate comes to in the table."""
-        if not math.isfinite(estimate.value):
+        if not isfinite(estimate.value):
             return cls.failed(estimator, policy, seed, f"The estimate is {estimate.value}.")
-        near = [one for one in estimate.intervals if math.isclose(one.level, LEVEL)]
+        near = [one for one in estimate.intervals if isclose(one.level, LEVEL)]
         return cls(
             estimator=estimator,
             policy=policy,
@@ -114,11 +116,14 @@ class Row:
         """The inverse of `to_dict`.
 
         Raises:
-            DataError: if fields are missing or unknown.
+            DataError: if fields are missing or unknown, or hold what no row holds.
         """
         try:
             found = cls(**{**plain, "warnings": tuple(plain["warnings"])})
             require_kinds(found, _KINDS)
+            require_one_of("status", found.status, get_args(Status))
+            if not all(isinstance(one, str) for one in found.warnings):
+                raise TypeError(f"its warnings are {found.warnings!r:.40}")
         except (KeyError, TypeError) as error:
             raise DataError(f"This is no stored row of a comparison ({error}).") from error
         return found
@@ -136,7 +141,7 @@ _KINDS: Kinds = {
 
 
 def require_kinds(record: Any, kinds: Kinds) -> None:
-    """That fields which were read hold what they say.
+    """That fields which were read hold what they say, and no number is infinite or NaN.
 
     Raises:
         TypeError: if one does not.
@@ -144,10 +149,27 @@ def require_kinds(record: Any, kinds: Kinds) -> None:
     for names, kind in kinds.items():
         for name in names:
             value = getattr(record, name)
-            if not isinstance(value, kind):
+            if not isinstance(value, kind) or (isinstance(value, Real) and not _is_finite(value)):
                 raise TypeError(f"its {name} is {value!r:.40}")
+
+
+def require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """That a field which was read is one of these words.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if value not in known:
+        raise TypeError(f"its {name} is {value!r:.40} and none of {', '.join(known)}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _finite(value: float | None) -> float | None:
     """JSON has no number for infinity and NaN."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    return None if value is None or not isfinite(value) else float(value)

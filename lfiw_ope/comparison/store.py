@@ -6,27 +6,26 @@
 A folder is one process's at a time, by a lock that the system takes back when the process dies.
 """
 
+import glob
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lfiw_ope.answering import Estimator
-from lfiw_ope.comparison.identity import data_digest, describe, digest, policy_actions
-from lfiw_ope.comparison.rows import Row
-from lfiw_ope.comparison.tasks import Cell, Inputs
-from lfiw_ope.errors import ConfigError, DataError
+from lfiw_ope.comparison.identity import describe, digest
+from lfiw_ope.comparison.rows import Row, require_kinds
+from lfiw_ope.comparison.runs import require_same
+from lfiw_ope.comparison.tasks import Cell
+from lfiw_ope.errors import ConfigError, DataError, warn
 from lfiw_ope.extras import needed
-from lfiw_ope.stored import write_text
-from lfiw_ope.version import __version__
+from lfiw_ope.stored import read_json, write_text
 
-ACTIONS_AGREE = 1e-3
-"""Relative to the largest action: within it, actions are those of the same policy."""
+RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,22 @@ class Store:
         folder: where.
         run: digest of the run's inputs.
         settings: digest of each estimator.
+        policies: names, in their order.
+        told: what `run.json` is to say; None where it says it already.
     """
 
     folder: Path
     run: str
     settings: Mapping[str, str]
+    policies: tuple[str, ...]
+    told: Mapping[str, Any] | None
+
+    def begin(self) -> "Store":
+        """Write what the run is, before its first cell."""
+        if self.told is None:
+            return self
+        write_text(self.folder / RUN, json.dumps(self.told) + "\n")
+        return replace(self, told=None)
 
     def finished(
         self, estimators: Iterable[str], seeds: Iterable[int]
@@ -51,16 +61,32 @@ class Store:
         return {place: cell for place, cell in every.items() if cell is not None}
 
     def find(self, estimator: str, seed: int) -> Cell | None:
-        """A cell that is finished; one that cannot be read is done again."""
+        """A cell that is finished; one that is damaged is to be done again, which is said."""
         path = self._path(estimator, seed)
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            if plain["key"] != self._key(estimator, seed):
-                return None
-            rows = tuple(Row.from_dict(row) for row in plain["rows"])
-            return Cell(estimator, seed, rows, behaviour=plain.get("behaviour"))
-        except (OSError, ValueError, KeyError, TypeError, DataError):
+            return self._read(path, estimator, seed)
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            warn(f"{path} is damaged ({reason}); what it held is done again.")
+            return None
+
+    def _read(self, path: Path, estimator: str, seed: int) -> Cell:
+        plain = read_json(path.read_text(encoding="utf-8"))
+        if plain["key"] != self._key(estimator, seed):
+            raise DataError("it is of another run")
+        cell = Cell(
+            estimator,
+            seed,
+            tuple(Row.from_dict(row) for row in plain["rows"]),
+            behaviour=plain.get("behaviour"),
+        )
+        require_kinds(cell, {("behaviour",): Real | None})
+        of = [(row.estimator, row.policy, row.seed) for row in cell.rows]
+        if of != [(estimator, policy, seed) for policy in self.policies]:
+            raise DataError("its rows are not one of each policy")
+        return cell
 
     def add(self, cell: Cell) -> None:
         """Store a cell, whole or not at all."""
@@ -78,9 +104,13 @@ class Store:
         return digest([self.run, estimator, self.settings[estimator], seed])
 
     def _path(self, estimator: str, seed: int) -> Path:
-        readable = re.sub(r"[^\w.+-]+", "-", estimator)[:60]
         key = self._key(estimator, seed)[:12]
-        return self.folder / "cells" / f"{readable}-{seed}-{key}.json"
+        return self.folder / "cells" / f"{_readable(estimator)}-{seed}-{key}.json"
+
+
+def _readable(estimator: str) -> str:
+    """A name as files can bear it."""
+    return re.sub(r"[^\w.+-]+", "-", estimator)[:60]
 
 
 @contextmanager
@@ -112,19 +142,19 @@ def locked(folder: Path) -> Iterator[None]:
 def open_store(
     folder: Path, run: dict[str, Any], estimators: Mapping[str, Estimator], *, resume: bool
 ) -> Store:
-    """The cells of a folder, which is locked already.
+    """The cells of a folder, which is locked already; nothing is written before `begin`.
 
     Args:
-        folder: made where it is not there.
+        folder: made where it is not there, by the first thing that is written.
         run: what it is a run on, as `run_of` says it.
         estimators: by name.
         resume: go on with the cells that are there. Estimators and seeds may be new; the log, the
-            policies, the version and the settings of estimators that it knows must be the same.
+            policies, the version and the settings of estimators that have cells must be the same.
 
     Raises:
         ConfigError: if it holds a run and `resume` is False, or the run is another one.
     """
-    place, known = folder / "run.json", None
+    place, known = folder / RUN, None
     settings = {name: digest(describe(estimator)) for name, estimator in estimators.items()}
     if place.exists():
         if not resume:
@@ -132,83 +162,34 @@ def open_store(
                 f"{folder} holds a run; go on with it by resume=True, or name another folder."
             )
         known = _read_run(place)
-        _require_same(folder, known, run, settings)
+        changed = [
+            name
+            for name, of in settings.items()
+            if known["estimators"].get(name, of) != of and _has_cells(folder, name)
+        ]
+        require_same(folder, known["run"], run, changed)
         run = known["run"]  # the actions as they were first, of which cells bear the digest
         settings = {**known["estimators"], **settings}
     told = {"run": run, "estimators": settings}
-    if told != known:
-        write_text(place, json.dumps(told) + "\n")
-    return Store(folder, digest(run), settings)
-
-
-def run_of(inputs: Inputs) -> dict[str, Any]:
-    """What tells one run from another: version, log, policies by what they do, refusals."""
-    return {
-        "version": __version__,
-        "data": data_digest(inputs.data),
-        "log": repr(inputs.data),
-        "policies": {
-            name: policy_actions(policy, inputs.data) for name, policy in inputs.policies.items()
-        },
-        "thresholds": describe(inputs.thresholds),
-        "keep_refused": inputs.keep_refused,
-    }
+    policies = tuple(run["policies"])
+    return Store(folder, digest(run), settings, policies, None if told == known else told)
 
 
 def _read_run(place: Path) -> dict[str, Any]:
     try:
-        known: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        known: dict[str, Any] = read_json(place.read_text(encoding="utf-8"))
         _ = dict(known["run"]["policies"]), dict(known["estimators"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{place} is no stored run ({error}); name another folder.") from error
     return known
 
 
-def _require_same(
-    folder: Path, known: dict[str, Any], run: dict[str, Any], settings: Mapping[str, str]
-) -> None:
-    there, differing = known["run"], []
-    if there.get("version") != run["version"]:
-        differing.append(f"the version of lfiw_ope ({there.get('version')}, now {run['version']})")
-    if there.get("data") != run["data"]:
-        differing.append(_other_data(there, run))
-    if list(there["policies"]) != list(run["policies"]):
-        differing.append(f"the policies' names (they were {', '.join(there['policies'])})")
-    elif there.get("data") == run["data"]:  # at other states they would act otherwise
-        pairs = [(name, there["policies"][name], of) for name, of in run["policies"].items()]
-        others = [name for name, one, other in pairs if not _agree(one, other)]
-        differing += [f"what the policy {name!r} does" for name in others]
-    if there.get("thresholds") != run["thresholds"]:
-        differing.append("when estimates are refused")
-    if there.get("keep_refused", False) != run["keep_refused"]:
-        differing.append("whether refused rows keep their numbers")
-    for name, of in settings.items():
-        if known["estimators"].get(name, of) != of:
-            differing.append(f"the settings of {name!r}")
-    if differing:
-        raise ConfigError(
-            f"{folder} holds another run: {'; '.join(differing)} differ. Give what it was started "
-            "with, or name another folder."
-        )
-
-
-def _other_data(there: dict[str, Any], run: dict[str, Any]) -> str:
-    """What is said of a log that is another one, though it may be called the same."""
-    if there.get("log") != run["log"]:
-        return f"the data (it was {there.get('log')})"
-    before, now = there.get("made_with", {}), run.get("made_with", {})
-    other = [
-        f"{name} {of}, now {now.get(name)}" for name, of in before.items() if of != now.get(name)
-    ]
-    told = f"with {', '.join(other)}" if other else "by other policies, packages or numbers"
-    return f"the data (called {run['log']} too, and made {told})"
-
-
-def _agree(one: list[float] | str | None, other: list[float] | str | None) -> bool:
-    """Of actions, or of digests where a policy is known by its file."""
-    if not isinstance(one, list) or not isinstance(other, list):
-        return one == other
-    if len(one) != len(other):
-        return False
-    scale = max(1e-12, float(np.abs(one).max(initial=0.0)))
-    return bool(np.allclose(one, other, rtol=0.0, atol=ACTIONS_AGREE * scale))
+def _has_cells(folder: Path, estimator: str) -> bool:
+    """Whether anything is there that an estimator of this name said."""
+    for path in (folder / "cells").glob(f"{glob.escape(_readable(estimator))}-*.json"):
+        try:
+            if read_json(path.read_text(encoding="utf-8"))["estimator"] == estimator:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged, and no use to anyone
+    return False

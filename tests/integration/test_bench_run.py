@@ -20,17 +20,7 @@ from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison import judging
 from lfiw_ope.intervals.record import Interval
 
-
-@pytest.fixture(autouse=True)
-def _cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("LFIW_OPE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def policies(tmp_path):
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    return folder
+cached, policies = benching.cached, benching.policies
 
 
 def test_rows_are_those_of_a_comparison_beside_what_is_known(policies, tmp_path):

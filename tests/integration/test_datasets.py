@@ -162,7 +162,7 @@ def test_another_thing_that_makes_the_arrays_makes_another_file(cartpole, tmp_pa
     assert all(one.is_file() for one in paths)
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "other", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "other", "empty", "method", "locked"])
 def test_a_damaged_file_is_made_anew_and_said(cartpole, tmp_path, damage):
     made = find_or_play(cartpole, "bad", 200, seed=0, cache=tmp_path)
     content = bytearray(made.path.read_bytes())
@@ -172,6 +172,9 @@ def test_a_damaged_file_is_made_anew_and_said(cartpole, tmp_path, damage):
         content[len(content) // 3] ^= 1
     elif damage == "empty":
         content = b""
+    elif damage in ("method", "locked"):  # of the first file, as the directory at the end says
+        at = content.index(b"PK\x01\x02") + {"method": 10, "locked": 8}[damage]
+        content[at] ^= {"method": 2, "locked": 1}[damage]
     else:  # under this name stands what another seed made
         content = find_or_play(cartpole, "bad", 200, seed=1, cache=tmp_path).path.read_bytes()
     made.path.write_bytes(content)

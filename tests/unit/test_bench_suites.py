@@ -142,6 +142,12 @@ def test_what_is_no_ladder_is_told(said, message):
         ({"estimators": ("wis", "wis")}, "estimators are wis, wis; name one or more, each once"),
         ({"transitions": (0,)}, "transitions is 0"),
         ({"policies": 1}, "policies is 1"),
+        ({"questions": {"short_pole": ("T20", "T20")}}, "questions of short_pole are T20, T20"),
+        ({"questions": {"short_pole": ()}}, "questions of short_pole are none"),
+        ({"questions": {"long_pole": ("T20",)}}, "questions of long_pole, which is none of its"),
+        ({"ladders": ("short_pole",)}, "ladders hold 'short_pole'; expected lfiw_envs.Ladder"),
+        ({"ladders": LADDERS["swimmer"]}, "The suite's ladders are Ladder.*; expected a tuple"),
+        ({"seeds": 0}, "The suite's seeds are 0; expected a tuple of one or more"),
     ],
 )
 def test_a_suite_that_cannot_be_is_told(change, message, quick):
@@ -247,6 +253,13 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
         replace(quick.ladders[0], episode=19)
 
 
+def test_a_ladder_without_an_entry_is_no_part_of_a_suite(quick):
+    for what, entry in (("targets", ()), ("recipes", {})):
+        bare = replace(quick.ladders[0], **{what: entry})
+        with pytest.raises(ope.ConfigError, match="of short_pole are none; name one or more"):
+            replace(quick, ladders=(bare,))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -255,6 +268,12 @@ def test_a_question_of_more_steps_than_an_episode_has_is_told(quick):
         ({"name": ".."}, "called"),
         ({"targets": ("falls", "falls")}, "are falls, falls; name each once"),
         ({"recipes": {"noise": ()}}, "names no policy that makes its data noise"),
+        ({"recipes": {"noise": "idles"}}, "makers of 'noise' of short_pole are 'idles'; expected"),
+        ({"recipes": {"../noise": ("idles",)}}, r"data set is called '\.\./noise'"),
+        ({"questions": {"T/20": Question(20, 1.0)}}, "question is called 'T/20'"),
+        ({"questions": {"T20": 20}}, r"question 'T20' of short_pole is 20; .* Question\(horizon"),
+        ({"targets": "falls"}, "targets of short_pole are 'falls'; expected a tuple of names"),
+        ({"name": 5}, "ladder is called 5"),
     ],
 )
 def test_a_record_that_names_no_files_or_nothing_is_told(quick, change, message):

@@ -331,7 +331,8 @@ def test_a_cell_that_cannot_be_read_is_done_again(inputs, tmp_path):
     whole = path.read_text(encoding="utf-8")
     for broken in ("", whole[: len(whole) // 2], json.dumps({**json.loads(whole), "key": "x"})):
         path.write_text(broken, encoding="utf-8")
-        again = ope.compare([ope.PDIS(E)], data, policies, store=tmp_path, resume=True)
+        with pytest.warns(ope.DataWarning, match="is damaged .* done again"):
+            again = ope.compare([ope.PDIS(E)], data, policies, store=tmp_path, resume=True)
         assert comparing.table(again) == comparing.table(first)
         assert json.loads(path.read_text(encoding="utf-8"))["key"] == json.loads(whole)["key"]
 

@@ -67,7 +67,7 @@ ORDER = [
     "imported",
     *("agreement", "plots", "markdown", "describe", "evaluation", "metrics"),
     *(f"comparison.{name}" for name in ("rows", "judging", "tasks", "cells")),
-    *(f"comparison.{name}" for name in ("identity", "store", "processes", "ray_engine")),
+    *(f"comparison.{name}" for name in ("identity", "runs", "store", "processes", "ray_engine")),
     *(f"comparison.{name}" for name in ("engines", "measures", "summary")),
     *(f"comparison.{name}" for name in ("text", "figures", "result", "compare")),
     *(f"bench.{name}" for name in ("rows", "measured", "playing", "value_file", "values")),

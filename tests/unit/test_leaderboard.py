@@ -222,6 +222,16 @@ def test_rows_that_nothing_can_be_made_of():
         board([bench_row("one", "a", 1.0, None)])
     with pytest.raises(ope.DataError, match=r"the scale 0\.0"):
         board([bench_row("one", "a", 1.0, 1.0, scale=0.0)])
+    whole = rows_of({"one": RIGHT, "two": TURNED})
+    for field in ("scale", "behaviour", "support", "truth_error"):
+        odd = [*whole[:-1], replace(whole[-1], **{field: 0.25})]
+        with pytest.raises(ope.DataError, match=f"two on .* says that its {field} is 0.25, and"):
+            board(odd)
+    with pytest.raises(ope.DataError, match="its purpose is development, and another row of it"):
+        board([*whole[:-1], replace(whole[-1], purpose="development")])
+    with pytest.raises(ope.DataError, match="its truth is 7"):
+        board([*whole[:-1], replace(whole[-1], row=whole[-1].row.told(7.0))])
+    board([*whole[:-1], replace(whole[-1], behaviour=whole[-1].behaviour * (1 + 1e-9))])
     with pytest.raises(ope.ConfigError, match="resamples is -1"):
         board(rows, -1)
     with pytest.raises(ope.ConfigError, match="level is 1"):

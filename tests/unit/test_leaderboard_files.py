@@ -91,6 +91,12 @@ def test_a_board_of_a_run_that_is_not_finished_says_so(tmp_path):
     assert "trials are not" not in whole_screen
 
 
+def test_who_answers_nothing_is_not_the_first():
+    page = as_markdown(Leaderboard.of(rows_of({"one": (None, None, None)}), resamples=20))
+    assert "No estimator has an answer on the report task." in page
+    assert "First on" not in page
+
+
 def test_a_page_of_one_task_has_no_parts():
     page = as_markdown(Leaderboard.of(rows_of({"one": (1.0, 6.0, 11.0)}), resamples=20))
     assert page.startswith("# Leaderboard\n")

@@ -1,0 +1,182 @@
+"""What a suite's folder keeps: nothing is lost, believed unseen or written by a refused run."""
+
+import json
+
+import benching
+import pytest
+
+import lfiw_ope as ope
+from lfiw_ope.bench.results import BenchResults
+from lfiw_ope.bench.run import run_suite
+
+cached, policies = benching.cached, benching.policies
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+def test_a_run_that_is_refused_writes_nothing(policies, out):
+    """Of two trials the second is refused, which the first may not have begun by then."""
+    kept = benching.suite(policies, data=("mixed",), seeds=(0,), policies=2)
+    run_suite(kept, output=out)
+    before = content(out)
+    names = ("behaviour", "pdis", "wis", "benching:Mine")
+    other = benching.suite(policies, seeds=(0,), policies=3, estimators=names)
+    with pytest.raises(ope.ConfigError, match="the policies' names"):
+        run_suite(other, output=out, resume=True)
+    assert content(out) == before
+    both = benching.suite(policies, seeds=(0,), policies=2)
+    assert run_suite(both, output=out, resume=True).finished == 2
+
+
+def test_an_estimator_of_which_nothing_is_kept_may_be_mended(policies, out, monkeypatch):
+    names = ("behaviour", "benching:Broken")
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,))
+    assert {row.row.status for row in run_suite(suite, output=out).rows} == {"ok", "failed"}
+    monkeypatch.setattr(benching, "Broken", benching.Mine)
+    found = run_suite(suite, output=out, resume=True)
+    assert {row.row.status for row in found.rows} == {"ok"}
+    # Now there is: another estimator of the name is another one.
+    monkeypatch.setattr(benching, "Broken", benching.Slow)
+    with pytest.raises(ope.ConfigError, match="the settings of 'Broken' differ"):
+        run_suite(suite, output=out, resume=True)
+
+
+def cell(**fields):
+    """A cell's text with other fields."""
+    return lambda text: json.dumps(json.loads(text) | fields)
+
+
+def row(**fields):
+    """A cell's text with other fields of its first row."""
+
+    def changed(text):
+        plain = json.loads(text)
+        plain["rows"][0] |= fields
+        return json.dumps(plain)
+
+    return changed
+
+
+def rows(do):
+    """A cell's text with what this makes of its rows."""
+    return lambda text: json.dumps(json.loads(text) | {"rows": do(json.loads(text)["rows"])})
+
+
+DAMAGE = {
+    "half": lambda text: text[: len(text) // 2],
+    "deep": lambda _: "[" * 100_000,
+    "no record": lambda _: "3",
+    "no rows": cell(rows=[]),
+    "row of none": cell(rows=[1]),
+    "mean": cell(behaviour="x"),
+    "row lost": rows(lambda those: those[1:]),
+    "row twice": rows(lambda those: [those[0], *those]),
+    "other estimator": row(estimator="x"),
+    "other policy": row(policy="x"),
+    "other seed": row(seed=7),
+    "NaN": row(value=float("nan")),
+    "beyond": row(value=10**400),
+    "status": row(status="fine"),
+    "warnings": row(warnings=[1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cell_is_done_again_and_said(policies, out, damage):
+    suite = benching.suite(policies, data=("noise",), seeds=(0,), estimators=("behaviour", "wis"))
+    found = run_suite(suite, output=out)
+    (path,) = out.glob("units/*/cells/wis*.json")
+    path.write_text(DAMAGE[damage](path.read_text()))
+    with pytest.warns(ope.DataWarning, match=r"wis-0-.*\.json is damaged .* done again"):
+        again = run_suite(suite, output=out, resume=True)
+    assert benching.table(again) == benching.table(found)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_results_whose_cells_are_not_there_are_not_replaced(policies, out, resume):
+    out.mkdir()
+    (out / "results.json").write_text("precious")
+    suite = benching.suite(policies, data=("noise",), seeds=(0,), estimators=("behaviour",))
+    with pytest.raises(ope.ConfigError, match=r"holds results\.json, and not the cells"):
+        run_suite(suite, output=out, resume=resume)
+    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == [
+        "results.json"
+    ]
+    assert (out / "results.json").read_text() == "precious"
+
+
+class Wordless(Exception):  # noqa: N818
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (Wordless(), "The fit failed: Wordless"),
+        (OSError("no \udc80.npz"), r"The fit failed: OSError: no \udc80.npz"),
+    ],
+)
+def test_what_an_own_estimator_raises_can_be_told_and_written(
+    policies, out, monkeypatch, raised, reason
+):
+    def fit(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(benching.Mine, "fit", fit)
+    names = ("behaviour", "benching:Mine")
+    suite = benching.suite(policies, data=("noise",), seeds=(0,), estimators=names)
+    found = run_suite(suite, output=out)
+    assert {row.row.reason for row in found.rows if row.row.estimator == "Mine"} == {reason}
+    assert BenchResults.read(out / "results.json") == found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("value", 10**400, "OverflowError"), ("warnings", ("\udc80",), "UnicodeEncodeError")],
+)
+def test_numbers_and_words_that_no_file_holds_are_a_failure(
+    policies, out, monkeypatch, field, value, said
+):
+    monkeypatch.setattr(benching.Odd, "field", field)
+    monkeypatch.setattr(benching.Odd, "content", value)
+    names = ("benching:Odd", "behaviour")
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,), policies=2)
+    found = run_suite(suite, output=out)
+    status = {row.row.estimator: row.row.status for row in found.rows}
+    assert status == {"Odd": "failed", "behaviour": "ok"}
+    assert found.rows[0].row.reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plain: plain.update(rows=[1]), "no stored row of a benchmark"),
+        (lambda plain: plain.update(without_log=5), "its without_log is 5"),
+        (lambda plain: plain.update(trials="sixteen"), "its trials is 'sixteen'"),
+        (lambda plain: plain["rows"][0].update(behaviour=float("nan")), "it holds NaN"),
+        (lambda plain: plain["rows"][0].update(truth_error=1e999), "it holds Infinity"),
+        (lambda plain: plain["rows"][0].update(purpose="toto"), "none of development, report"),
+        (lambda plain: plain["rows"][0].update(status="fine"), "none of ok, failed, refused"),
+    ],
+)
+def test_odd_results_are_told(policies, out, change, said):
+    suite = benching.suite(policies, data=("noise",), seeds=(0,), estimators=("behaviour",))
+    run_suite(suite, output=out)
+    path = out / "results.json"
+    plain = json.loads(path.read_text())
+    change(plain)
+    path.write_text(json.dumps(plain))
+    with pytest.raises(ope.DataError, match="holds no results of a benchmark") as told:
+        BenchResults.read(path)
+    assert said in str(told.value)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ope.DataError, match="nested too deep"):
+        BenchResults.read(path)

@@ -231,7 +231,7 @@ def _entry(path: Path, *names: str) -> Any:
     """What a file holds under these names, one within the other; None where it has not all."""
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"There is no {path}; measure it first.") from error
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); remove it and measure it anew.") from error

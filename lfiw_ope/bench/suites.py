@@ -24,7 +24,8 @@ class Suite:
         ladders: whose policies are evaluated.
         data: data sets of each ladder.
         transitions: in each data set.
-        questions: asked of each ladder, by its name; all that it has where it is not named.
+        questions: asked of each ladder, by its name; all that it has where it is not named. Of
+            ladders that the suite has not, as after `replace(suite, ladders=…)`, of no account.
         policies: targets of each ladder, evenly along it, its first and its last among them; None
             takes all.
         seeds: of the log, and of everything that is fitted to it.
@@ -62,12 +63,6 @@ class Suite:
             for what, of in (("targets", ladder.targets), ("data sets", tuple(ladder.recipes))):
                 _require_list(f"The {what} of {ladder.name}", of)
             _require_list(f"The suite's questions of {ladder.name}", self.asked(ladder))
-        unknown = set(self.questions) - {ladder.name for ladder in self.ladders}
-        if unknown:
-            raise ConfigError(
-                f"The suite has questions of {', '.join(sorted(unknown))}, which is none of its "
-                f"ladders ({', '.join(ladder.name for ladder in self.ladders)})."
-            )
         for count in self.transitions:
             whole("transitions", count, least=1)
         for seed in self.seeds:

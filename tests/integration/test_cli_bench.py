@@ -78,3 +78,18 @@ def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):
     assert f"Broken failed in 4 of 4 cells; first: {reason}\n" in said
     assert "behaviour failed" not in said
     assert said.endswith("leaderboard.md and out/leaderboard.png.\n")
+
+
+def test_a_suite_takes_some_of_its_own_tasks(own, command_line):
+    """The questions that it asks of the others are of no account then."""
+    words = ("bench", "smoke", "--tasks", "cartpole", "--transitions", "300", "--policies", "2")
+    words += ("--estimators", "behaviour", "--output", "out")
+    status, said, problems = command_line(*words, cwd=own)
+    assert (status, problems) == (0, "")
+    assert "cartpole (report); data sets medium of 300 transitions" in said
+    status, _, problems = command_line(*words[:-1], "kept", cwd=own)
+    assert status == 0
+    (own / "kept" / "units").rename(own / "units")
+    status, _, problems = command_line(*words[:-1], "kept", cwd=own)
+    assert status == 2
+    assert "kept holds results.json, results.csv, leaderboard.json" in problems

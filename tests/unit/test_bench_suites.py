@@ -144,7 +144,6 @@ def test_what_is_no_ladder_is_told(said, message):
         ({"policies": 1}, "policies is 1"),
         ({"questions": {"short_pole": ("T20", "T20")}}, "questions of short_pole are T20, T20"),
         ({"questions": {"short_pole": ()}}, "questions of short_pole are none"),
-        ({"questions": {"long_pole": ("T20",)}}, "questions of long_pole, which is none of its"),
         ({"ladders": ("short_pole",)}, "ladders hold 'short_pole'; expected lfiw_envs.Ladder"),
         ({"ladders": LADDERS["swimmer"]}, "The suite's ladders are Ladder.*; expected a tuple"),
         ({"seeds": 0}, "The suite's seeds are 0; expected a tuple of one or more"),

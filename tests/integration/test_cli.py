@@ -20,7 +20,7 @@ def run(*words, cwd):
 def demo(tmp_path_factory):
     """The demo as it is, but for fewer episodes and rollouts and a shorter training."""
     folder = tmp_path_factory.mktemp("demo")
-    fewer = ("--episodes", "20", "--rollouts", "60", "--updates", "400")
+    fewer = ("--episodes", "20", "--rollouts", "60", "--updates", "300")
     return folder, run("demo", *fewer, cwd=folder)
 
 

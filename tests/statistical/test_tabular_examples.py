@@ -108,7 +108,7 @@ FITTED_Q = ope.FQEConfig(
     members=2,
     tau=0.05,
     action_samples=2,
-    fit=ope.FitConfig(updates=400, learning_rate=1e-2, evaluate_every=50, patience=None),
+    fit=ope.FitConfig(updates=400, learning_rate=1e-2, evaluate_every=200, patience=None),
 )
 FLOW = ope.DICEConfig(
     hidden=(64,),

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,19 @@ def command_line(monkeypatch, capsys):
         return stopped.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Real processes, forked by a server that has imported what takes long.
+
+    By names that are installed: the server looks for no others, and says nothing of one that it
+    does not find. It has run nothing, so that a fork of it is as good as a process from the start.
+    """
+    context = multiprocessing.get_context("forkserver")
+    heavy = ["gymnasium", "h5py", "minari", "pyarrow.dataset", "lfiw_ope", "lfiw_ope.bench.run"]
+    context.set_forkserver_preload(heavy)
+    return context
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import re
 import time
 from dataclasses import replace
@@ -272,13 +271,11 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_on_purpose_alone(policies, tm
         run_suite(suite, output=tmp_path / "out", resume=True)
 
 
-def test_a_run_that_was_killed_ends_with_the_same_table(policies, tmp_path):
+def test_a_run_that_was_killed_ends_with_the_same_table(policies, processes, tmp_path):
     names = ("behaviour", "pdis", "wis", "benching:Slow")
     whole = benching.run(policies, tmp_path / "whole", estimators=names)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benching"])
     out = tmp_path / "out"
-    process = context.Process(
+    process = processes.Process(
         target=benching.run, args=(policies, out), kwargs={"estimators": names}
     )
     process.start()

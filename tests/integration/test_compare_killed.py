@@ -1,7 +1,6 @@
 """A run killed with SIGKILL goes on, and ends with the table of one that was not."""
 
 import json
-import multiprocessing
 import time
 
 import comparing
@@ -11,14 +10,6 @@ import pytest
 import lfiw_ope as ope
 
 TOTAL = len(comparing.estimators()) * comparing.SEEDS
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Real processes, which need not import torch anew."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["comparing"])
-    return context
 
 
 def started(processes, store):
@@ -46,7 +37,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_killed_at_random_moments_ends_with_the_same_table(seed, whole, processes, tmp_path):
     rng, store = np.random.default_rng(seed), tmp_path / "store"
-    kills = sorted(rng.choice(np.arange(1, TOTAL - 8), 2, replace=False))
+    kills = sorted(rng.choice(np.arange(1, TOTAL - 8), 3, replace=False))
     seen = []
     for least in kills:
         process = started(processes, store)

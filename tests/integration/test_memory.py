@@ -1,12 +1,10 @@
 """Reading holds at most one and a half times the arrays that it keeps; measured, in processes."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium as gym
 import h5py
+import memory_reading
 import minari
 import numpy as np
 import pytest
@@ -15,20 +13,6 @@ from minari.dataset.minari_storage import MinariStorage
 
 EPISODES, STEPS, STATES, ACTIONS = 100, 6000, 38, 5  # 106 MB kept, 212 MB in the files
 LONG = "one-long"
-
-READ = """
-import json, re, sys
-import gymnasium, h5py, minari, pyarrow.dataset  # what they take is no part of the data
-import lfiw_ope as ope
-
-def memory(name):
-    return 1024 * int(re.search(rf"{name}:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
-
-before = memory("VmRSS")
-data = ope.load_data(sys.argv[1])
-kept = sum(getattr(data, name).nbytes for name in ("states", "actions", "rewards"))
-print(json.dumps({"kept": kept, "most": memory("VmHWM") - before}))
-"""
 
 
 def episode(rng, steps=STEPS):
@@ -97,15 +81,14 @@ def write_minari(path, rng):
         ("arrow", write_minari),
     ],
 )
-def test_reading_holds_little_beside_what_it_keeps(name, write, tmp_path):
+def test_reading_holds_little_beside_what_it_keeps(name, write, processes, tmp_path):
     write(tmp_path / name, np.random.default_rng(0))
-    done = subprocess.run(
-        [sys.executable, "-c", READ, str(tmp_path / name)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(done.stdout)
+    mine, its = processes.Pipe(duplex=False)
+    process = processes.Process(target=memory_reading.read, args=(tmp_path / name, its))
+    process.start()
+    its.close()
+    found = mine.recv()
+    process.join()
     rows = EPISODES * STEPS
     states = rows + (1 if name == LONG else EPISODES)
     assert found["kept"] == 4 * (states * STATES + rows * (ACTIONS + 1))

@@ -93,7 +93,7 @@ class Ladder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
-        require_names(self)
+        require_names(self.name, self.targets, self.recipes, self.questions)
         questions = {name: self._question(name, of) for name, of in self.questions.items()}
         object.__setattr__(self, "questions", questions)
         if self.purpose not in get_args(Purpose):

@@ -17,11 +17,13 @@ def memory(name):
     return 1024 * int(re.search(rf"{name}:\s*(\d+) kB", status)[1])
 
 
-def read(path, told):
+def read(path, small, told):
     """Send the bytes that are kept of a log, and the most that there were beside what was before.
 
-    Linux counts the most that a process had from its fork on.
+    Linux counts the most that a process had from its fork on. It counts pages of libraries, too,
+    which a fork maps as it first runs what stands there, 13 MB of them: a small log is read first.
     """
+    ope.load_data(small)
     before = memory("VmRSS")
     data = ope.load_data(path)
     kept = sum(getattr(data, name).nbytes for name in ("states", "actions", "rewards"))

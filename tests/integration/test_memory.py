@@ -15,7 +15,7 @@ EPISODES, STEPS, STATES, ACTIONS = 100, 6000, 38, 5  # 106 MB kept, 212 MB in th
 LONG = "one-long"
 
 
-def episode(rng, steps=STEPS):
+def episode(rng, steps):
     ends = np.arange(steps) == steps - 1
     return {
         "observations": rng.normal(size=(steps + 1, STATES)),
@@ -26,15 +26,15 @@ def episode(rng, steps=STEPS):
     }
 
 
-def write_d4rl(path, rng):
+def write_d4rl(path, rng, steps):
     shapes = {"observations": (STATES,), "next_observations": (STATES,), "actions": (ACTIONS,)}
     with h5py.File(path, "w") as file:
         for name, shape in (shapes | {"rewards": ()}).items():
-            file.create_dataset(name, (EPISODES * STEPS, *shape), "f8")
+            file.create_dataset(name, (EPISODES * steps, *shape), "f8")
         for name in ("terminals", "timeouts"):
-            file.create_dataset(name, (EPISODES * STEPS,), bool)
+            file.create_dataset(name, (EPISODES * steps,), bool)
         for i in range(EPISODES):
-            one, rows = episode(rng), slice(i * STEPS, (i + 1) * STEPS)
+            one, rows = episode(rng, steps), slice(i * steps, (i + 1) * steps)
             file["observations"][rows] = one["observations"][:-1]
             file["next_observations"][rows] = one["observations"][1:]
             file["timeouts"][rows] = one["truncations"]
@@ -42,21 +42,21 @@ def write_d4rl(path, rng):
                 file[name][rows] = one[name]
 
 
-def write_npz(path, rng):
-    every = [episode(rng) for _ in range(EPISODES)]
+def write_npz(path, rng, steps):
+    every = [episode(rng, steps) for _ in range(EPISODES)]
     columns = {
         name: np.concatenate([one[name] for one in every])
         for name in ("observations", "actions", "rewards")
     }
     np.savez(
         path,
-        lengths=np.full(EPISODES, STEPS),
+        lengths=np.full(EPISODES, steps),
         terminated=np.zeros(EPISODES, bool),
         **columns,
     )
 
 
-def write_minari(path, rng):
+def write_minari(path, rng, steps):
     path.mkdir()
     storage = MinariStorage.new(
         path,
@@ -66,8 +66,8 @@ def write_minari(path, rng):
     )
     storage.update_metadata({"dataset_id": "x/big-v0", "minari_version": minari.__version__})
     count = 1 if path.name == LONG else EPISODES
-    steps = EPISODES * STEPS // count
-    storage.update_episodes(EpisodeBuffer(id=i, **episode(rng, steps)) for i in range(count))
+    each = EPISODES * steps // count
+    storage.update_episodes(EpisodeBuffer(id=i, **episode(rng, each)) for i in range(count))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
@@ -82,9 +82,12 @@ def write_minari(path, rng):
     ],
 )
 def test_reading_holds_little_beside_what_it_keeps(name, write, processes, tmp_path):
-    write(tmp_path / name, np.random.default_rng(0))
+    rng, small = np.random.default_rng(0), tmp_path / "small" / name
+    small.parent.mkdir()
+    write(small, rng, 10)
+    write(tmp_path / name, rng, STEPS)
     mine, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=memory_reading.read, args=(tmp_path / name, its))
+    process = processes.Process(target=memory_reading.read, args=(tmp_path / name, small, its))
     process.start()
     its.close()
     found = mine.recv()

@@ -24,7 +24,7 @@ from lfiw_ope.commands.terminal import (
     plain_warnings,
     require,
     require_engine,
-    saved_note,
+    tell_end,
 )
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.wording import counted
@@ -112,7 +112,7 @@ def bench_command(
             progress=progress,
         )
     os.chdir(here)
-    _conclude(terminal, found, folder, time.perf_counter() - started, replaced=replaced)
+    _conclude(terminal, found, folder, started, replaced=replaced)
     if not any(row.row.status == "ok" for row in found.rows):
         if found.rows:
             terminal.print("No cell has an answer: all were refused, or failed.", soft_wrap=True)
@@ -208,7 +208,7 @@ def _failures(found: "BenchResults") -> Iterator[str]:
 
 
 def _conclude(
-    terminal: Console, found: "BenchResults", folder: Path, seconds: float, *, replaced: bool
+    terminal: Console, found: "BenchResults", folder: Path, started: float, *, replaced: bool
 ) -> None:
     """The leaderboard, what has no log, and where all was saved."""
     from lfiw_ope.bench.leaderboard_files import write_leaderboard
@@ -225,5 +225,4 @@ def _conclude(
         saved += boards
     elif (folder / "leaderboard.md").exists():
         terminal.print(f"The leaderboard in {folder} is of an earlier run.", soft_wrap=True)
-    note = f"{seconds:.0f} s in all. {saved_note(saved, replaced=replaced)}"
-    terminal.print(note, soft_wrap=True)
+    tell_end(terminal, started, saved, replaced=replaced)

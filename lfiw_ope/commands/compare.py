@@ -53,7 +53,7 @@ from lfiw_ope.commands.terminal import (
     console,
     require,
     require_engine,
-    saved_note,
+    tell_end,
 )
 from lfiw_ope.commands.truth import read_truth
 from lfiw_ope.comparison.compare import compare
@@ -162,14 +162,13 @@ def compare_command(
             refuse=refuse,
             progress=progress,
         )
-    seconds = time.perf_counter() - started
     about = {
         "command": shlex.join(["lfiw-ope", *sys.argv[1:]]),
         "source": data,
         "policies": {name: str(path) for name, path in files.items()},
         "rules": str(rules),
     }
-    _conclude(terminal, result, k, about, output, as_json=as_json, seconds=seconds)
+    _conclude(terminal, result, k, about, output, as_json=as_json, started=started)
     if not any(row.status == "ok" for row in result.rows):
         raise typer.Exit(1)
 
@@ -202,7 +201,7 @@ def _conclude(
     output: Path | None,
     *,
     as_json: bool,
-    seconds: float,
+    started: float,
 ) -> None:
     """The tables or the JSON, what failed, what is wrong, and where it was saved."""
     scores = result.summary(k=k)
@@ -220,9 +219,9 @@ def _conclude(
         terminal.print(line, soft_wrap=True)
     for warning in warnings_of(result):
         terminal.print(f"Warning: {warning}", soft_wrap=True)
-    note = f"{seconds:.0f} s in all."
+    saved: tuple[Path, ...] = ()
+    replaced = False
     if output is not None:
         replaced = (output / "comparison.json").exists()
         saved = save_comparison(result, scores, text, output)
-        note += f" {saved_note(saved, replaced=replaced)}"
-    terminal.print(note, soft_wrap=True)
+    tell_end(terminal, started, saved, replaced=replaced)

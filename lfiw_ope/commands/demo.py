@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from lfiw_ope.commands.options import Device, Rollouts, Updates
-from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, saved_note
+from lfiw_ope.commands.terminal import LiveProgress, check_folder, console, require, tell_end
 from lfiw_ope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,10 +61,7 @@ def demo(
         )
     replaced = (output / f"demo_{result.task}.json").exists()
     saved = save_demo(result, output)
-    seconds = time.perf_counter() - started
-    terminal.print(
-        f"{seconds:.0f} s in all. {saved_note(saved, replaced=replaced)}", soft_wrap=True
-    )
+    tell_end(terminal, started, saved, replaced=replaced)
 
 
 def _table(result: "DemoResult") -> Table:

@@ -46,7 +46,7 @@ from lfiw_ope.commands.terminal import (
     console,
     digits,
     require,
-    saved_note,
+    tell_end,
 )
 from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.errors import DataError
@@ -132,14 +132,13 @@ def evaluate_command(
             refuse=refuse,
             progress=progress,
         )
-    seconds = time.perf_counter() - started
     command = shlex.join(["lfiw-ope", *sys.argv[1:]])
     about = {"command": command, "policy": str(policy), "source": data, "rules": str(rules)}
     if as_json:
         typer.echo(json.dumps({**about, **result.to_dict()}, indent=1, allow_nan=False))
     else:
         terminal.print(_table(result, policy))
-    _conclude(terminal, result, output, f"evaluate_{policy.stem}", about, seconds)
+    _conclude(terminal, result, output, f"evaluate_{policy.stem}", about, started)
 
 
 def _conclude(
@@ -148,7 +147,7 @@ def _conclude(
     output: Path | None,
     name: str,
     about: dict[str, str],
-    seconds: float,
+    started: float,
 ) -> None:
     """What the data say of the result, what is wrong with it, and where it was saved."""
     if result.diagnosis is not None:
@@ -158,12 +157,12 @@ def _conclude(
         terminal.print(f"No interval: {reason}", soft_wrap=True)
     for warning in dict.fromkeys(w for estimate in result.estimates for w in estimate.warnings):
         terminal.print(f"Warning: {warning}", soft_wrap=True)
-    note = f"{seconds:.0f} s in all."
+    saved: tuple[Path, ...] = ()
+    replaced = False
     if output is not None:
         replaced = (output / f"{name}.json").exists()
         saved = save_evaluation(result, output, name, about)
-        note += f" {saved_note(saved, replaced=replaced)}"
-    terminal.print(note, soft_wrap=True)
+    tell_end(terminal, started, saved, replaced=replaced)
 
 
 def _table(result: Evaluation, policy: Path) -> Table:

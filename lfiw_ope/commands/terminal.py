@@ -139,6 +139,23 @@ def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
 
 
+def tell_end(
+    terminal: Console, started: float, saved: tuple[Path, ...] = (), *, replaced: bool = False
+) -> None:
+    """The last line: how long all of it took, and what was written.
+
+    Args:
+        terminal: to say it on.
+        started: what `time.perf_counter()` said before the work.
+        saved: files.
+        replaced: whether they took the place of an earlier run's.
+    """
+    note = f"{time.perf_counter() - started:.0f} s in all."
+    if saved:
+        note += f" {saved_note(saved, replaced=replaced)}"
+    terminal.print(note, soft_wrap=True)
+
+
 def digits(value: float, count: int) -> str:
     """A number to so many digits, and to the whole number where it has more: no 1.2e+04."""
     return f"{value:.0f}" if abs(value) >= 10**count else f"{value:.{count}g}"

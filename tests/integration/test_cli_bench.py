@@ -1,6 +1,11 @@
 """`lfiw-ope bench`: what the end of a run tells."""
 
+import re
+import time
+
 import pytest
+
+from lfiw_ope.bench import leaderboard_files
 
 MODULE = """
 from pathlib import Path
@@ -78,6 +83,23 @@ def test_why_an_estimator_failed_is_told_and_what_was_saved(own, command_line):
     assert f"Broken failed in 4 of 4 cells; first: {reason}\n" in said
     assert "behaviour failed" not in said
     assert said.endswith("leaderboard.md and out/leaderboard.png.\n")
+
+
+def test_the_time_that_is_told_has_the_leaderboard_in_it(own, monkeypatch, command_line):
+    """Of a long suite it is drawn for many seconds; here the clock goes an hour on by it."""
+    clock, write, late = time.perf_counter, leaderboard_files.write_leaderboard, []
+
+    def written(*given):
+        found = write(*given)
+        late.append(3600.0)
+        return found
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + sum(late))
+    monkeypatch.setattr(leaderboard_files, "write_leaderboard", written)
+    words = (*WORDS, "--transitions", "200", "--estimators", "behaviour", "--output", "out")
+    status, said, _ = command_line(*words, cwd=own)
+    assert (status, late) == (0, [3600.0])
+    assert int(re.search(r"(\d+) s in all\.", said)[1]) >= 3600
 
 
 def test_a_suite_takes_some_of_its_own_tasks(own, command_line):

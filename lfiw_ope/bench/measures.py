@@ -1,5 +1,6 @@
 """What a leaderboard measures of each estimator, on one unit's list of policies."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,8 +35,14 @@ class Measure:
     form: str = "z.3f"
 
     def text(self, value: float) -> str:
-        """A number as a table has it: no 12345678.900 where products of ratios have exploded."""
-        return f"{value:{self.form}}" if abs(value) < 1e4 else f"{value:.1e}"
+        """A number as a table has it: no 12345678.900 where products of ratios have exploded.
+
+        Decimals end at a hundred: six digits of a number are kept, and nobody needs so many.
+        """
+        if abs(value) >= 1e4:
+            return f"{value:.1e}"
+        form = self.form if abs(value) < 100 else re.sub(r"\.\d+f", ".0f", self.form)
+        return f"{value:{form}}"
 
 
 def _each(found: Any) -> Part:

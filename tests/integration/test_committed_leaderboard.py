@@ -7,6 +7,7 @@ from lfiw_envs import LADDERS
 
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.leaderboard_text import as_markdown
+from lfiw_ope.bench.measures import MEASURES
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.suites import get_suite
 
@@ -77,7 +78,7 @@ def test_the_readme_tells_of_this_leaderboard(board):
     assert (supported.of["support"], unsupported.of["support"]) == ("supported", "unsupported")
     for label, name in SHOWN.items():
         cells = [
-            f"{of['error'].value:.3f} | {of['near'].value:.0%} | {of['refused'].value:.0%}"
+            " | ".join(MEASURES[what].text(of[what].value) for what in ("error", "near", "refused"))
             for of in (part.standing(name).measured for part in (supported, unsupported))
         ]
         assert f"| {label} | {' | '.join(cells)} |" in readme

@@ -245,3 +245,11 @@ def test_what_rounds_to_nothing_has_no_sign():
         "0%",
     ]
     assert MEASURES["gain"].text(-0.0126) == "-0.013"
+
+
+def test_what_has_exploded_has_no_decimals():
+    """1303.000 would say more than is kept of it, six digits."""
+    said = [MEASURES["error"].text(one) for one in (99.98, 100.2, 1303.0, 12345.0)]
+    assert said == ["99.980", "100", "1303", "1.2e+04"]
+    assert [MEASURES["gain"].text(one) for one in (959.4, -959.4)] == ["+959", "-959"]
+    assert MEASURES["near"].text(1.0) == "100%"

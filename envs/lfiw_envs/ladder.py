@@ -7,12 +7,18 @@ folder, so that a ladder of one's own is a record and a folder.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from lfiw_envs import making
-from lfiw_envs.ladder_names import require_names
+from lfiw_envs.ladder_checks import (
+    is_number,
+    is_value,
+    require_episode,
+    require_names,
+    require_question,
+)
 from lfiw_envs.rules.lookup import rules_for
 from lfiw_envs.rules.record import EnvironmentRules
 
@@ -77,8 +83,9 @@ class Ladder:
             played are to say by which.
 
     Raises:
-        ValueError: if a question is none, or of more steps than an episode, the purpose is neither,
-            a data set has no policies, a target stands there twice, or a name cannot name files.
+        ValueError: if an entry is not of its kind, a question is of more steps than an episode,
+            the purpose is neither, a data set has no policies, a target stands there twice, or a
+            name cannot name files.
     """
 
     name: str
@@ -94,7 +101,10 @@ class Ladder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
         require_names(self.name, self.targets, self.recipes, self.questions)
-        questions = {name: self._question(name, of) for name, of in self.questions.items()}
+        require_episode(self.name, self.episode)
+        for name, of in self.questions.items():
+            require_question(self.name, name, of)
+        questions = {name: Question(*of) for name, of in self.questions.items()}
         object.__setattr__(self, "questions", questions)
         if self.purpose not in get_args(Purpose):
             raise ValueError(
@@ -108,15 +118,6 @@ class Ladder:
                 f"{', '.join(longer)} are of more; give it longer episodes, or questions of its "
                 "own."
             )
-
-    def _question(self, name: str, of: Any) -> Question:
-        try:
-            return Question(*of)
-        except TypeError as error:
-            raise ValueError(
-                f"The question {name!r} of {self.name} is {of!r}; expected one such as "
-                "Question(horizon=100, discount=1.0)."
-            ) from error
 
     @property
     def values_path(self) -> Path:
@@ -187,8 +188,7 @@ class Ladder:
                 f"{self.values_path} has no value of {policy!r} for {question!r} in {play} "
                 "play; measure it first."
             )
-        wanted = {of.name for of in fields(LadderValue)}
-        if not isinstance(found, dict) or found.keys() != wanted or not _is_number(found["mean"]):
+        if not is_value(found):
             raise ValueError(
                 f"{self.values_path} says of {policy!r} for {question!r} what is no value "
                 f"({found!r:.60}); remove it and measure it anew."
@@ -207,10 +207,10 @@ class Ladder:
                 f"{self.support_path} does not say how {data!r} supports {policy!r}; measure "
                 "it first."
             )
-        if not _is_number(share):
+        if not is_number(share) or not 0.0 <= share <= 1.0:
             raise ValueError(
                 f"{self.support_path} says that {data!r} supports {policy!r} by {share!r}, which "
-                "is no number; remove it and measure it anew."
+                "is no share; remove it and measure it anew."
             )
         return float(share)
 
@@ -240,10 +240,6 @@ def _entry(path: Path, *names: str) -> Any:
             return None
         found = found[name]
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _no_number(said: str) -> None:

@@ -54,6 +54,7 @@ class Suite:
     def __post_init__(self) -> None:
         for what in ("ladders", "data", "transitions", "seeds", "estimators"):
             _require_list(f"The suite's {what}", getattr(self, what))
+        self._require_kinds()
         for ladder in self.ladders:
             if not isinstance(ladder, Ladder):
                 raise ConfigError(
@@ -63,10 +64,10 @@ class Suite:
             for what, of in (("targets", ladder.targets), ("data sets", tuple(ladder.recipes))):
                 _require_list(f"The {what} of {ladder.name}", of)
             _require_list(f"The suite's questions of {ladder.name}", self.asked(ladder))
-        for count in self.transitions:
-            whole("transitions", count, least=1)
-        for seed in self.seeds:
-            whole("a seed", seed, least=0)
+        counts = tuple(whole("transitions", count, least=1) for count in self.transitions)
+        object.__setattr__(self, "transitions", counts)
+        seeds = tuple(whole("a seed", seed, least=0) for seed in self.seeds)
+        object.__setattr__(self, "seeds", seeds)
         if self.policies is not None:
             whole("policies", self.policies, least=2)
         for ladder in self.ladders:
@@ -74,6 +75,23 @@ class Suite:
                 choice(f"A data set of {ladder.name}", data, tuple(ladder.recipes))
             for question in self.asked(ladder):
                 choice(f"A question of {ladder.name}", question, tuple(ladder.questions))
+
+    def _require_kinds(self) -> None:
+        for what, kind in (("questions", tuple | list), ("options", Options)):
+            of = getattr(self, what)
+            if not isinstance(of, Mapping) or not all(isinstance(v, kind) for v in of.values()):
+                expected = "Options" if what == "options" else "a tuple of names"
+                raise ConfigError(
+                    f"The suite's {what} are {of!r:.60}; expected a dict, by name, of {expected}."
+                )
+        for what in ("data", "estimators"):
+            odd = [one for one in getattr(self, what) if not isinstance(one, str)]
+            if odd:
+                raise ConfigError(f"The suite's {what} hold {odd[0]!r:.60}; expected names.")
+        if not isinstance(self.refuse, Thresholds | None):
+            raise ConfigError(
+                f"The suite's refuse is {self.refuse!r:.60}; it must be Thresholds, or None."
+            )
 
     @property
     def in_words(self) -> str:
@@ -120,7 +138,7 @@ def _require_list(what: str, given: Any) -> None:
     if not isinstance(given, tuple | list):
         raise ConfigError(f"{what} are {given!r:.60}; expected a tuple of one or more.")
     names = [one.name if isinstance(one, Ladder) else one for one in given]
-    if not names or len(set(names)) < len(names):
+    if not names or any(one in names[:place] for place, one in enumerate(names)):
         raise ConfigError(
             f"{what} are {', '.join(map(str, names)) or 'none'}; name one or more, each once."
         )

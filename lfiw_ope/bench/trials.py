@@ -14,6 +14,7 @@ from lfiw_ope.bench.suites import Suite
 from lfiw_ope.catalogue import Options
 from lfiw_ope.comparison.identity import describe, digest
 from lfiw_ope.comparison.tasks import Inputs
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.refusal import Thresholds
@@ -84,8 +85,12 @@ class Trial:
 
 
 def trials_of(suite: Suite) -> list[Trial]:
-    """Of a suite, seed by seed and small logs first: stopped early, it has all tasks."""
-    return [
+    """Of a suite, seed by seed and small logs first: stopped early, it has all tasks.
+
+    Raises:
+        ConfigError: if two of them would have one folder, their names being made of others'.
+    """
+    found = [
         Trial(
             ladder=ladder,
             data=data,
@@ -101,6 +106,16 @@ def trials_of(suite: Suite) -> list[Trial]:
         for data in suite.data
         for question in suite.asked(ladder)
     ]
+    named: dict[str, Trial] = {}
+    for trial in found:
+        other = named.setdefault(str(trial), trial)
+        if other is not trial:
+            raise ConfigError(
+                f"The data set {trial.data!r} of the ladder {trial.ladder.name!r} and "
+                f"{other.data!r} of {other.ladder.name!r} make trials of one name, {trial}; call "
+                "one of them otherwise."
+            )
+    return found
 
 
 def estimators_of(

@@ -1,8 +1,6 @@
 """`lfiw-ope bench`: a benchmark of estimators, run here or on a cluster, and its leaderboard."""
 
 import os
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from lfiw_ope.commands.terminal import (
     require,
     require_engine,
     tell_end,
+    typed,
 )
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.wording import counted
@@ -108,7 +107,7 @@ def bench_command(
             jobs=jobs,
             engine=engine,
             resume=resume,
-            command=shlex.join(["lfiw-ope", *sys.argv[1:]]),
+            command=typed(),
             progress=progress,
         )
     os.chdir(here)

@@ -1,8 +1,6 @@
 """`lfiw-ope compare`: estimators and policies side by side, from a log."""
 
 import json
-import shlex
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -54,6 +52,7 @@ from lfiw_ope.commands.terminal import (
     require,
     require_engine,
     tell_end,
+    typed,
 )
 from lfiw_ope.commands.truth import read_truth
 from lfiw_ope.comparison.compare import compare
@@ -163,7 +162,7 @@ def compare_command(
             progress=progress,
         )
     about = {
-        "command": shlex.join(["lfiw-ope", *sys.argv[1:]]),
+        "command": typed(),
         "source": data,
         "policies": {name: str(path) for name, path in files.items()},
         "rules": str(rules),

@@ -1,8 +1,6 @@
 """`lfiw-ope evaluate`: what a policy is worth, from a log."""
 
 import json
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +45,7 @@ from lfiw_ope.commands.terminal import (
     digits,
     require,
     tell_end,
+    typed,
 )
 from lfiw_ope.diagnosis.config import DiagnosisConfig
 from lfiw_ope.errors import DataError
@@ -132,7 +131,7 @@ def evaluate_command(
             refuse=refuse,
             progress=progress,
         )
-    command = shlex.join(["lfiw-ope", *sys.argv[1:]])
+    command = typed()
     about = {"command": command, "policy": str(policy), "source": data, "rules": str(rules)}
     if as_json:
         typer.echo(json.dumps({**about, **result.to_dict()}, indent=1, allow_nan=False))

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -132,11 +134,21 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"The output {folder} may not be written to; name another folder.")
 
 
+def typed() -> str:
+    """The command, as a shell takes it."""
+    return _as_text(shlex.join(["lfiw-ope", *sys.argv[1:]]))
+
+
+def _as_text(words: str) -> str:
+    """With the bytes of names that are not UTF-8 escaped: no file and no terminal takes them."""
+    return words.encode(errors="backslashreplace").decode()
+
+
 def saved_note(paths: tuple[Path, ...], *, replaced: bool) -> str:
     """What was written, and whether it took the place of something."""
     *most, last = map(str, paths)
     names = f"{', '.join(most)} and {last}" if most else last
-    return f"Saved {names}" + (", in place of an earlier run's." if replaced else ".")
+    return f"Saved {_as_text(names)}" + (", in place of an earlier run's." if replaced else ".")
 
 
 def tell_end(

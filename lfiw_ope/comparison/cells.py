@@ -118,7 +118,11 @@ def _cell(
     judge: Judge | None,
     progress: Progress,
 ) -> Cell:
-    """An estimator's rows; a failure of one of the user's own, who will mend it, does not last."""
+    """An estimator's rows.
+
+    A failure of one of the user's own, who will mend it, does not last, nor does one of judging:
+    there is an answer, and what could not be seen of it is not the estimator's doing.
+    """
     started, policies, rows, lasting = time.perf_counter(), inputs.policies, [], True
     answers = _answers(fitted, list(policies.values()), work.estimand, progress)
     for policy, answer in zip(policies, answers, strict=True):
@@ -127,19 +131,24 @@ def _cell(
             lasting = lasting and _lasts(answer)
             continue
         rows.append(Row.of(answer, name, policy, work.seed))
-    if not _shipped(work) and any(row.status == "failed" for row in rows):
+    if not _shipped(work) and _failed(rows):
         lasting = False
     each = (shared + time.perf_counter() - started) / len(policies)
     rows = [replace(row, seconds=each) for row in rows]
     if judge is not None:
         started = time.perf_counter()
-        rows = [
+        judged = [
             _judged(row, judge, answer, keep=inputs.keep_refused)
             for row, answer in zip(rows, answers, strict=True)
         ]
         each = (time.perf_counter() - started) / len(policies)
-        rows = [replace(row, judging_seconds=each) for row in rows]
+        lasting = lasting and _failed(judged) == _failed(rows)
+        rows = [replace(row, judging_seconds=each) for row in judged]
     return Cell(name, work.seed, tuple(rows), lasting)
+
+
+def _failed(rows: Iterable[Row]) -> int:
+    return sum(row.status == "failed" for row in rows)
 
 
 def _answers(
@@ -183,11 +192,16 @@ def _require_answer(one: Any, estimand: Estimand) -> None:
     numbers = [("value", one.value)]
     optional = (("standard error", one.standard_error), ("ess", one.ess))
     numbers += [(name, of) for name, of in optional if of is not None]
-    numbers += [("interval", of) for found in one.intervals for of in (found.low, found.high)]
+    for found in one.intervals:
+        numbers += [("interval", of) for of in (found.low, found.high)]
+        numbers += [("interval's level", found.level)]
     for name, number in numbers:
         if not isinstance(number, Real):
             raise TypeError(f"the estimate's {name} is {number!r:.60}; expected a number")
         float(number)  # of a whole number that no float holds, an OverflowError
+    for found in one.intervals:
+        if found.low > found.high:
+            raise ValueError(f"the estimate's interval {found} ends below where it begins")
     for said in one.warnings:
         said.encode()  # of what no file can hold, a UnicodeEncodeError
 

@@ -19,6 +19,12 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import DensityPolicy, Policy, has_density
 
+OURS = ("lfiw_ope", "lfiw_envs")
+"""Packages whose classes are what they are by the version, which is told beside them."""
+
+PLAIN = (bool, int, float, complex, str, bytes, PurePath, tuple, frozenset)
+"""What a class holds for all of its objects as a setting. What can be filled may be a cache."""
+
 PROBED = 128
 """Logged states at which a policy is known by its actions."""
 
@@ -99,6 +105,8 @@ def _describe_parts(value: Any, within: tuple[int, ...]) -> Any:
     if isinstance(value, FunctionType):
         return _describe_function(value, within)
     described = {name: describe(part, within) for name, part in _parts(value).items()}
+    if held := _class_values(type(value), within):
+        described["class holds"] = held
     return {"class": _name(type(value)), "code": _class_digest(type(value)), **described}  # type: ignore[arg-type]
 
 
@@ -144,15 +152,46 @@ def _name(of: Any) -> str:
 @cache
 def _class_digest(of: type) -> str:
     """Of the methods of a class, and of those bases that are of the same package."""
-    package = of.__module__.partition(".")[0]
     found = hashlib.sha256()
-    for base in of.__mro__:
-        if base.__module__.partition(".")[0] == package:
-            for name, method in sorted(vars(base).items()):
-                inner = getattr(method, "fget", None) or getattr(method, "__func__", method)
-                if isinstance(inner, FunctionType):
-                    found.update(f"{name} {_code_digest(inner.__code__)}".encode())
+    for base in _bases(of):
+        for name, method in sorted(vars(base).items()):
+            inner = _function(method)
+            if inner is not None:
+                found.update(f"{name} {_code_digest(inner.__code__)}".encode())
     return found.hexdigest()[:16]
+
+
+def _class_values(of: type, within: tuple[int, ...]) -> dict[str, Any]:
+    """Settings of one of the user's classes that stand in none of its objects, nor in its code.
+
+    They are plain values that it holds for all of them, and its methods' defaults.
+    """
+    if _package(of) in OURS:
+        return {}
+    found = {}
+    for base in reversed(_bases(of)):
+        for name, value in vars(base).items():
+            inner = _function(value)
+            if inner is not None and (inner.__defaults__ or inner.__kwdefaults__):
+                defaults = [inner.__defaults__, inner.__kwdefaults__]
+                found[f"{name}()"] = describe(defaults, within)
+            elif isinstance(value, PLAIN) and not name.startswith("__"):
+                found[name] = describe(value, within)
+    return found
+
+
+def _bases(of: type) -> list[type]:
+    return [base for base in of.__mro__ if _package(base) == _package(of)]
+
+
+def _package(of: type) -> str:
+    return of.__module__.partition(".")[0]
+
+
+def _function(member: Any) -> FunctionType | None:
+    """The code of a class's member, where it has any: of methods of all kinds, and properties."""
+    inner = getattr(member, "fget", None) or getattr(member, "__func__", member)
+    return inner if isinstance(inner, FunctionType) else None
 
 
 def _code_digest(code: CodeType) -> str:

@@ -8,6 +8,8 @@ import pytest
 import lfiw_ope as ope
 from lfiw_ope.bench.results import BenchResults
 from lfiw_ope.bench.run import run_suite
+from lfiw_ope.comparison.judging import Judge
+from lfiw_ope.intervals.record import Interval
 
 cached, policies = benching.cached, benching.policies
 
@@ -46,6 +48,39 @@ def test_an_estimator_of_which_nothing_is_kept_may_be_mended(policies, out, monk
     monkeypatch.setattr(benching, "Broken", benching.Slow)
     with pytest.raises(ope.ConfigError, match="the settings of 'Broken' differ"):
         run_suite(suite, output=out, resume=True)
+
+
+def test_values_that_its_class_holds_make_another_estimator(policies, out, monkeypatch):
+    """As a class attribute or a default they stand in no object, and in no method's code."""
+    names = ("behaviour", "benching:Odd")
+    monkeypatch.setattr(benching.Odd, "content", 1.0)
+    suite = benching.suite(policies, estimators=names, data=("noise",), seeds=(0,))
+    before = run_suite(suite, output=out)
+    assert {row.row.value for row in before.rows if row.row.estimator == "Odd"} == {1.0}
+    assert run_suite(suite, output=out, resume=True).rows == before.rows
+    monkeypatch.setattr(benching.Odd, "content", 2.0)
+    with pytest.raises(ope.ConfigError, match="the settings of 'Odd' differ"):
+        run_suite(suite, output=out, resume=True)
+    monkeypatch.setattr(benching.Odd, "content", 1.0)
+    monkeypatch.setattr(benching.Odd.estimate, "__kwdefaults__", {"progress": 3})
+    with pytest.raises(ope.ConfigError, match="the settings of 'Odd' differ"):
+        run_suite(suite, output=out, resume=True)
+
+
+def test_what_could_not_be_judged_is_judged_by_the_next_run(policies, out, monkeypatch):
+    def fail(*_):
+        raise MemoryError("there is none")
+
+    suite = benching.suite(
+        *(policies,), estimators=("wis",), data=("noise",), seeds=(0,), refuse=ope.Thresholds()
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Judge, "reasons", fail)
+        found = run_suite(suite, output=out)
+    assert {row.row.status for row in found.rows} == {"failed"}
+    assert "could not be seen: MemoryError: there is none" in found.rows[0].row.reason
+    again = run_suite(suite, output=out, resume=True)
+    assert "failed" not in {row.row.status for row in again.rows}
 
 
 def cell(**fields):
@@ -140,7 +175,12 @@ def test_what_an_own_estimator_raises_can_be_told_and_written(
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
-    [("value", 10**400, "OverflowError"), ("warnings", ("\udc80",), "UnicodeEncodeError")],
+    [
+        ("value", 10**400, "OverflowError"),
+        ("warnings", ("\udc80",), "UnicodeEncodeError"),
+        ("intervals", (Interval("0.95", 1.0, 2.0, "t"),), "TypeError: the estimate's interval's l"),
+        ("intervals", (Interval(0.95, 3.0, 2.0, "t"),), "ValueError: the estimate's interval 95%"),
+    ],
 )
 def test_numbers_and_words_that_no_file_holds_are_a_failure(
     policies, out, monkeypatch, field, value, said

@@ -102,6 +102,16 @@ def test_the_time_that_is_told_has_the_leaderboard_in_it(own, monkeypatch, comma
     assert int(re.search(r"(\d+) s in all\.", said)[1]) >= 3600
 
 
+def test_a_folder_whose_name_is_no_text_has_its_results(own, command_line):
+    """A name of bytes that are not UTF-8, as Python gives it; no file can hold it as it is."""
+    words = (*WORDS, "--transitions", "200", "--estimators", "behaviour", "--output", "caf\udce9")
+    status, said, problems = command_line(*words, cwd=own)
+    assert (status, problems) == (0, "")
+    assert r"Saved caf\udce9/results.json" in said
+    there = {path.name for path in (own / "caf\udce9").iterdir()}
+    assert {"results.json", "leaderboard.md", "leaderboard.json", "leaderboard.png"} <= there
+
+
 def test_a_suite_takes_some_of_its_own_tasks(own, command_line):
     """The questions that it asks of the others are of no account then."""
     words = ("bench", "smoke", "--tasks", "cartpole", "--transitions", "300", "--policies", "2")

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import benching
+import numpy as np
 import pytest
 from lfiw_envs import LADDERS, Question
 
@@ -147,11 +148,33 @@ def test_what_is_no_ladder_is_told(said, message):
         ({"ladders": ("short_pole",)}, "ladders hold 'short_pole'; expected lfiw_envs.Ladder"),
         ({"ladders": LADDERS["swimmer"]}, "The suite's ladders are Ladder.*; expected a tuple"),
         ({"seeds": 0}, "The suite's seeds are 0; expected a tuple of one or more"),
+        ({"data": (["noise"],)}, r"The suite's data hold \['noise'\]; expected names"),
+        ({"estimators": (3,)}, "The suite's estimators hold 3; expected names"),
+        ({"questions": ("T20",)}, "questions are .'T20',.; expected a dict, by name, of a tuple"),
+        ({"questions": None}, "questions are None; expected a dict"),
+        ({"options": {"wis": 3}}, "options are {'wis': 3}; expected a dict, by name, of Options"),
+        ({"refuse": True}, "refuse is True; it must be Thresholds, or None"),
     ],
 )
 def test_a_suite_that_cannot_be_is_told(change, message, quick):
     with pytest.raises(ope.ConfigError, match=message):
         replace(quick, **change)
+
+
+def test_numbers_of_an_array_are_whole_numbers_that_a_file_can_hold(quick):
+    found = replace(quick, transitions=tuple(np.array([200])), seeds=tuple(np.arange(2)))
+    assert json.dumps([found.transitions, found.seeds]) == "[[200], [0, 1]]"
+
+
+def test_two_trials_of_one_name_are_told(quick):
+    """They would have one folder, of which one could not go on."""
+    one = replace(quick.ladders[0], name="pole", recipes={"x-noise": ("idles",)})
+    other = replace(one, name="pole-x", recipes={"noise": ("idles",), **one.recipes})
+    one = replace(one, recipes=other.recipes)
+    suite = replace(quick, ladders=(one, other), data=("noise", "x-noise"), questions={})
+    message = "'noise' of the ladder 'pole-x' and 'x-noise' of 'pole' make trials of one name"
+    with pytest.raises(ope.ConfigError, match=message):
+        trials_of(suite)
 
 
 def test_what_is_said_of_a_suite_is_of_what_is_in_it():
@@ -198,9 +221,19 @@ def valued(of):
         ("values_path", valued({"mean": 3.0}), "of 'falls' for 'T20' what is no value"),
         ("values_path", valued({**VALUE, "mean": "3"}), "of 'falls' for 'T20' what is no value"),
         ("values_path", valued({**VALUE, "mean": math.nan}), "is no JSON .it holds NaN"),
+        (
+            "values_path",
+            valued({**VALUE, "mean": 10**400}),
+            "of 'falls' for 'T20' what is no value",
+        ),
+        ("values_path", valued({**VALUE, "standard_error": None}), "what is no value"),
+        ("values_path", valued({**VALUE, "standard_error": -0.1}), "what is no value"),
+        ("values_path", valued({**VALUE, "quantiles": {"0.5": "x"}}), "what is no value"),
+        ("values_path", valued({**VALUE, "episodes": 1.5}), "what is no value"),
         ("support_path", None, "There is no .*measure it first"),
         ("support_path", {"support": {"noise": {}}}, "does not say how 'noise' supports 'falls'"),
-        ("support_path", {"support": {"noise": {"falls": "all"}}}, "by 'all', which is no number"),
+        ("support_path", {"support": {"noise": {"falls": "all"}}}, "by 'all', which is no share"),
+        ("support_path", {"support": {"noise": {"falls": 7}}}, "by 7, which is no share"),
     ],
 )
 def test_what_was_not_measured_is_told(path, stored, message, quick):
@@ -273,6 +306,17 @@ def test_a_ladder_without_an_entry_is_no_part_of_a_suite(quick):
         ({"questions": {"T20": 20}}, r"question 'T20' of short_pole is 20; .* Question\(horizon"),
         ({"targets": "falls"}, "targets of short_pole are 'falls'; expected a tuple of names"),
         ({"name": 5}, "ladder is called 5"),
+        ({"recipes": ("noise",)}, "recipes of short_pole are .'noise',.; expected a dict by name"),
+        ({"questions": ["T20"]}, "questions of short_pole are .'T20'.; expected a dict by name"),
+        (
+            {"questions": {"T20": ("20", 1.0)}},
+            r"'T20' of short_pole is \('20', 1.0\); expected one",
+        ),
+        ({"questions": {"T20": "ab"}}, "'T20' of short_pole is 'ab'; expected one"),
+        ({"questions": {"T20": (0, 1.0)}}, "of 1 step or more and a discount from 0 to 1"),
+        ({"questions": {"T20": (20, 7.0)}}, "of 1 step or more and a discount from 0 to 1"),
+        ({"episode": "20"}, "The episode of short_pole is '20'; it must be a whole number"),
+        ({"episode": 0}, "The episode of short_pole is 0"),
     ],
 )
 def test_a_record_that_names_no_files_or_nothing_is_told(quick, change, message):

@@ -142,6 +142,17 @@ class Odd(Mine):
         return [replace(one, **{self.field: self.content}) for one in said]
 
 
+class Unsettling(Mine):
+    """One that leaves torch otherwise than it found it."""
+
+    def fit(self, data, seed, *, progress=None):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return super().fit(data, seed, progress=progress)
+
+
 class Wandering(Mine):
     """One that goes to another folder."""
 

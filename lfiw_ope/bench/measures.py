@@ -84,7 +84,10 @@ def _rank_correlation(lists: Lists) -> Part:
 
 
 def _regret(lists: Lists) -> Part:
-    return _each(metrics.expected_regret(lists.ordered, lists.truth) / lists.unit.scale)
+    found = metrics.expected_regret(lists.ordered, lists.truth) / lists.unit.scale
+    # Of one policy alone, or of several of one value, there is nothing to choose.
+    choice = np.ptp(lists.truth, -1) > 0
+    return _each(np.where(choice, np.where(found > EQUAL, found, 0.0), np.nan))
 
 
 def _with_interval(unit: Unit) -> Any:
@@ -173,7 +176,8 @@ MEASURES: dict[str, Measure] = {
         of=_regret,
         heading="regret@1",
         meaning="the best true value of a unit less that of the policy that looks best, in the "
-        "same units, averaged over units; where several look best, one is taken at random",
+        "same units, averaged over units; where several look best, one is taken at random, and "
+        "where all are of one value, as one policy alone is, there is none",
         better="lower",
         form="z.2f",
     ),

@@ -79,7 +79,8 @@ def bench_command(
     terminal = console()
     if suite is None:
         given = (estimators, tasks, data, questions, policies, transitions, seeds, output)
-        if resume or any(one is not None for one in given):
+        others = (resume, jobs, engine, device) != (False, 1, "joblib", "cpu")
+        if others or any(one is not None for one in given):
             raise ConfigError(f"Name a suite to run: {', '.join(SUITES)}.")
         terminal.print(_listed())
         return

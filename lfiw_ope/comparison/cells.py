@@ -16,6 +16,7 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.intervals.record import Interval
 from lfiw_ope.results import Estimate
 from lfiw_ope.sharing import SharingEstimator
+from lfiw_ope.torch_state import torch_state_kept
 from lfiw_ope.types import Policy, Progress
 
 
@@ -60,7 +61,8 @@ def finish(
     started = time.perf_counter()
     first, fits = next(iter(work.estimators.values())), dict[str, Fitted | Exception]()
     try:
-        fitted = first.fit(inputs.data, work.seed, progress=progress)
+        with torch_state_kept():
+            fitted = first.fit(inputs.data, work.seed, progress=progress)
     except (Exception, SystemExit) as error:  # whatever it is, the other cells are worth having
         reason = f"The fit failed: {reason_of(error)}"
         seconds, lasting = time.perf_counter() - started, _shipped(work) and _lasts(error)
@@ -161,7 +163,8 @@ def _answers(
     if isinstance(fitted, Exception):
         return [fitted] * len(policies)
     try:
-        found = fitted.estimate(policies, progress=progress)
+        with torch_state_kept():
+            found = fitted.estimate(policies, progress=progress)
         if len(found) != len(policies):
             raise ValueError(f"{len(found)} estimates of {len(policies)} policies")
         for one in found:

@@ -107,6 +107,17 @@ class Row:
         """The same row with the policy's value."""
         return replace(self, truth=truth)
 
+    def _require_agreement(self) -> None:
+        """That fields which were read do not contradict each other."""
+        if self.status == "ok" and self.value is None:
+            raise TypeError("it is ok and has no value")
+        if self.status == "failed" and (self.value is not None or not self.reason):
+            raise TypeError("it failed and has a value, or no reason")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise TypeError(f"its interval is from {self.low} to {self.high}")
+        if min(self.seconds, self.judging_seconds) < 0:
+            raise TypeError(f"its seconds are {self.seconds} and {self.judging_seconds}")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain Python numbers, lists and strings."""
         return {**asdict(self), "warnings": list(self.warnings)}
@@ -122,8 +133,10 @@ class Row:
             found = cls(**{**plain, "warnings": tuple(plain["warnings"])})
             require_kinds(found, _KINDS)
             require_one_of("status", found.status, get_args(Status))
-            if not all(isinstance(one, str) for one in found.warnings):
-                raise TypeError(f"its warnings are {found.warnings!r:.40}")
+            warnings = plain["warnings"]
+            if not isinstance(warnings, list) or not all(isinstance(w, str) for w in warnings):
+                raise TypeError(f"its warnings are {warnings!r:.40}")
+            found._require_agreement()
         except (KeyError, TypeError) as error:
             raise DataError(f"This is no stored row of a comparison ({error}).") from error
         return found
@@ -149,7 +162,8 @@ def require_kinds(record: Any, kinds: Kinds) -> None:
     for names, kind in kinds.items():
         for name in names:
             value = getattr(record, name)
-            if not isinstance(value, kind) or (isinstance(value, Real) and not _is_finite(value)):
+            other = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+            if other or (isinstance(value, Real) and not _is_finite(value)):
                 raise TypeError(f"its {name} is {value!r:.40}")
 
 

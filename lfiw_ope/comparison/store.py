@@ -178,9 +178,15 @@ def open_store(
 def _read_run(place: Path) -> dict[str, Any]:
     try:
         known: dict[str, Any] = read_json(place.read_text(encoding="utf-8"))
-        _ = dict(known["run"]["policies"]), dict(known["estimators"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{place} is no stored run ({error}); name another folder.") from error
+        run = known["run"]
+        held = (run, run["policies"], run.get("made_with", {}), known["estimators"])
+        if not all(isinstance(one, dict) for one in held):
+            raise TypeError("it does not say what of")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{place} is no stored run ({error}); remove it, and the cells beside it that are of "
+            "this run are gone on with, or name another folder."
+        ) from error
     return known
 
 

@@ -120,6 +120,13 @@ DAMAGE = {
     "beyond": row(value=10**400),
     "status": row(status="fine"),
     "warnings": row(warnings=[1]),
+    "warnings as a word": row(warnings="abc"),
+    "no value": row(value=None),
+    "failed with a value": row(status="failed", reason="x"),
+    "failed without a reason": row(status="failed", value=None),
+    "interval": row(low=5.0, high=1.0),
+    "seconds": row(seconds=-1e9),
+    "a mean that is none": cell(behaviour=True),
 }
 
 
@@ -132,6 +139,24 @@ def test_a_damaged_cell_is_done_again_and_said(policies, out, damage):
     with pytest.warns(ope.DataWarning, match=r"wis-0-.*\.json is damaged .* done again"):
         again = run_suite(suite, output=out, resume=True)
     assert benching.table(again) == benching.table(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "3", '{"run": 3, "estimators": {}}', '{"run": {"policies": [["a", "b"]]}}'),
+        '{"run": {"policies": {}, "made_with": 3}, "estimators": {}}',
+    ],
+)
+def test_a_damaged_run_is_told_and_its_cells_are_gone_on_with_without_it(policies, out, text):
+    suite = benching.suite(policies, data=("noise",), seeds=(0,))
+    found = run_suite(suite, output=out)
+    (path,) = out.glob("units/*/run.json")
+    path.write_text(text)
+    with pytest.raises(ope.ConfigError, match=r"is no stored run .*; remove it, and the cells"):
+        run_suite(suite, output=out, resume=True)
+    path.unlink()
+    assert run_suite(suite, output=out, resume=True).rows == found.rows  # seconds and all
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import benching
 import numpy as np
 import pytest
+import torch
 
 import lfiw_ope as ope
 from lfiw_ope.bench import trials
@@ -79,15 +80,26 @@ def test_an_estimator_that_fails_is_a_row_and_is_tried_again(policies, tmp_path,
     assert all("Broken" in said[3] for said in done)
 
 
-def test_what_an_own_estimator_writes_into_reaches_no_other(policies, tmp_path):
-    names = ("behaviour", "wis")
-    suite = benching.suite(policies, estimators=names, data=("mixed",))
+@pytest.mark.parametrize("own", ["Scribbling", "Unsettling"])
+def test_what_an_own_estimator_does_to_log_policies_or_torch_reaches_no_other(
+    policies, tmp_path, own
+):
+    names, options = ("behaviour", "wis", "fqe"), {"fqe": Options(updates=3)}
+    suite = benching.suite(
+        policies, estimators=names, data=("mixed",), seeds=(0,), policies=2, options=options
+    )
     alone = run_suite(suite, output=tmp_path / "alone")
-    suite = replace(suite, estimators=("benching:Scribbling", *names))
+    suite = replace(suite, estimators=(f"benching:{own}", *names))
+    threads = torch.get_num_threads()
     beside = run_suite(suite, output=tmp_path / "beside")
     others = [row for row in benching.table(beside) if row["estimator"] in names]
     assert others == benching.table(alone)
-    assert [row.row.value for row in beside.rows if row.row.estimator == "Scribbling"]
+    assert all(row["status"] == "ok" for row in others)
+    assert [row.row.value for row in beside.rows if row.row.estimator == own]
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", ["Leaving", "LeavingLate"])

@@ -31,6 +31,8 @@ def own(tmp_path, monkeypatch):
     [
         (("--estimators", "wis"), "Name a suite to run: smoke, paper, ladder-small, ladder."),
         (("--resume",), "Name a suite to run"),
+        (("--jobs", "3"), "Name a suite to run"),
+        (("--device", "cuda"), "Name a suite to run"),
         (("smoke", "--transitions", "1e4,1.5"), "--transitions is '1.5'; expected a whole number"),
         (("smoke", "--estimators", "wise", "--output", "out"), "There is no estimator 'wise'"),
     ],

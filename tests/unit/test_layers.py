@@ -10,7 +10,7 @@ PACKAGE = ROOT / "lfiw_ope"
 
 ORDER = [
     *("version", "errors", "extras", "checks", "wording", "types"),
-    *("estimand", "seeding", "threads"),
+    *("estimand", "seeding", "threads", "torch_state"),
     *("data.actions", "data.log", "data.trajectories", "data.tensors", "data.split"),
     "data.member_rows",
     *("nn.products", "nn.rectified", "nn.ensemble", "nn.dealing", "nn.fit_config", "nn.objective"),

@@ -9,6 +9,7 @@ import pytest
 from standing_rows import RIGHT, TURNED, bench_row, board, measured, noisy_rows, order, rows_of
 
 import lfiw_ope as ope
+from lfiw_ope import metrics
 from lfiw_ope.bench.leaderboard import Leaderboard
 from lfiw_ope.bench.measures import MEASURES
 
@@ -22,6 +23,27 @@ def test_estimates_that_differ_by_rounding_have_no_order():
     told = board(rows_of({"nearly": (4.0, 4.0 + 1e-6, 4.0 + 2e-6), "far": (1e300, 2.0, 3.0)}))
     assert measured(told, "nearly")["rank_correlation"] == 1.0
     assert measured(told, "far")["rank_correlation"] == -0.5
+
+
+def test_where_there_is_nothing_to_choose_there_is_no_regret():
+    """One policy alone is always the best: of it a regret of 0 would say what nobody did."""
+    whole = rows_of({"right": RIGHT, "turned": TURNED})
+    first = whole[0].row.policy
+    alone = [replace(row, supported=row.row.policy == first) for row in whole]
+    supported, unsupported = board(alone).by("support")
+    for name in ("right", "turned"):
+        assert supported.standing(name).measured["regret"].value is None
+        assert supported.standing(name).measured["rank_correlation"].value is None
+    assert unsupported.standing("right").measured["regret"].value == 0.0
+    assert unsupported.standing("turned").measured["regret"].value == 0.5
+
+
+def test_a_regret_that_is_rounding_is_none():
+    """The mean of three times 0.1 is 0.1 + 2e-17 in binary, and the regret less than none."""
+    truths = (0.1, 0.1, 0.1, 0.0)
+    assert metrics.expected_regret((1.0, 1.0, 1.0, 0.0), truths) < 0.0
+    found = board(rows_of({"best": (1.0, 1.0, 1.0, 0.0)}, truths))
+    assert measured(found, "best")["regret"] == 0.0
 
 
 def test_each_measure_of_one_unit():

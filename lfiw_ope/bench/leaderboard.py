@@ -180,7 +180,11 @@ def _add(unit: Unit, kept: Flags, draws: Draws, tallies: list[Tally]) -> None:
 
 
 def _told(tallies: Mapping[Name, Tally]) -> list[Name]:
-    """In their order, without those that are all there is of what they are a part of."""
+    """In their order, by fields that part the whole: of one task alone, no tasks are told.
+
+    Of two fields, that both do is enough: a task that is all supported stands by task and support
+    beside those that are not.
+    """
     order = ("task", "data", "transitions", "question", "support")
 
     def place(name: Name) -> tuple[Any, ...]:
@@ -188,14 +192,8 @@ def _told(tallies: Mapping[Name, Tally]) -> list[Name]:
         values = [int(of) if field == "transitions" else of for field, of in name[1:]]
         return (name[0][1] != "report", len(fields), fields, values)
 
-    def whole_of(name: Name) -> Name:
-        return name[:-1]
+    def parts(name: Name) -> bool:
+        whole = tallies[name[:1]].cells
+        return all(tallies[name[0], field].cells < whole for field in name[1:])
 
-    return sorted(
-        (
-            name
-            for name, tally in tallies.items()
-            if len(name) == 1 or tally.cells < tallies[whole_of(name)].cells
-        ),
-        key=place,
-    )
+    return sorted(filter(parts, tallies), key=place)

@@ -134,8 +134,7 @@ def _purpose(board: Leaderboard, purpose: str) -> Iterator[str]:
     yield _standings(whole, OTHER, columns)
     for fields, (title, names) in PARTS.items():
         slices = board.by(*fields, purpose=purpose)
-        alone = any(len({part.of[field] for part in slices}) == 1 for field in fields)
-        if not slices or alone:  # of one task alone, "by task and data set" is "by data set"
+        if not slices:  # of one task alone, "by task and data set" is "by data set"
             continue
         yield f"### {title}\n"
         for name in names:

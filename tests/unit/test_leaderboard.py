@@ -11,6 +11,7 @@ from standing_rows import RIGHT, TURNED, bench_row, board, measured, noisy_rows,
 import lfiw_ope as ope
 from lfiw_ope import metrics
 from lfiw_ope.bench.leaderboard import Leaderboard
+from lfiw_ope.bench.leaderboard_text import as_markdown
 from lfiw_ope.bench.measures import MEASURES
 
 
@@ -172,6 +173,22 @@ def test_who_keeps_silent_does_not_win():
     shy = {"shy": (0.1, 5.1, None), "fair": (1.0, 6.0, 11.0)}
     assert order(board(rows_of(shy))) == ["fair", "shy"]
     assert measured(board(rows_of(shy)), "shy")["kept_error"] == pytest.approx(0.01)
+
+
+def test_a_task_that_is_all_supported_stands_beside_one_that_is_not():
+    rows = rows_of({"right": RIGHT}) + [
+        replace(row, task="run", supported=row.row.policy == "a")
+        for row in rows_of({"right": TURNED})
+    ]
+    found = board(rows)
+    told = [(one.of["task"], one.of["support"], one.cells) for one in found.by("task", "support")]
+    assert told == [("run", "supported", 1), ("run", "unsupported", 2), ("swim", "supported", 3)]
+    page = as_markdown(found)
+    assert "### By task and support" in page
+    assert "### By task and data set" not in page  # which is by task
+    one = board([row for row in rows if row.task == "run"])
+    assert (one.by("task"), one.by("task", "support")) == ((), ())
+    assert "### By support" in as_markdown(one)
 
 
 def test_an_estimator_alone():

@@ -104,7 +104,9 @@ def expected_regret(estimate: ArrayLike, truth: ArrayLike) -> Any:
     """
     estimate, truth = _checked(estimate, truth)
     best = estimate == estimate.max(-1, keepdims=True)
-    return truth.max(-1) - np.where(best, truth, 0.0).sum(-1) / best.sum(-1)
+    # A mean of losses: a mean of values may round to more than the largest of them.
+    lost = truth.max(-1, keepdims=True) - truth
+    return np.where(best, lost, 0.0).sum(-1) / best.sum(-1)
 
 
 def precision_at_k(estimate: ArrayLike, truth: ArrayLike, k: int = 1) -> Any:

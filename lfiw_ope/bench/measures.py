@@ -87,7 +87,7 @@ def _regret(lists: Lists) -> Part:
     found = metrics.expected_regret(lists.ordered, lists.truth) / lists.unit.scale
     # Of one policy alone, or of several of one value, there is nothing to choose.
     choice = np.ptp(lists.truth, -1) > 0
-    return _each(np.where(choice, np.where(found > EQUAL, found, 0.0), np.nan))
+    return _each(np.where(choice, found, np.nan))
 
 
 def _with_interval(unit: Unit) -> Any:

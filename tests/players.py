@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import torch
 from lfiw_envs import TASKS
+from lfiw_envs.rules.lookup import STOCHASTIC
 
 import lfiw_ope as ope
 
@@ -92,7 +93,10 @@ def held_player(env, steps, scale=1.0):
 
 def good_player(env, env_id, kwargs=None):
     """A controller by hand, a shipped policy or a trained linear one; None where there is none."""
+    env_id = env_id.removeprefix(STOCHASTIC).removeprefix("Pushed")  # pushes need no other player
     name = env_id.split("-")[0]
+    if name in RANDOM_BY_HAND:
+        return RANDOM_BY_HAND[name]
     if name in BY_HAND:
         return BY_HAND[name]
     shipped = {task.env_id.split("-")[0]: task for task in TASKS.values()}
@@ -155,3 +159,18 @@ BY_HAND = {
     "MountainCarContinuous": lambda s: np.array([1.0 if s[1] >= 0 else -1.0], np.float32),
     "Pendulum": _swing,
 }
+
+
+def _walk(state):
+    """To the far end of the ledge, at a distance from the edge."""
+    x, y, along, across = state
+    push = (6.0 * (0.9 - x) - 3.0 * along, 6.0 * (0.5 - y) - 3.0 * across)
+    return np.clip(push, -1.0, 1.0).astype(np.float32)
+
+
+RANDOM_BY_HAND = {
+    "DelayedPendulum": lambda state: _swing(state[:3]),
+    "DropoutPendulum": _swing,
+    "Ledge": _walk,
+}
+"""Controllers of the package's own environments."""

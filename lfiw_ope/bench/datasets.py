@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from lfiw_envs.ladder import Ladder
+from lfiw_envs.making import is_vectorised
 from numpy.typing import NDArray
 
 from lfiw_ope.bench.cache import Made, cache_folder, cached_path, find, keep
@@ -201,7 +202,9 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that the arrays follow from."""
     advice = "so no file can be named by them; use cache=None"
+    own_vector = {"vector": "own"} if is_vectorised(ladder.env_id) else {}
     return {
+        **own_vector,
         "format": FORMAT,
         "env_id": ladder.env_id,
         "env_kwargs": plain_kwargs(ladder, advice),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lfiw_envs.ladder import Ladder, Question
+from lfiw_envs.making import is_vectorised
 from numpy.typing import NDArray
 
 from lfiw_ope.checks import whole
@@ -42,6 +43,9 @@ def play_returns(
     one begins the next that nobody plays, or rests where there is none. So a short episode counts
     no more than a long one. No trajectory is kept, so that memory does not grow with the episodes.
 
+    An environment with a vector environment of its own is played by that: one episode in each copy,
+    round after round.
+
     Args:
         ladder: whose environment is played.
         policy: any policy, on the CPU.
@@ -59,6 +63,9 @@ def play_returns(
     copies = min(whole("num_envs", num_envs, least=1), episodes)
     factors = _factors(ladder.questions)
     returns = np.zeros((len(factors), episodes))
+    if is_vectorised(ladder.env_id):
+        _play_rounds(ladder, policy, factors, returns, copies, seed, progress)
+        return dict(zip(ladder.questions, returns, strict=True))
     table = _Table(ladder, copies, episodes, seed)
     try:
         table.check(policy)
@@ -67,16 +74,66 @@ def play_returns(
             actions = table.act(policy, generator)
             numbers, steps = table.places()
             rewards = table.step(actions, last=factors.shape[1])
-            if not np.isfinite(rewards).all():
-                raise DataError(
-                    f"{ladder.env_id} gave a reward that is not finite in step {steps[0] + 1} of "
-                    f"an episode; a value needs every one of them."
-                )
+            _require_finite(ladder, rewards, steps[0])
             returns[:, numbers] += factors[:, steps] * rewards
             progress("play", table.begun - len(table.playing), episodes)
     finally:
         table.close()
     return dict(zip(ladder.questions, returns, strict=True))
+
+
+def _play_rounds(
+    ladder: Ladder,
+    policy: Policy,
+    factors: NDArray[np.float64],
+    returns: NDArray[np.float64],
+    copies: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Add each episode's return to `returns` `[questions, N]`, `copies` episodes at a time."""
+    env = ladder.make_vector(copies)
+    observations, actions = env.single_observation_space, env.single_action_space
+    generator = torch_generator(seed, "actions")
+    try:
+        for first in range(0, returns.shape[1], copies):
+            part = returns[:, first : first + copies]
+            observed, _ = env.reset(seed=derive(seed, "reset", str(first)) % 2**31)
+            playing = np.arange(copies) < part.shape[1]
+            for step in range(factors.shape[1]):
+                states = flatten_states(observations, observed)
+                if first == step == 0:
+                    _check(policy, observations, actions, states)
+                with torch.inference_mode():
+                    drawn = policy.act(torch.from_numpy(states), generator)
+                observed, rewards, terminated, truncated, _ = env.step(
+                    decode_actions(actions, drawn.numpy())
+                )
+                rewards = np.where(playing, rewards, 0.0)  # an ended episode's copy plays on
+                _require_finite(ladder, rewards, step)
+                part += factors[:, step, None] * rewards[: part.shape[1]]
+                playing &= ~(terminated | truncated)
+                if not playing.any():
+                    break
+            progress("play", first + part.shape[1], returns.shape[1])
+    finally:
+        env.close()
+
+
+def _require_finite(ladder: Ladder, rewards: NDArray[np.float64], step: int) -> None:
+    if not np.isfinite(rewards).all():
+        raise DataError(
+            f"{ladder.env_id} gave a reward that is not finite in step {step + 1} of "
+            f"an episode; a value needs every one of them."
+        )
+
+
+def _check(policy: Policy, observations: Any, actions: Any, states: FloatArray) -> None:
+    """That a policy is for an environment of these spaces."""
+    spec = action_spec(actions)
+    size = state_size(observations)
+    check_policy(policy, state_size=size, action_size=spec.size, action_kind=spec.kind)
+    probe(policy, torch.from_numpy(states))
 
 
 def _factors(questions: Mapping[str, Question]) -> NDArray[np.float64]:
@@ -130,10 +187,7 @@ class _Table:
 
     def check(self, policy: Policy) -> None:
         """That the policy is for this environment."""
-        spec = action_spec(self.actions)
-        size = state_size(self.observations)
-        check_policy(policy, state_size=size, action_size=spec.size, action_kind=spec.kind)
-        probe(policy, torch.from_numpy(self.states()))
+        _check(policy, self.observations, self.actions, self.states())
 
     def states(self) -> FloatArray:
         """Of the copies that play, `[n, S]`."""

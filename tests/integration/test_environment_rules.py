@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lfiw_envs import NEVER, rules_for
-from lfiw_envs.rules.lookup import KNOWN
+from lfiw_envs.rules.lookup import KNOWN, STOCHASTIC
 from lfiw_envs.rules.rewards import ForwardReward
 from players import good_player, make, play, random_player, reward_error, weak_player
 
@@ -47,6 +47,9 @@ VARIANTS = [
     ("Reacher-v5", {"reward_dist_weight": 3.0, "reward_control_weight": 0.2}),
     ("Swimmer-v4", {**POSITIONS, "ctrl_cost_weight": 0.1}),
     ("Swimmer-v5", {**POSITIONS, "forward_reward_weight": 3.0, "frame_skip": 2}),
+    (f"{STOCHASTIC}Ledge-v0", {"gust_probability": 0.5, "gust_size": 2.0}),
+    (f"{STOCHASTIC}PushedHalfCheetah-v0", {**POSITIONS, "push_probability": 0.5}),
+    (f"{STOCHASTIC}PushedHopper-v0", {**POSITIONS, "push_probability": 0.5}),
     ("Walker2d-v4", POSITIONS),
     ("Walker2d-v4", {**POSITIONS, **GOES_ON}),
     ("Walker2d-v5", {**POSITIONS, "frame_skip": 2, "healthy_reward": 3.0}),
@@ -108,6 +111,7 @@ FIELDS = [
     *(("Hopper-v5", POSITIONS, name) for name in ("time", "forward_weight", "healthy_reward")),
     ("HalfCheetah-v5", POSITIONS, "control_weight"),
     *(("HumanoidStandup-v5", {}, name) for name in ("control_weight", "impact_weight")),
+    (f"{STOCHASTIC}Ledge-v0", {}, "control_weight"),
     *(("Reacher-v5", {}, name) for name in ("distance_weight", "control_weight")),
     *(("Pusher-v5", {}, name) for name in ("goal_weight", "near_weight", "control_weight")),
 ]

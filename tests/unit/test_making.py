@@ -94,3 +94,21 @@ def test_what_cannot_be_made_is_said_by_gymnasium(silent):
         with pytest.raises((gym.error.Error, ModuleNotFoundError), match=r"[Nn]othing"):
             making.make(env_id, 10, {})
     silent()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "own"),
+    [
+        ("lfiw_envs.stochastic:Ledge-v0", True),
+        ("lfiw_envs.stochastic:PushedHopper-v0", False),
+        ("CartPole-v1", False),  # Gymnasium has one, and shipped logs were played in copies
+        ("Nothing-v0", False),
+    ],
+)
+def test_an_environment_s_own_vector_is_used_unless_it_is_of_gymnasium(env_id, own):
+    assert making.is_vectorised(env_id) == own
+    if env_id != "Nothing-v0":
+        vector = making.make_vector(env_id, 10, {}, 2)
+        assert isinstance(vector, gym.vector.SyncVectorEnv) != own
+        assert vector.num_envs == 2
+        vector.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
-from lfiw_envs.rules import classic, locomotion, manipulation
+from lfiw_envs.rules import classic, locomotion, manipulation, stochastic
 from lfiw_envs.rules.record import EnvironmentRules
 
 DRAWING = frozenset(
@@ -21,6 +21,7 @@ BESIDE_THE_RULES = DRAWING | {"reset_noise_scale", "max_episode_steps", "disable
 
 FORWARD = frozenset({"forward_reward_weight", "ctrl_cost_weight", "healthy_reward", "frame_skip"})
 CONTACT = frozenset({"contact_cost_weight", "contact_force_range", "contact_cost_range"})
+PUSHES = frozenset({"push_probability", "push_sizes"})
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ FAMILIES = {
     "Walker2d": Family(locomotion.walker2d, (2, 3, 4, 5)),
 }
 
+STOCHASTIC = "lfiw_envs.stochastic:"
+"""Module that registers this package's own environments, as their ids begin."""
+
+FAMILIES |= {
+    f"{STOCHASTIC}{name}": Family(build, (0,), beside)
+    for name, build, beside in (
+        ("DelayedPendulum", stochastic.delayed_pendulum, frozenset({"delay_probability"})),
+        ("DropoutPendulum", stochastic.dropout_pendulum, frozenset({"dropout_probability"})),
+        ("Ledge", stochastic.ledge, frozenset({"gust_probability", "gust_size"})),
+        ("PushedHalfCheetah", stochastic.pushed_half_cheetah, PUSHES),
+        ("PushedHopper", stochastic.pushed_hopper, PUSHES),
+    )
+}
+
 KNOWN = {f"{name}-v{v}": (family, v) for name, family in FAMILIES.items() for v in family.versions}
 
 NOT_PLAYED = "read from Gymnasium 0.29's source and not played, for it needs mujoco-py"
@@ -93,6 +108,8 @@ def rules_for(
         UnknownEnvironmentError: if the id is not known; it names those that are.
         ValueError: if an argument is not known or not of its kind, or S is another.
     """
+    if f"{STOCHASTIC}{env_id}" in KNOWN:  # a log has it without the module
+        env_id = f"{STOCHASTIC}{env_id}"
     if env_id not in KNOWN:
         names = (f"{n}-v{'/'.join(map(str, f.versions))}" for n, f in FAMILIES.items())
         raise UnknownEnvironmentError(

@@ -156,3 +156,19 @@ class ReachesGoalReward:
     def __call__(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         ended = self.termination(state, action, next_state).to(next_state.dtype)
         return 100.0 * ended - 0.1 * action[..., 0].square()
+
+
+@dataclass(frozen=True)
+class LedgeReward:
+    """(1 + x') / 2 + (1 − y') / 2 − c ‖a‖².
+
+    Attributes:
+        control_weight: c.
+    """
+
+    control_weight: float
+
+    def __call__(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        x, y = next_state[..., 0], next_state[..., 1]
+        control = self.control_weight * action.clamp(-1.0, 1.0).square().sum(-1)
+        return (1.0 + x) / 2 + (1.0 - y) / 2 - control

@@ -98,6 +98,9 @@ def main(
     warnings.filterwarnings("ignore", message=".*render.*")
     for name in [task] if task else LADDERS:
         ladder, waiting = LADDERS[name], set[str]()
+        if ladder.folder.name != name:
+            typer.echo(f"{name}: shares the policies of {ladder.folder.name}")
+            continue
         for policy in ladder.policies:
             path = snapshot(ladder, policy, runs)
             if not (path.parent / "finished").exists():

@@ -17,18 +17,30 @@ from typing import Annotated
 import typer
 from lfiw_envs import LADDERS, PAPER, Ladder, get_ladder
 from lfiw_envs.ladder import Play
+from lfiw_envs.making import is_vectorised
 from lfiw_envs.tasks import POLICIES
 
+from lfiw_ope.bench.playing import COPIES
 from lfiw_ope.bench.value_file import PLAYS
 from lfiw_ope.bench.values import measure_ladder
 
-FEWER = {"ant": 300, "humanoid_standup": 300}
-"""Episodes where one takes a third of a second and more; else 1000, and 2000 of the paper's tasks,
-which are short."""
+EPISODES = {
+    "ant": 300,
+    "humanoid_standup": 300,
+    "pushed_half_cheetah": 300,
+    "ledge": 200_000,
+    "dropout_pendulum": 4000,
+    "delayed_pendulum": 4000,
+}
+"""Fewer where an episode takes a third of a second and more, and more where many are played in one
+array; else 1000, and 2000 of the paper's tasks, which are short."""
+
+ARRAY = 1000
+"""Copies in one array."""
 
 
 def episodes_of(ladder: Ladder) -> int:
-    return FEWER.get(ladder.name, 2000 if ladder.name.startswith("paper_") else 1000)
+    return EPISODES.get(ladder.name, 2000 if ladder.name.startswith("paper_") else 1000)
 
 
 def in_folder(ladder: Ladder, folder: Path) -> Ladder:
@@ -52,6 +64,7 @@ def measure(ladder: Ladder, episodes: int | None, plays: list[Play], seed: int, 
         policies=there,
         plays=plays,
         jobs=jobs,
+        num_envs=ARRAY if is_vectorised(ladder.env_id) else COPIES,
         command=f"{command} --seed {seed}",
         progress=lambda _, done, total, note="": typer.echo(f"{name}: {done} of {total} {note}"),
     )

@@ -27,7 +27,10 @@ from lfiw_ope.stored import write_text
 CURVES = Path(__file__).parent / "results" / "ladders"
 
 SHOWN = ("T100", "g0.99")
-"""Questions of the table."""
+"""Questions of the table; a ladder of shorter episodes has its undiscounted one for T100."""
+
+COLUMNS = 3
+"""Of the figure."""
 
 
 def runs_of(ladder: Ladder) -> list[str]:
@@ -36,7 +39,7 @@ def runs_of(ladder: Ladder) -> list[str]:
 
 
 def curve_of(ladder: Ladder, run: str) -> dict[str, Any] | None:
-    path = CURVES / f"{ladder.name}_{run}.json"
+    path = CURVES / f"{ladder.folder.name}_{run}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -55,7 +58,7 @@ def draw(ax: Any, ladder: Ladder) -> None:
             taken = [found["snapshots"][fraction] for fraction in fractions]
             heights = [nearest(steps, returns, step) for step in taken]
             ax.plot(taken, heights, ls="", marker=marker, color=colour, ms=5, mew=1.4)
-    ax.set_title(f"{ladder.env_id} ({ladder.purpose})", fontsize=9)
+    ax.set_title(f"{ladder.env_id.rpartition(':')[2]} ({ladder.purpose})", fontsize=9)
     ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:.0f}k" if step else "0")
     ax.tick_params(labelsize=8)
@@ -75,25 +78,42 @@ def table(ladder: Ladder) -> list[str]:
         run, fraction = policy.rsplit("_", 1)
         curve = curve_of(ladder, run)
         steps = f"{curve['snapshots'][fraction]:,}" if curve else "not trained yet"
-        cells = [said(ladder, policy, question, play) for question in SHOWN for play in PLAYS]
+        cells = [
+            said(ladder, policy, question, play) for question in shown(ladder) for play in PLAYS
+        ]
         lines.append(f"| {ladder.name} | {policy} | {steps} | {' | '.join(cells)} |")
     return lines
 
 
+def shown(ladder: Ladder) -> list[str]:
+    """Questions of a ladder in the table's columns."""
+    undiscounted = next(name for name, of in ladder.questions.items() if of.discount == 1.0)
+    return [undiscounted if name == "T100" else name for name in SHOWN]
+
+
 def said(ladder: Ladder, policy: str, question: str, play: Play) -> str:
+    """A measured value and its standard error, or why there is none."""
+    if question not in ladder.questions:
+        return "not asked"
     try:
         value = ladder.value(policy, question, play)
     except ValueError:
         return "not measured yet"
-    return f"{value.mean:.1f} ± {digits(round(value.standard_error, 6), 1)}"
+    text = f"{value.mean:.1f} ± {digits(round(value.standard_error, 6), 1)}"
+    return text if question in SHOWN else f"{text} ({question})"
 
 
 def main(
     folder: Annotated[Path, typer.Option(help="of the policies, a folder a task")] = POLICIES,
 ) -> None:
-    figure = new_figure(11.0, 8.5)
-    for ax, ladder in zip(figure.subplots(3, 3).flat, LADDERS.values(), strict=True):
+    trained = [ladder for ladder in LADDERS.values() if ladder.folder.name == ladder.name]
+    rows = -(-len(trained) // COLUMNS)
+    figure = new_figure(3.6 * COLUMNS, 2.8 * rows)
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for ax, ladder in zip(axes, trained, strict=False):
         draw(ax, ladder)
+    for ax in axes[len(trained) :]:
+        ax.remove()
     figure.supxlabel("steps of the environment", fontsize=9)
     figure.supylabel(
         "mean return of the training's episodes (dots: targets; crosses: makers of data)",

@@ -30,6 +30,9 @@ FRACTIONS = (0.0, 0.02, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0)
 BINS = 100
 """Of a learning curve."""
 
+LEDGE = "lfiw_envs.stochastic:Ledge-v0"
+DELAYED = "lfiw_envs.stochastic:DelayedPendulum-v0"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -121,6 +124,23 @@ TRAININGS = {
         num_envs=4,
         settings={"n_steps": 512, "batch_size": 128},
     ),
+    "ledge/ppo": _ppo(LEDGE, 200_000, 31),
+    "ledge/sac": _sac(LEDGE, 20_000, 32, learning_starts=1000),
+    "delayed_pendulum/ppo": Run(
+        DELAYED,
+        "PPO",
+        300_000,
+        33,
+        num_envs=4,
+        settings={"n_steps": 512, "batch_size": 64, "gamma": 0.9, "learning_rate": 1e-3},
+    ),
+    "delayed_pendulum/sac": _sac(DELAYED, 20_000, 34, learning_starts=1000),
+    "inverted_double_pendulum/ppo": _ppo("InvertedDoublePendulum-v5", 300_000, 35),
+    "inverted_double_pendulum/sac": _sac(
+        "InvertedDoublePendulum-v5", 20_000, 36, learning_starts=1000
+    ),
+    "pusher/ppo": _ppo("Pusher-v5", 200_000, 37),
+    "pusher/sac": _sac("Pusher-v5", 20_000, 38, learning_starts=1000),
 }
 
 

@@ -1,7 +1,16 @@
-"""The ladders that are shipped: nine tasks of two training runs each, and those of the paper."""
+"""The shipped ladders: tasks of two training runs each, and those of the paper."""
 
-from lfiw_envs.ladder import Ladder, Purpose, Question
+from collections.abc import Mapping
+
+from lfiw_envs.ladder import EPISODE, QUESTIONS, Ladder, Purpose, Question
 from lfiw_envs.tasks import POLICIES, TASKS
+
+DEVELOPMENT = (
+    *("pendulum", "acrobot", "hopper", "half_cheetah", "swimmer", "walker2d"),
+    *("ledge", "dropout_pendulum", "pushed_hopper"),
+)
+"""Tasks whose results may decide settings. All others are report tasks: no estimator's setting is
+chosen by their results."""
 
 RUNGS = {"first": ("0", "0.05", "0.1", "0.25", "0.5", "1"), "second": ("0.1", "0.25", "0.5", "1")}
 """Of a task's two training runs, at which fractions of their steps targets were taken."""
@@ -10,13 +19,34 @@ REPLAYED = ("0.02", "0.075", "0.15", "0.35", "0.75")
 """Fractions of the first run whose snapshots make the replay data: none of them is a target."""
 
 
+def purpose_of(name: str) -> Purpose:
+    """Purpose of the task with this name."""
+    return "development" if name in DEVELOPMENT else "report"
+
+
 def _ladder(
-    name: str, env_id: str, first: str, second: str, *, best: str, purpose: Purpose = "report"
+    name: str,
+    env_id: str,
+    first: str,
+    second: str,
+    *,
+    best: str,
+    policies: str | None = None,
+    episode: int = EPISODE,
+    questions: Mapping[str, Question] = QUESTIONS,
 ) -> Ladder:
     """A shipped ladder: targets of two runs, data by snapshots between them.
 
-    `best` is the run whose snapshot at three quarters plays the expert: the one whose learning
-    curve is higher there.
+    Args:
+        name: of the ladder.
+        env_id: of its environment.
+        first: training run of six targets and of the replay data.
+        second: training run of four targets.
+        best: the run whose snapshot at three quarters plays the expert: the one whose learning
+            curve is higher there.
+        policies: ladder whose policies it shares, or None if it has its own.
+        episode: steps after which an episode is truncated.
+        questions: estimands, by name.
     """
     targets = [
         f"{run}_{fraction}"
@@ -36,27 +66,54 @@ def _ladder(
         env_id=env_id,
         targets=tuple(targets),
         recipes=recipes,
-        folder=POLICIES / name,
-        purpose=purpose,
+        folder=POLICIES / (policies or name),
+        purpose=purpose_of(name),
+        episode=episode,
+        questions=dict(questions),
     )
 
+
+_RANDOM = "lfiw_envs.stochastic:"
+_T100 = {"T100": Question(100, 1.0)}
 
 LADDERS = {
     ladder.name: ladder
     for ladder in (
-        _ladder("pendulum", "Pendulum-v1", "ppo", "sac", best="sac", purpose="development"),
-        _ladder("acrobot", "Acrobot-v1", "ppo", "a2c", best="ppo", purpose="development"),
-        _ladder("hopper", "Hopper-v5", "ppo", "sac", best="ppo", purpose="development"),
+        _ladder("pendulum", "Pendulum-v1", "ppo", "sac", best="sac"),
+        _ladder("acrobot", "Acrobot-v1", "ppo", "a2c", best="ppo"),
+        _ladder("hopper", "Hopper-v5", "ppo", "sac", best="ppo"),
         _ladder("cartpole", "CartPole-v1", "ppo", "a2c", best="a2c"),
         _ladder("swimmer", "Swimmer-v5", "ppo", "ppo_default", best="ppo"),
         _ladder("half_cheetah", "HalfCheetah-v5", "ppo", "sac", best="sac"),
         _ladder("walker2d", "Walker2d-v5", "ppo", "sac", best="ppo"),
         _ladder("ant", "Ant-v5", "ppo", "sac", best="ppo"),
         _ladder("humanoid_standup", "HumanoidStandup-v5", "ppo", "ppo_default", best="ppo"),
+        _ladder(
+            *("ledge", f"{_RANDOM}Ledge-v0", "ppo", "sac"),
+            best="sac",
+            episode=40,
+            questions={"T40": Question(40, 1.0)},
+        ),
+        _ladder(
+            *("dropout_pendulum", f"{_RANDOM}DropoutPendulum-v0", "ppo", "sac"),
+            best="sac",
+            policies="pendulum",
+        ),
+        _ladder(
+            *("pushed_hopper", f"{_RANDOM}PushedHopper-v0", "ppo", "sac"),
+            best="ppo",
+            policies="hopper",
+            questions=_T100,
+        ),
+        _ladder(
+            *("pushed_half_cheetah", f"{_RANDOM}PushedHalfCheetah-v0", "ppo", "sac"),
+            best="sac",
+            policies="half_cheetah",
+            questions=_T100,
+        ),
     )
 }
-"""By name. Settings are chosen on the three for development; the others are reported, and no
-estimator's setting is chosen by what comes out of them."""
+"""By name; `DEVELOPMENT` is the split into development and report tasks."""
 
 
 PAPER = {
@@ -66,6 +123,7 @@ PAPER = {
         targets=task.policies,
         recipes={"behaviour": ("behaviour",)},
         folder=POLICIES / task.name,
+        purpose=purpose_of(task.name),
         episode=task.horizon,
         questions={"T100": Question(task.horizon, task.discount)},
     )

@@ -186,7 +186,7 @@ SUITES = {
         ),
         Suite(
             name="ladder-small",
-            about="Four report tasks by every estimator, in hours on two cores.",
+            about="Four tasks by every estimator, in hours on two cores.",
             about_options="For time's sake FQE and what corrects it (dr, wdr, magic) train for "
             "5000 updates and not 20,000, their target networks following twice as fast (tau "
             "0.02); all else as by default.",

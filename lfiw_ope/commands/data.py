@@ -81,7 +81,8 @@ def _listed() -> Table:
     for name in ("task", "environment", "purpose", "data set", "made by"):
         table.add_column(name, overflow="fold")
     for ladder in (*LADDERS.values(), *PAPER.values()):
-        first: tuple[str, str, str] = (ladder.name, ladder.env_id, ladder.purpose)
+        environment = ladder.env_id.rpartition(":")[2]  # without the module that registers it
+        first: tuple[str, str, str] = (ladder.name, environment, ladder.purpose)
         for data, recipe in ladder.recipes.items():
             table.add_row(*first, data, ", ".join(recipe))
             first = ("", "", "")

@@ -62,14 +62,15 @@ def test_the_leaderboard_is_made_of_the_results(results, board):
 def test_results_are_of_the_shipped_ladders_and_the_suite_is_what_was_run(results):
     suite = get_suite("ladder-small")
     assert results.about["suite"] == suite.name
-    assert results.about["about"] == suite.in_words
+    # All four were report tasks when it was run; three of them are development tasks now.
+    assert results.about["about"] == suite.in_words.replace("Four tasks", "Four report tasks")
     policies = {ladder.name: set(suite.targets(ladder)) for ladder in suite.ladders}
     for row in results.rows:
         ladder, policy = LADDERS[row.task], row.row.policy
         assert policy in policies[row.task]
         assert row.row.truth == ladder.value(policy, row.question).mean
         assert row.support == ladder.support(policy, row.data)
-        assert row.purpose == ladder.purpose == "report"
+        assert row.purpose == "report"
 
 
 def test_the_readme_tells_of_this_leaderboard(board):

@@ -46,37 +46,53 @@ def test_no_policy_stands_there_twice(name):
 
 
 @pytest.mark.parametrize("name", list(LADDERS))
-def test_the_training_is_told(name):
-    """Seed, settings and curve of every run that policies were taken of."""
+def test_every_policy_has_its_training(name):
+    """Seed, settings and learning curve of the run, also where ladders share policies."""
     ladder = LADDERS[name]
+    trained = LADDERS[ladder.folder.name]
     for policy in ladder.policies:
         run, fraction = policy.rsplit("_", 1)
-        said = json.loads((CURVES / f"{name}_{run}.json").read_text(encoding="utf-8"))
-        assert said["env_id"] == ladder.env_id
-        assert said["algorithm"] == run.split("_")[0].upper()
-        assert said["seed"] > 0
+        path = CURVES / f"{trained.name}_{run}.json"
+        training = json.loads(path.read_text(encoding="utf-8"))
+        assert training["env_id"] == trained.env_id
+        assert training["algorithm"] == run.split("_")[0].upper()
+        assert training["seed"] > 0
         # Taken as soon as a rollout ended after the fraction.
-        assert 0 <= said["snapshots"][fraction] / said["steps"] - float(fraction) < 0.03
+        assert 0 <= training["snapshots"][fraction] / training["steps"] - float(fraction) < 0.03
 
 
-@pytest.mark.parametrize("name", list(LADDERS))
-def test_folders_hold_nothing_else(name):
-    ladder = LADDERS[name]
-    known = {f"{policy}.safetensors" for policy in (*ladder.targets, *ladder.behaviours)}
-    known |= {ladder.values_path.name, ladder.support_path.name}
-    if name in PAPER:
-        known |= {"behaviour.safetensors", "target.safetensors", "values.json"}
-        known |= {f"paper_{name}_values.json", f"paper_{name}_support.json"}
-    assert {path.name for path in ladder.folder.iterdir()} <= known
-    for path in ladder.folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:  # tensors and words, and nothing executable
+def test_ladders_that_share_policies_name_the_same_ones():
+    shared = {name: ladder.folder.name for name, ladder in LADDERS.items()}
+    shared = {name: owner for name, owner in shared.items() if owner != name}
+    assert shared == {
+        "dropout_pendulum": "pendulum",
+        "pushed_hopper": "hopper",
+        "pushed_half_cheetah": "half_cheetah",
+    }
+    for name, owner in shared.items():
+        assert LADDERS[name].targets == LADDERS[owner].targets
+        assert LADDERS[name].recipes == LADDERS[owner].recipes
+
+
+@pytest.mark.parametrize("folder", sorted({ladder.folder for ladder in LADDERS.values()}))
+def test_folders_hold_nothing_else(folder):
+    known = set()
+    for ladder in (*LADDERS.values(), *PAPER.values()):
+        if ladder.folder == folder:
+            known |= {f"{policy}.safetensors" for policy in ladder.policies}
+            known |= {ladder.values_path.name, ladder.support_path.name}
+    if folder.name in PAPER:
+        known |= {"values.json"}
+    assert {path.name for path in folder.iterdir()} <= known
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:  # tensors and text, nothing executable
             assert file.metadata()["format"].startswith("lfiw-ope actor")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_target_has_its_values(name):
     ladder = get_ladder(name)
-    wanted = 300 if name in ("ant", "humanoid_standup") else 1000
+    wanted = 300 if name in ("ant", "humanoid_standup", "pushed_half_cheetah") else 1000
     said = json.loads(ladder.values_path.read_text(encoding="utf-8"))
     assert f"--task {name} --episodes" in said["command"]
     assert set(said["values"]) == set(ladder.targets)
@@ -105,6 +121,15 @@ def test_the_ladder_has_rungs(name):
         for run in set(runs):
             of_run = [mean for mean, its in zip(means, runs, strict=True) if its == run]
             assert of_run[0] < of_run[-1], (question, run)
+
+
+def test_the_values_of_the_ledge_are_precise():
+    """Standard errors of at most 0.1 % of the range of the targets' values."""
+    ladder = LADDERS["ledge"]
+    values = [ladder.value(policy, "T40") for policy in ladder.targets]
+    means = [value.mean for value in values]
+    errors = [value.standard_error for value in values]
+    assert max(errors) < 0.001 * (max(means) - min(means))
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,8 @@ def test_every_estimator_of_the_package_takes_part_in_every_suite(name):
         assert {one.estimand for one in made.values()} == {trial.estimand}
 
 
-def test_what_is_run_in_a_night_is_reported_on_alone():
+def test_the_suite_of_a_night_has_four_tasks_and_two_questions():
     suite = SUITES["ladder-small"]
-    assert {ladder.purpose for ladder in suite.ladders} == {"report"}
     assert len(trials_of(suite)) == 4 * 2 * 2
     assert {trial.question for trial in trials_of(suite)} == {"T100", "g0.99"}
 
@@ -180,7 +179,7 @@ def test_two_trials_of_one_name_are_told(quick):
 def test_what_is_said_of_a_suite_is_of_what_is_in_it():
     small = SUITES["ladder-small"]
     assert small.changed(seeds=small.seeds) is small
-    assert "Four report tasks" in small.in_words
+    assert "Four tasks" in small.in_words
     assert "FQE and what corrects it" in small.in_words
     other = small.changed(seeds=(0,), estimators=("fqe",))
     assert other.in_words == (f"Other seeds, estimators than its own. {small.about_options}")

@@ -1,17 +1,23 @@
-"""Settings are chosen on development tasks, and the benchmark reports on others."""
+"""Settings are chosen on development tasks; the benchmark reports on the other tasks."""
 
 import ast
 from pathlib import Path
 
-from lfiw_envs import LADDERS
+from lfiw_envs import LADDERS, PAPER
+from lfiw_envs.ladders import DEVELOPMENT
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 CHOOSING = ("development_tasks", "default_choice", "dice_settings", "refusal", "mean_weight_rule")
-"""Studies whose outcome became a default."""
+"""Studies whose results decided defaults."""
 
-BEFORE_THE_RULE = {"CartPole-v1"}
-"""What a choice had seen when the rule was made; `default_weighting.py` tells what it changes."""
+SEEN_BEFORE_THE_SPLIT = {"CartPole-v1"}
+"""Report tasks in older studies; `default_weighting.py` measures the effect on the default."""
+
+
+def env_ids(purpose):
+    ladders = (*LADDERS.values(), *PAPER.values())
+    return {ladder.env_id for ladder in ladders if ladder.purpose == purpose}
 
 
 def texts_in(name):
@@ -19,13 +25,28 @@ def texts_in(name):
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
 
-def test_choices_see_no_report_task():
-    reported = {ladder.env_id for ladder in LADDERS.values() if ladder.purpose == "report"}
-    seen = set().union(*(texts_in(name) for name in CHOOSING))
-    assert seen & reported == BEFORE_THE_RULE
+def test_choices_use_no_report_task():
+    texts = set().union(*(texts_in(name) for name in CHOOSING))
+    assert texts & env_ids("report") == SEEN_BEFORE_THE_SPLIT
 
 
-def test_the_split_is_as_published():
-    development = {name for name, ladder in LADDERS.items() if ladder.purpose == "development"}
-    assert development == {"pendulum", "acrobot", "hopper"}
-    assert len(LADDERS) == 9
+def test_no_environment_has_both_purposes():
+    assert not env_ids("development") & env_ids("report")
+
+
+def test_the_split_is_as_documented():
+    purposes = {name: ladder.purpose for name, ladder in LADDERS.items()}
+    development = {name for name, purpose in purposes.items() if purpose == "development"}
+    assert development == set(DEVELOPMENT)
+    assert development == {
+        *("pendulum", "acrobot", "hopper", "half_cheetah", "swimmer", "walker2d"),
+        *("ledge", "dropout_pendulum", "pushed_hopper"),
+    }
+    assert purposes.keys() - development == {
+        *("cartpole", "ant", "humanoid_standup", "pushed_half_cheetah"),
+    }
+
+
+def test_the_ladders_of_the_paper_have_the_purpose_of_their_task():
+    for name, ladder in PAPER.items():
+        assert ladder.purpose == LADDERS[name].purpose

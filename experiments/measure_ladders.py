@@ -28,6 +28,8 @@ EPISODES = {
     "ant": 300,
     "humanoid_standup": 300,
     "pushed_half_cheetah": 300,
+    "inverted_double_pendulum": 300,
+    "pusher": 300,
     "ledge": 200_000,
     "dropout_pendulum": 4000,
     "delayed_pendulum": 4000,

@@ -52,13 +52,20 @@ def measure(ladder: Ladder, seed: int) -> None:
 
 
 def draw(ladders: list[Ladder], path: Path) -> None:
-    """A heat map for each ladder: data sets down, targets across."""
-    rows = [ladders[first : first + COLUMNS] for first in range(0, len(ladders), COLUMNS)]
+    """A heat map for each ladder: data sets down, targets across; ladders of one data set last."""
+    several = [ladder for ladder in ladders if len(ladder.recipes) > 1]
+    single = [ladder for ladder in ladders if len(ladder.recipes) == 1]
+    rows = [
+        group[first : first + COLUMNS]
+        for group in (several, single)
+        for first in range(0, len(group), COLUMNS)
+    ]
     heights = [max(2, max(len(ladder.recipes) for ladder in row)) for row in rows]
     figure = new_figure(5.2 * COLUMNS, 1.2 * len(rows) + 0.34 * sum(heights) + 0.5)
     grid = figure.add_gridspec(len(rows), COLUMNS, height_ratios=heights)
-    for place, ladder in enumerate(ladders):
-        image = draw_one(figure.add_subplot(grid[place // COLUMNS, place % COLUMNS]), ladder)
+    for down, row in enumerate(rows):
+        for across, ladder in enumerate(row):
+            image = draw_one(figure.add_subplot(grid[down, across]), ladder)
     bar = figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.4, aspect=50, pad=0.01)
     bar.set_label(
         f"share of what the target does that the data support (bold: {SUPPORTED:g} or more)"

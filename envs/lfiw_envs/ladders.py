@@ -111,6 +111,20 @@ LADDERS = {
             policies="half_cheetah",
             questions=_T100,
         ),
+        _ladder(
+            *("delayed_pendulum", f"{_RANDOM}DelayedPendulum-v0", "ppo", "sac"),
+            best="ppo",
+        ),
+        _ladder(
+            *("inverted_double_pendulum", "InvertedDoublePendulum-v5", "ppo", "sac"),
+            best="ppo",
+        ),
+        _ladder(
+            *("pusher", "Pusher-v5", "ppo", "sac"),
+            best="ppo",
+            episode=100,
+            questions=_T100,
+        ),
     )
 }
 """By name; `DEVELOPMENT` is the split into development and report tasks."""

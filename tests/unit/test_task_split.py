@@ -43,7 +43,8 @@ def test_the_split_is_as_documented():
         *("ledge", "dropout_pendulum", "pushed_hopper"),
     }
     assert purposes.keys() - development == {
-        *("cartpole", "ant", "humanoid_standup", "pushed_half_cheetah"),
+        *("cartpole", "ant", "humanoid_standup", "pushed_half_cheetah", "delayed_pendulum"),
+        *("inverted_double_pendulum", "pusher"),
     }
 
 

@@ -88,7 +88,7 @@ def fit_model(
 ) -> ope.EnsembleDynamics:
     how = ope.FitConfig(updates=updates, evaluate_every=10_000, precision=precision)  # type: ignore[arg-type]
     config = ope.DynamicsConfig(
-        bootstrap=False, members=MEMBERS, hidden=HIDDEN, device=device, fit=how
+        member_episodes="all", members=MEMBERS, hidden=HIDDEN, device=device, fit=how
     )
     held_out = max(1, data.num_episodes // 20)
     parts = np.split(np.arange(data.num_episodes), [data.num_episodes - held_out])
@@ -291,7 +291,7 @@ def sequential_cell(n: int, device: str, updates: int = 30, steps: int = 10) -> 
 def policies_cell(estimator: str, count: int, precision: str, device: str) -> Cell:
     """Policies from one fit at the default settings, T = 100, 1000 rollouts of each."""
     how = ope.FitConfig(precision=precision, patience=None)  # type: ignore[arg-type]
-    dynamics = ope.DynamicsConfig(bootstrap=False, device=device, fit=how)
+    dynamics = ope.DynamicsConfig(member_episodes="all", device=device, fit=how)
     make: dict[str, Any] = {
         "model": (ope.ModelBased, ope.ModelBasedConfig(dynamics=dynamics)),
         "LFIW": (ope.LFIW, ope.LFIWConfig(dynamics=dynamics)),
@@ -313,7 +313,7 @@ def transitions_cell(count: int, device: str) -> Cell:
     before = peak_memory(device)
     config = ope.ModelBasedConfig(
         dynamics=ope.DynamicsConfig(
-            bootstrap=False, device=device, fit=ope.FitConfig(patience=None)
+            member_episodes="all", device=device, fit=ope.FitConfig(patience=None)
         )
     )
     started = time.perf_counter()

@@ -109,15 +109,21 @@ def cell(name: str, seed: int) -> dict[str, Any]:
     data, targets = draw(name, seed)
     config = ope.LFIWConfig(
         dynamics=ope.DynamicsConfig(
-            bootstrap=False,
+            activation="silu",
+            layer_norm=False,
+            noise="gaussian",
+            member_episodes="all",
             hidden=task.hidden,
             fit=ope.FitConfig(updates=task.updates, evaluate_every=100),
         ),
         ratio=ope.RatioConfig(
             members=3,
             hidden=(64, 64),
+            features="residual",
             fit=ope.FitConfig(updates=task.updates, evaluate_every=100),
         ),
+        weighting=ope.Weighting(form="stepwise", temper=0.8),
+        ratio_share=0.3,
         rollouts=ROLLOUTS,
     )
     fit = ope.LFIW(ope.Estimand(task.horizon), config).fit(data, seed)

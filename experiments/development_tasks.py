@@ -15,7 +15,7 @@ import gymnasium as gym
 import lfiw_envs
 import numpy as np
 import torch
-from noise_covariance import random_policy
+from bf16_values import random_policy
 from testbeds import log_of
 
 import lfiw_ope as ope

@@ -44,7 +44,7 @@ NETS = ope.FitConfig(updates=2000, evaluate_every=100)
 Q_NETS = ope.FitConfig(
     updates=3000, learning_rate=1e-3, schedule="constant", evaluate_every=100, patience=None
 )
-DYNAMICS = ope.DynamicsConfig(bootstrap=False, members=3, hidden=(64, 64), fit=NETS)
+DYNAMICS = ope.DynamicsConfig(member_episodes="all", members=3, hidden=(64, 64), fit=NETS)
 FITTED_Q = ope.FQEConfig(hidden=(64, 64), members=2, tau=0.01, fit=Q_NETS)
 FLOW = ope.DICEConfig(fit=ope.FitConfig(**{**vars(ope.DICEConfig().fit), "updates": 3000}))
 RATIO = ope.RatioConfig(

@@ -32,7 +32,9 @@ def cells(tasks=()):
 
 def dynamics_config(noise):
     fit = ope.FitConfig(updates=UPDATES, precision="bfloat16")
-    return ope.DynamicsConfig(bootstrap=False, noise=noise, fit=fit)
+    return ope.DynamicsConfig(
+        activation="silu", layer_norm=False, member_episodes="all", noise=noise, fit=fit
+    )
 
 
 def log_of(name, seed, episodes, cache):
@@ -90,11 +92,13 @@ def fit_dynamics(name, seed, episodes, noise, cache):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", help="of these alone")
-    parser.add_argument("--noise", choices=("residual", "gaussian"), help="of this kind alone")
+    parser.add_argument(
+        "--noise", choices=("gaussian", "heteroscedastic"), help="of this kind alone"
+    )
     parser.add_argument("--cache", type=Path, required=True)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    for noise in (options.noise,) if options.noise else ("residual", "gaussian"):
+    for noise in (options.noise,) if options.noise else ("gaussian", "heteroscedastic"):
         for seed, episodes, name in cells(options.tasks):
             tell(
                 fit_dynamics(name, seed, episodes, noise, options.cache),

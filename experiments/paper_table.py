@@ -77,8 +77,11 @@ OURS = [
 def lfiw_config(average, calibration):
     fit = ope.FitConfig(updates=2000, evaluate_every=100, precision="bfloat16")
     return ope.LFIWConfig(
-        dynamics=dynamics_config("residual"),
-        ratio=ope.RatioConfig(members=10, average=average, calibration=calibration, fit=fit),
+        dynamics=dynamics_config("gaussian"),
+        ratio=ope.RatioConfig(
+            members=10, average=average, calibration=calibration, features="residual", fit=fit
+        ),
+        weighting=W(form="stepwise", temper=0.8),
         rollouts=ROLLOUTS,
         draws=8,
         ratio_share=RATIO_SHARE,
@@ -109,7 +112,7 @@ def evaluate(seed, episodes, name, cache):
     estimand = ope.Estimand(task.horizon, task.discount)
     target, behaviour = (ope.load_actor(task.policy_path(p)) for p in ("target", "behaviour"))
     data = log_of(name, seed, episodes, cache)
-    folder = checkpoints(name, seed, episodes, "residual", cache)
+    folder = checkpoints(name, seed, episodes, "gaussian", cache)
     published = ope.LFIW(estimand, lfiw_config("estimates", "none")).fit(
         data, seed, checkpoints=folder
     )
@@ -119,7 +122,7 @@ def evaluate(seed, episodes, name, cache):
     gaussian = replace(
         ours.plain_model(),
         ratio=None,
-        dynamics=fit_dynamics(name, seed, episodes, "gaussian", cache),
+        dynamics=fit_dynamics(name, seed, episodes, "heteroscedastic", cache),
     )
     curve = [W(first=h) for h in HORIZONS]
     theirs = published.estimate_forms([target], PUBLISHED + curve)[0]

@@ -29,8 +29,7 @@ from lfiw_ope.diagnosis.open_loop import OpenLoop
 from lfiw_ope.diagnosis.record import Diagnosis
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.doubly_robust.config import CorrectedModelConfig, DoublyRobustConfig, MAGICConfig
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
-from lfiw_ope.dynamics_fit import fit_dynamics
+from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics, fit_dynamics
 from lfiw_ope.errors import (
     ConfigError,
     DataError,

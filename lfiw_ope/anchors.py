@@ -18,11 +18,12 @@ from lfiw_ope.intervals.simulated import SimulatedIntervalConfig, clustered
 from lfiw_ope.members import member_values
 from lfiw_ope.padding import PaddedEpisodes, known_steps
 from lfiw_ope.policies.stacking import check_policy, group_policies, probe
-from lfiw_ope.policy_ratio.clone import fit_behaviour
+from lfiw_ope.policy_ratio.clone import ClonedBehaviour, fit_behaviour
 from lfiw_ope.policy_ratio.config import BehaviourConfig
+from lfiw_ope.resampling import NO_RESAMPLING, Resampling
 from lfiw_ope.rollout import simulate
 from lfiw_ope.seeding import derive
-from lfiw_ope.types import Policy, Progress, silent
+from lfiw_ope.types import LogRatio, Policy, Progress, silent
 from lfiw_ope.weighted import weigh
 from lfiw_ope.weighting import Weighting
 
@@ -103,10 +104,21 @@ def clones(
     found = []
     for number, episodes in enumerate(np.array_split(np.arange(data.num_episodes), parts)):
         part = data if parts == 1 else data.select(episodes.tolist())
-        of_part = derive(seed, "anchor", str(number))
-        clone = fit_behaviour(part, config, of_part, progress=progress)
+        clone = clone_part(part, config, seed, number, progress=progress)
         found.append(Anchor(clone.policy, episodes.tolist()))
     return found
+
+
+def clone_part(
+    data: Trajectories,
+    config: BehaviourConfig,
+    seed: int,
+    number: int = 0,
+    *,
+    progress: Progress = silent,
+) -> ClonedBehaviour:
+    """The clone that `clones` makes of one part of a log; with one part, of the whole log."""
+    return fit_behaviour(data, config, derive(seed, "anchor", str(number)), progress=progress)
 
 
 def measure(
@@ -117,6 +129,8 @@ def measure(
     *,
     rollouts: int,
     seed: int,
+    ratio: LogRatio | None = None,
+    resampling: Resampling = NO_RESAMPLING,
     progress: Progress = silent,
 ) -> tuple[AnchorGap, ...]:
     """The model's error on each anchor.
@@ -128,6 +142,8 @@ def measure(
         estimand: T and γ; where the log is cut short of T, the errors are over what it knows.
         rollouts: n, of each anchor.
         seed: of every draw, as the simulation of the target has it.
+        ratio: of logged against simulated transitions, where steps are resampled by it.
+        resampling: of the simulated steps.
         progress: told how far the simulation is.
 
     Raises:
@@ -135,7 +151,8 @@ def measure(
         DataError: if an anchor's episodes are not in the data.
     """
     return tuple(
-        _measure(anchor, data, dynamics, estimand, rollouts, seed, progress) for anchor in anchors
+        _measure(anchor, data, dynamics, estimand, rollouts, seed, ratio, resampling, progress)
+        for anchor in anchors
     )
 
 
@@ -146,6 +163,8 @@ def _measure(
     estimand: Estimand,
     rollouts: int,
     seed: int,
+    ratio: LogRatio | None,
+    resampling: Resampling,
     progress: Progress,
 ) -> AnchorGap:
     part = _logged_by(anchor, data)
@@ -162,6 +181,8 @@ def _measure(
         horizon=steps,
         rollouts=rollouts,
         seed=seed,
+        ratio=ratio,
+        resampling=resampling,
         progress=progress,
     )
     rewards = rollout.discounted(estimand.discount)[0]

@@ -14,6 +14,7 @@ from lfiw_ope.diagnostics import (
     tempering_warning,
 )
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.selection import NoiseSelection
 from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
 from lfiw_ope.results import Estimate
@@ -36,6 +37,8 @@ class Appraisal:
         policies: `[P]`, the row of each in `error`.
         seed: of the fit.
         seconds: wall-clock by stage; "classifier" is left out of what does not use it.
+        noise: of the simulated step.
+        selection: how noise and weights were chosen, if they were.
     """
 
     estimand: Estimand
@@ -45,6 +48,8 @@ class Appraisal:
     policies: Sequence[int]
     seed: int
     seconds: dict[str, float]
+    noise: str
+    selection: NoiseSelection | None = None
 
     def estimate(self, place: int, weighting: Weighting) -> Estimate:
         """Of the policy at this place, by this form of weights."""
@@ -72,7 +77,8 @@ class Appraisal:
             value=weighted.value,
             intervals=told.intervals,
             no_interval=told.no_interval,
-            diagnostics=told.diagnostics,
+            diagnostics={**told.diagnostics, **self._losses()},
+            noise_kind=self.noise,
             mc_standard_error=weighted.mc_standard_error,
             seed=self.seed,
             rollouts=n,
@@ -93,6 +99,14 @@ class Appraisal:
             log_weights=weighted.log_weights.cpu().numpy(),
             ess_by_step=weighted.ess_by_step.cpu().numpy(),
         )
+
+    def _losses(self) -> dict[str, float]:
+        """The held-out loss of each candidate, and its paired standard error against the best."""
+        if self.selection is None:
+            return {}
+        losses = {f"loss[{name}]": of for name, of in self.selection.scores.items()}
+        errors = self.selection.standard_errors.items()
+        return losses | {f"loss_error[{name}]": of for name, of in errors}
 
     def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:
         """Rewards of each slot's rollout, which may have run through other slots before."""

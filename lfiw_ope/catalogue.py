@@ -43,7 +43,7 @@ class Options:
         rollouts: n, of each policy; None is the estimator's default.
         updates: of training; classifiers take half as many as the dynamics. None is the
             estimator's default.
-        precision: of training, and of rollouts.
+        precision: of training, and of rollouts; None is the estimator's default.
         device: where everything runs.
         reward: the reward function, where it is known exactly.
         termination: the termination rule, where it is known.
@@ -54,7 +54,7 @@ class Options:
 
     rollouts: int | None = None
     updates: int | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
     device: str = "cpu"
     reward: Reward | None = None
     termination: Termination | None = None
@@ -74,7 +74,8 @@ class Options:
     @property
     def simulating(self) -> dict[str, Any]:
         """Settings of a configuration that simulates."""
-        dynamics = DynamicsConfig(device=self.device, fit=self.training(FitConfig()))
+        fit = self.training(DynamicsConfig().fit)
+        dynamics = DynamicsConfig(device=self.device, fit=fit)
         rollouts = {} if self.rollouts is None else {"rollouts": self.rollouts}
         return {"dynamics": dynamics, **rollouts}
 
@@ -88,12 +89,13 @@ class Options:
 
         One of some hundred updates is looked at less often: a look costs as much as many updates.
         """
+        default = replace(default, precision=self.precision or default.precision)
         if self.updates is None:
-            return replace(default, precision=self.precision)
+            return default
         updates = max(1, self.updates // share)
         looks = default.updates // default.evaluate_every
         every = max(min(updates, LEAST_BETWEEN_LOOKS), updates // looks)
-        return replace(default, updates=updates, evaluate_every=every, precision=self.precision)
+        return replace(default, updates=updates, epochs=None, evaluate_every=every)
 
 
 def lfiw(estimand: Estimand, options: Options) -> LFIW:

@@ -10,12 +10,20 @@ from lfiw_ope.types import Dynamics, ManyDraws, Transition
 
 
 class Draws(NamedTuple):
-    """K transitions at each (s, a), or without the K axis the one of them that is kept."""
+    """K transitions at each (s, a), or without the K axis the one of them that is kept.
+
+    `mean` is what the model expects at (s, a), where it had to evaluate that for the draws anyway.
+    """
 
     next_state: Tensor  # [K, ..., n, S]
     reward: Tensor  # [K, ..., n]
     terminated: Tensor  # [K, ..., n]
     bounded: Tensor  # [K, ..., n]
+    mean: Tensor | None = None  # [..., n, S + 1], without a K axis
+
+
+PER_DRAW = ("next_state", "reward", "terminated", "bounded")
+"""The fields that lead with the K axis."""
 
 
 def draws(
@@ -54,20 +62,21 @@ def draws(
         several = dynamics.draw(states, actions, fresh, generator)
     else:
         several = _repeated(dynamics, states, actions, fresh, generator)
-    others = Draws(
-        *(
-            values.reshape(fresh, *lead, *values.shape[2:])
-            for values in (getattr(several, name) for name in Draws._fields)
-        )
-    )
-    if first is None:
-        return others
-    return Draws(*(torch.cat(pair) for pair in zip(first, others, strict=True)))
+    fields = {
+        name: (values := getattr(several, name)).reshape(fresh, *lead, *values.shape[2:])
+        for name in PER_DRAW
+    }
+    mean = getattr(several, "mean", None)
+    if mean is not None:
+        mean = mean.reshape(*lead, *mean.shape[1:])
+    if first is not None:
+        fields = {name: torch.cat((getattr(first, name), of)) for name, of in fields.items()}
+    return Draws(**fields, mean=mean)
 
 
 def _lifted(own: Transition) -> Draws:
     """One transition as K = 1 of them."""
-    return Draws(*(getattr(own, name)[None] for name in Draws._fields))
+    return Draws(*(getattr(own, name)[None] for name in PER_DRAW))
 
 
 def _repeated(
@@ -77,7 +86,7 @@ def _repeated(
     # Repeated along the n axis, where random numbers are independent.
     policies, n = state.shape[:2]
     step = dynamics.sample(state.repeat(1, count, 1), action.repeat(1, count, 1), generator)
-    fields = (getattr(step, name) for name in Draws._fields)
+    fields = (getattr(step, name) for name in PER_DRAW)
     return Draws(
         *(values.view(policies, count, n, *values.shape[2:]).transpose(0, 1) for values in fields)
     )

@@ -14,6 +14,7 @@ from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.selection import Candidate, NoiseSelection
 from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.members import member_values
 from lfiw_ope.policies.stacking import group_policies, probe
@@ -32,14 +33,15 @@ class FittedModel(Answering):
 
     With total intervals `Estimate.diagnostics` has `standard_error`, of simulation, starts and fit
     together; of that `start_noise`, what there being N logged starts adds to the simulation noise,
-    and `member_spread`, the standard deviation over members of the plain model's value;
+    and `member_spread`, the standard error over members of the plain model's value;
     `anchor_gap`, the root mean square of the model's errors on anchors, and `bias_bound`, what the
     intervals take the bias on this policy to be at most (`lfiw_ope.simulated_error`).
 
     Attributes:
         estimand: what is estimated.
         dynamics: the fitted ensemble.
-        ratio: the fitted density ratio, or None for the plain model.
+        ratio: the fitted density ratio, or None for the plain model. Weighted forms are simulated
+            with the noise that it was fitted against, `ratio.dynamics`, whatever noise was chosen.
         initial_states: `[N, S]`, on the model's device.
         action_size: A.
         action_kind: of the data's actions.
@@ -53,6 +55,8 @@ class FittedModel(Answering):
         gaps: the model's error on anchors, policies whose value the log tells.
         seconds: wall-clock of each stage of the fit.
         held_out: episodes that the dynamics were not trained on, by their number in the log.
+        selection: how noise and weights were chosen; None where they were named, or the log has too
+            few episodes to choose.
     """
 
     estimand: Estimand
@@ -70,6 +74,7 @@ class FittedModel(Answering):
     gaps: tuple[AnchorGap, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     held_out: tuple[int, ...] = ()
+    selection: NoiseSelection | None = None
 
     @property
     def spaces(self) -> Spaces:
@@ -87,6 +92,21 @@ class FittedModel(Answering):
             return weighted
         by_ess = self.weighting.first_ess is not None
         return fall_back(weighted, plain, self.fallback, by_ess=by_ess)
+
+    def with_candidate(self, candidate: Candidate) -> "FittedModel":
+        """The same fit with this noise of the simulated step, and this many candidates of SIR.
+
+        Args:
+            candidate: such as one of those that `LFIW.candidates()` lists.
+
+        Raises:
+            ConfigError: if the networks were not trained for that noise.
+        """
+        return replace(
+            self,
+            dynamics=self.dynamics.with_noise(candidate.noise),
+            weighting=Weighting(form="uniform", candidates=candidate.sir_candidates),
+        )
 
     def plain_model(self) -> "FittedModel":
         """The same model without weights: its estimates are those of the same rollouts."""
@@ -114,16 +134,18 @@ class FittedModel(Answering):
                 "estimate_forms takes a list of policies and a list of weightings, and one of them "
                 "is no list; put a single one into brackets."
             )
-        simulations: dict[Resampling, list[int]] = {}
+        simulations: dict[tuple[Resampling, bool], list[int]] = {}
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
-            simulations.setdefault(weighting.resampling, []).append(index)
+            by_ratio = weighting.needs_ratio and self._noise_was_chosen_without_ratio
+            simulations.setdefault((weighting.resampling, by_ratio), []).append(index)
         self.check(policies)
         error = self._error(policies, progress)
         found: dict[tuple[int, int], Estimate] = {}
-        for resampling, places in simulations.items():
+        for (resampling, by_ratio), places in simulations.items():
             chosen = [weightings[index] for index in places]
-            told = self._simulate(policies, resampling, chosen, error, progress)
+            dynamics = self.ratio.dynamics if by_ratio and self.ratio else self.dynamics
+            told = self._simulate(policies, dynamics, resampling, chosen, error, progress)
             for policy_index, of_policy in told:
                 for index, estimate in zip(places, of_policy, strict=True):
                     found[policy_index, index] = estimate
@@ -132,6 +154,7 @@ class FittedModel(Answering):
     def _simulate(
         self,
         policies: Sequence[Policy],
+        dynamics: EnsembleDynamics,
         resampling: Resampling,
         weightings: Sequence[Weighting],
         error: SimulatedError,
@@ -146,7 +169,7 @@ class FittedModel(Answering):
             started = time.perf_counter()
             rollout = simulate(
                 group.policy,
-                self.dynamics,
+                dynamics,
                 self.initial_states,
                 horizon=self.estimand.horizon,
                 rollouts=self.rollouts,
@@ -167,9 +190,16 @@ class FittedModel(Answering):
                 policies=group.indices,
                 seed=self.seed,
                 seconds=seconds,
+                noise=dynamics.noise.kind,
+                selection=self.selection,
             )
             for place, index in enumerate(group.indices):
                 yield index, [appraisal.estimate(place, weighting) for weighting in weightings]
+
+    @property
+    def _noise_was_chosen_without_ratio(self) -> bool:
+        """Whether the noise is another than the one that the ratio was fitted against."""
+        return self.ratio is not None and self.ratio.dynamics.noise.kind != self.dynamics.noise.kind
 
     def _error(self, policies: Sequence[Policy], progress: Progress) -> SimulatedError:
         """What is known of the model's error on these policies, once for all forms of weights."""
@@ -178,7 +208,11 @@ class FittedModel(Answering):
             probe(group.policy, self.initial_states[:2].expand(len(group.indices), -1, -1))
         config, started = self.dynamics.config, time.perf_counter()
         members = None
-        if self.interval.method == "total" and config.bootstrap and config.members > 1:
+        if (
+            self.interval.method == "total"
+            and config.members > 1
+            and config.member_episodes != "all"
+        ):
             members = member_values(
                 policies,
                 self.dynamics,
@@ -189,7 +223,7 @@ class FittedModel(Answering):
                 progress=progress,
             )
         took = time.perf_counter() - started
-        return SimulatedError(self.interval, config.bootstrap, self.gaps, members, took)
+        return SimulatedError(self.interval, config.member_episodes, self.gaps, members, took)
 
     def _check_weighting(self, weighting: Weighting) -> None:
         if weighting.needs_ratio and self.ratio is None:

@@ -29,7 +29,7 @@ def one_member(dynamics: EnsembleDynamics, number: int) -> EnsembleDynamics:
         reward=dynamics.reward_rule,
         termination=dynamics.termination_rule,
     )
-    one.network, one.noise_factor = dynamics.network.member(number), dynamics.noise_factor
+    one.network, one.noise = dynamics.network.member(number), dynamics.noise.of_member(number)
     return one.requires_grad_(False)
 
 

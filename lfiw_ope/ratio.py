@@ -1,6 +1,6 @@
 """The likelihood-free density ratio of logged against simulated transitions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from lfiw_ope.checks import choice
 from lfiw_ope.classifier import ClassifierConfig, ClassifierEnsemble, ClassifierReport
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.nn.fit_config import FitReport
+from lfiw_ope.nn.fit_config import FitConfig, FitReport
 from lfiw_ope.types import Transition
 
 
@@ -19,15 +19,20 @@ class RatioConfig(ClassifierConfig):
     """The classifiers of logged against simulated transitions, and how they are trained.
 
     Attributes:
-        features: what a classifier sees of (s, a, s', r), standardised. "residual": s, a, s' − s
-            and r, where a step moves the state little; "raw": s, a, s', r.
+        features: what a classifier sees of (s, a, s', r), standardised. "error": s, a, and
+            asinh(e / m) with e = (s', r) − the model's mean at (s, a) and m the median of |e|: the
+            classifier need not learn the dynamics again, and errors with long tails do not squeeze
+            the common ones together; "residual": s, a, s' − s and r; "raw": s, a, s', r.
     """
 
-    features: Literal["residual", "raw"] = "residual"
+    features: Literal["error", "residual", "raw"] = "error"
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(updates=4000, precision="auto", evaluate_every=200)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("features", self.features, ("residual", "raw"))
+        choice("features", self.features, ("error", "residual", "raw"))
 
 
 class Given(NamedTuple):
@@ -38,6 +43,20 @@ class Given(NamedTuple):
 
     def at(self, rows: Tensor) -> "Given":
         return Given(self.inputs[rows], self.centre[rows])
+
+
+def outcome_centre(
+    config: RatioConfig,
+    dynamics: EnsembleDynamics,
+    state: Tensor,
+    action: Tensor,
+    mean: Tensor | None = None,
+) -> Tensor:
+    """`[..., S + 1]`, what (s', r) is measured from at (s, a)."""
+    if config.features == "error":
+        return dynamics.mean(state, action) if mean is None else mean
+    centre = torch.zeros_like(state) if config.features == "raw" else state
+    return nn.functional.pad(centre, (0, 1))
 
 
 class TransitionRatio(nn.Module):
@@ -72,18 +91,26 @@ class TransitionRatio(nn.Module):
         """How their training went."""
         return self.classifiers.fit_report
 
-    def given(self, state: Tensor, action: Tensor) -> "Given":
-        """What features need of (s, a) alone, so that K transitions there share the work."""
+    def given(self, state: Tensor, action: Tensor, mean: Tensor | None = None) -> "Given":
+        """What features need of (s, a) alone, so that K transitions there share the work.
+
+        Args:
+            state: `[..., S]`
+            action: `[..., A]`
+            mean: `[..., S + 1]`, what the model expects, where it is known already.
+        """
         inputs = self.inputs(torch.cat((state, action), -1))
-        centre = torch.zeros_like(state) if self.config.features == "raw" else state
-        return Given(inputs, nn.functional.pad(centre, (0, 1)))
+        return Given(inputs, outcome_centre(self.config, self.dynamics, state, action, mean))
 
     def features(self, given: "Given", transition: Transition) -> Tensor:
         """`[..., F]`; leading axes that only the transition has are draws at the same (s, a)."""
         outcome = torch.cat((transition.next_state, transition.reward[..., None]), -1)
         ended = transition.terminated[..., None].to(outcome.dtype)
         inputs = given.inputs.expand(*outcome.shape[:-1], -1)
-        return torch.cat((inputs, self.outcomes(outcome - given.centre), ended), -1)
+        scaled = self.outcomes(outcome - given.centre)
+        if self.config.features == "error":
+            scaled = torch.asinh(scaled)
+        return torch.cat((inputs, scaled, ended), -1)
 
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
@@ -91,7 +118,8 @@ class TransitionRatio(nn.Module):
 
         Where `average` is "estimates", each classifier's own: `[K, C, ..., n]` or `[C, ..., n]`.
         """
-        features = self.features(self.given(state, action), transition)
+        mean = getattr(transition, "mean", None)
+        features = self.features(self.given(state, action, mean), transition)
         log_ratio = self.classifiers.log_ratio(features)
         draws_lead = features.dim() > state.dim()
         if self.config.average == "estimates" and draws_lead:

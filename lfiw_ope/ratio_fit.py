@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,16 +14,24 @@ from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.ratio import RatioConfig, TransitionRatio
+from lfiw_ope.ratio import Given, RatioConfig, TransitionRatio, outcome_centre
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Progress, silent
+
+MAX_KEPT = 1 << 26
+"""Numbers that a training keeps of its rows, 256 MB."""
 
 MOST_HELD_OUT = 1 << 16
 """Held-out transitions that calibration and the report rest on: more would not change them."""
 
 
 class _RealOrSimulated(TwoSampleObjective):
-    """Logged against freshly simulated transitions at the same (s, a)."""
+    """Logged against freshly simulated transitions at the same (s, a).
+
+    What does not change between batches is computed once: the features of logged transitions, and
+    the ensemble's outputs, so that a batch draws members and noise and evaluates no network of the
+    dynamics. Where that would take more than `MAX_KEPT` numbers, it is computed batch by batch.
+    """
 
     def __init__(
         self,
@@ -39,14 +48,38 @@ class _RealOrSimulated(TwoSampleObjective):
         self.held_out = real, simulated
         middle = _episode_boundary(log, held_out)
         self.halves = middle, middle
+        self.kept = self._keep(train)
+
+    def _keep(self, train: Tensor) -> "_Kept | None":
+        dynamics = self.ratio.dynamics
+        if not isinstance(dynamics, EnsembleDynamics):
+            return None
+        outputs = dynamics.network.sizes[-1] * dynamics.config.members
+        if len(train) * (outputs + 3 * dynamics.inputs.mean.numel()) > MAX_KEPT:
+            return None
+        parts = []
+        for rows in self.log.chunks(train):
+            given = self.ratio.given(rows.state, rows.action)
+            predicted = dynamics.predict(rows.state, rows.action)
+            real = self.ratio.features(given, rows)
+            parts.append((rows.state, rows.action, *given, real, predicted.movedim(0, 1)))
+        return _Kept(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
     def sources(self) -> Sequence[Tensor]:
         # The model is in the held-out negatives: another model is another training.
         return (*self.log, self.train)
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
-        logged = self.log.at(self.train.index_select(0, rows.flatten()))
-        real, simulated = self._features(logged, generator)
+        if self.kept is None:
+            logged = self.log.at(self.train.index_select(0, rows.flatten()))
+            real, simulated = self._features(logged, generator)
+        else:
+            at = _Kept(*(field.index_select(0, rows.flatten()) for field in self.kept))
+            drawn = self.ratio.dynamics.sample_from(
+                at.predicted.movedim(1, 0), at.state, at.action, generator
+            )
+            real = at.real
+            simulated = self.ratio.features(Given(at.inputs, at.centre), drawn)
         return real.view(*rows.shape, -1), simulated.view(*rows.shape, -1)
 
     def _features(self, rows: TransitionTensors, generator: torch.Generator) -> Pair:
@@ -55,6 +88,17 @@ class _RealOrSimulated(TwoSampleObjective):
         simulated = ratio.dynamics.sample(rows.state, rows.action, generator)
         given = ratio.given(rows.state, rows.action)
         return ratio.features(given, rows), ratio.features(given, simulated)
+
+
+class _Kept(NamedTuple):
+    """What batches need of each training transition."""
+
+    state: Tensor  # [R, S]
+    action: Tensor  # [R, A]
+    inputs: Tensor  # [R, S + A]
+    centre: Tensor  # [R, S + 1]
+    real: Tensor  # [R, F]
+    predicted: Tensor  # [R, M, O]
 
 
 def _episode_boundary(log: DeviceLog, rows: Tensor) -> int:
@@ -116,10 +160,7 @@ def fit_transition_ratio(
         Standardiser.of_chunks(
             torch.cat((some.state, some.action), -1) for some in log.chunks(rows)
         ),
-        Standardiser.of_chunks(
-            torch.cat((_outcome(some, config), some.reward[:, None]), -1)
-            for some in log.chunks(rows)
-        ),
+        _outcome_scale(log, rows, config, dynamics),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
     drawing = torch_generator(seed, "ratio", "held out", device=device)
@@ -172,5 +213,16 @@ def _check_sizes(dynamics: EnsembleDynamics, data: Trajectories) -> None:
         )
 
 
-def _outcome(rows: TransitionTensors, config: RatioConfig) -> Tensor:
-    return rows.next_state if config.features == "raw" else rows.next_state - rows.state
+def _outcome_scale(
+    log: DeviceLog, rows: Tensor, config: RatioConfig, dynamics: EnsembleDynamics
+) -> Standardiser:
+    """What outcomes (s', r), measured from their centre, are divided by."""
+    errors = (
+        torch.cat((some.next_state, some.reward[:, None]), -1)
+        - outcome_centre(config, dynamics, some.state, some.action)
+        for some in log.chunks(rows)
+    )
+    if config.features != "error":
+        return Standardiser.of_chunks(errors)
+    typical = torch.cat(tuple(errors)).abs().median(0).values
+    return Standardiser(torch.zeros_like(typical), torch.where(typical > 1e-6, typical, 1.0))

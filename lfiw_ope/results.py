@@ -39,6 +39,8 @@ class Estimate(Stored):
             step, the smallest. None where nothing is weighed.
         raw_ess: the same before H was chosen by it, tempering and smoothing, all of which hide how
             far apart weights were.
+        noise_kind: of the simulated step, see `lfiw_ope.dynamics.Noise`; None where nothing is
+            simulated.
         bounded_share: of the simulated steps, those whose state was put back on the model's
             bounds; None where nothing is simulated.
         fell_back: whether the value is the plain model's, because weights mean nothing here; the
@@ -76,6 +78,7 @@ class Estimate(Stored):
     episodes: int | None = None
     ess: float | None = None
     raw_ess: float | None = None
+    noise_kind: str | None = None
     bounded_share: float | None = None
     fell_back: bool = False
     first: int | None = None
@@ -170,7 +173,19 @@ class Estimate(Stored):
         if self.warnings:
             count = len(self.warnings)
             parts.append(f"{count} warning{'s' if count > 1 else ''}")
-        return "  ".join(parts)
+        return "\n".join(["  ".join(parts), *self._choice_line()])
+
+    def _choice_line(self) -> list[str]:
+        """How noise and weights were chosen, where they were."""
+        losses = {
+            name.removeprefix("loss[").removesuffix("]"): loss
+            for name, loss in self.diagnostics.items()
+            if name.startswith("loss[")
+        }
+        if not losses:
+            return []
+        listed = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
+        return [f"  noise {self.noise_kind}, by the loss on held-out continuations: {listed}"]
 
     def to_dict(self, *, arrays: bool = True) -> dict[str, Any]:
         """As plain Python numbers, lists and strings; without the arrays, a table's row.

@@ -140,10 +140,14 @@ def simulate(
             action, drawing_by = policy.act(state, acting), moving
         if watch is not None:
             watch(t, state, action, alive)
-        step: Transition = dynamics.sample(state, action, drawing_by)
+        step: Transition
+        if resampling.candidates > 1:  # one of its own would be one more call of the networks
+            drawn = drawing.draws(dynamics, state, action, resampling.candidates, further)
+        else:
+            step = dynamics.sample(state, action, drawing_by)
+            if ratio is not None:
+                drawn = drawing.draws(dynamics, state, action, draws, further, own=step)
         if ratio is not None:
-            count = max(draws, resampling.candidates)
-            drawn = drawing.draws(dynamics, state, action, count, further, own=step)
             ratios = ratio.log_ratio(state, action, drawn)
             if not resampling.none:
                 _require_one_ratio(ratios)
@@ -174,7 +178,7 @@ def _one_of(
     index, mean = choose(log_ratio, uniform)
     taken = {
         name: values.take_along_dim(index.view(1, *index.shape, *(1,) * (values.ndim - 3)), 0)[0]
-        for name, values in drawn._asdict().items()
+        for name, values in ((name, getattr(drawn, name)) for name in drawing.PER_DRAW)
     }
     return Draws(**taken), mean[None]
 

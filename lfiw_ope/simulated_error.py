@@ -35,7 +35,7 @@ class SimulatedError:
 
     Attributes:
         config: which intervals are wanted.
-        bootstrapped: whether each member learned from episodes of its own.
+        member_episodes: what each member learned from, see `DynamicsConfig`.
         gaps: the model's error on anchors.
         members: `[P, M]` float64, the plain model's value of each policy under each member; None
             where it was not simulated.
@@ -43,7 +43,7 @@ class SimulatedError:
     """
 
     config: SimulatedIntervalConfig
-    bootstrapped: bool
+    member_episodes: str
     gaps: tuple[AnchorGap, ...] = ()
     members: Tensor | None = None
     seconds: float = 0.0
@@ -79,8 +79,9 @@ class SimulatedError:
         values = self.members[policy].tolist()
         if not np.isfinite(values).all():
             return Told(no_interval="Simulation in single members left the finite numbers.")
-        spread = spread_of(values)
-        bias = bias_bound(self.gaps, spread.standard_error)
+        jackknife = self.member_episodes == "jackknife"
+        spread = spread_of(values, jackknife=jackknife)
+        bias = bias_bound(self.gaps, spread.standard_error, jackknife=jackknife)
         whole = combined(noise, spread)
         method = "total" if self.gaps else "total without bias"
         numbers = {
@@ -104,10 +105,10 @@ class SimulatedError:
             return "The weights rest on too few rollouts to know how noisy the value is."
         if self.config.method == "simulation":
             return None
-        if not self.bootstrapped:
+        if self.member_episodes == "all":
             return (
                 "The members of the dynamics learned from the same episodes, and their spread does "
-                "not say what another log would change: set bootstrap=True."
+                'not say what another log would change: set member_episodes="jackknife".'
             )
         if self.members is None or self.members.shape[1] < 2:
             return (
@@ -123,17 +124,17 @@ def root_mean_square(values: Sequence[float]) -> float:
     return math.sqrt(sum(value**2 for value in values) / len(values))
 
 
-def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
+def bias_bound(gaps: Sequence[AnchorGap], spread: float, *, jackknife: bool = False) -> float:
     """How large the model's bias on a target may be, from its errors on anchors.
 
         b = √(g² + s_a²) · max(1, s / s_a)
 
-    g is the root mean square of the gaps, s_a that of the standard deviations over members of the
-    anchors' values, s the standard deviation over members of the target's. A gap as large as the
-    bias has the fit's noise on it, so that a small one shows no more than that the bias is not
-    much larger than s_a. And the further a policy leads from the data the more members disagree:
-    the bias that they share is taken to grow as they do. The gaps hold the noise of simulation and
-    logged returns as well, which is not taken out.
+    g is the root mean square of the gaps, s_a that of the standard errors over members of the
+    anchors' values, s the standard error over members of the target's (`spread_of`). A gap as large
+    as the bias has the fit's noise on it, so that a small one shows no more than that the bias is
+    not much larger than s_a. And the further a policy leads from the data the more members
+    disagree: the bias that they share is taken to grow as they do. The gaps hold the noise of
+    simulation and logged returns as well, which is not taken out.
 
     It is a bound where these assumptions hold, and no proof: what all members get wrong where no
     anchor goes, it does not see.
@@ -141,10 +142,13 @@ def bias_bound(gaps: Sequence[AnchorGap], spread: float) -> float:
     Args:
         gaps: of the anchors; without any it is 0.
         spread: s.
+        jackknife: whether members left out a group of episodes each.
     """
     if not gaps:
         return 0.0
-    spreads = [one.stretch * spread_of(one.members).standard_error for one in gaps]
+    spreads = [
+        one.stretch * spread_of(one.members, jackknife=jackknife).standard_error for one in gaps
+    ]
     there = root_mean_square(spreads)
     growth = max(1.0, spread / there) if there > 0 else 1.0
     return math.hypot(root_mean_square([one.gap for one in gaps]), there) * growth

@@ -135,6 +135,8 @@ def estimators_of(
     found = {}
     for entry in entries:
         of = options.get(entry.name, Options())
-        told = replace(of, reward=reward, termination=termination)
+        # Pinned: "auto" would let a result depend on the processor.
+        pinned = of.precision or "float32"
+        told = replace(of, reward=reward, termination=termination, precision=pinned)
         found[entry.name] = entry.build(trial.estimand, told)
     return found

@@ -91,7 +91,7 @@ def compare_command(
     as_json: AsJson = False,
     rollouts: Rollouts = None,
     updates: Updates = None,
-    precision: Precision = "float32",
+    precision: Precision = None,
     deterministic: Deterministic = False,
     activation: Activation = None,
     vec_normalize: Annotated[

@@ -67,7 +67,7 @@ def evaluate_command(
     estimator: Annotated[str, typer.Option(help=f"one of {', '.join(CATALOGUE)}")] = "lfiw",
     rollouts: Rollouts = None,
     updates: Updates = None,
-    precision: Precision = "float32",
+    precision: Precision = None,
     deterministic: Deterministic = False,
     activation: Activation = None,
     vec_normalize: Annotated[

@@ -21,7 +21,10 @@ Rollouts = Annotated[
 Updates = Annotated[
     int | None, typer.Option(help="training steps, in place of the estimator's own number")
 ]
-Precision = Annotated[Literal["float32", "bfloat16"], typer.Option(help="of training and rollouts")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"] | None,
+    typer.Option(help="of training and rollouts; else the estimator's default"),
+]
 Deterministic = Annotated[bool, typer.Option(help="act by the policy's mode")]
 Activation = Annotated[
     str | None, typer.Option(help="of a .zip that does not say it: tanh, relu or silu")

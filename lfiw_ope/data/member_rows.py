@@ -50,6 +50,25 @@ class MemberRows(NamedTuple):
         return self.rows[self.begin + drawn % self.size]
 
 
+def leave_group_out(
+    episodes: NDArray[np.int64], members: int, seed: int, stream: str
+) -> list[list[int]]:
+    """The episodes of each member: all but a group of its own, 1/M of them at random.
+
+    A single member, or a single episode, has all of them.
+
+    Args:
+        episodes: to choose from.
+        members: M.
+        seed: of the groups.
+        stream: the name of what is fitted; each draws its own.
+    """
+    if members == 1 or len(episodes) < 2:
+        return [episodes.tolist()] * members
+    order = numpy_generator(seed, stream, "groups").permutation(episodes)
+    return [np.setdiff1d(episodes, group).tolist() for group in np.array_split(order, members)]
+
+
 def bootstrapped(
     episodes: NDArray[np.int64], members: int, seed: int, stream: str
 ) -> list[list[int]]:

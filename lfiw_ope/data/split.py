@@ -13,40 +13,53 @@ from lfiw_ope.wording import counted
 
 @dataclass(frozen=True)
 class EpisodeSplit:
-    """Episodes by what they are for. No episode is in two parts."""
+    """Episodes by what they are for. No episode is in two parts.
+
+    Attributes:
+        dynamics: that the dynamics learn from.
+        dynamics_held_out: that stop their training, and whose residuals are their noise.
+        ratio: that the classifiers learn from.
+        ratio_held_out: that stop and calibrate them.
+        scored: that candidates of noise and weights are scored on.
+    """
 
     dynamics: NDArray[np.int64]
     dynamics_held_out: NDArray[np.int64]
     ratio: NDArray[np.int64]
     ratio_held_out: NDArray[np.int64]
+    scored: NDArray[np.int64]
 
     @property
     def unseen_by_dynamics(self) -> tuple[int, ...]:
         """Episodes that the dynamics are not trained on."""
-        kept = (self.dynamics_held_out, self.ratio, self.ratio_held_out)
+        kept = (self.dynamics_held_out, self.ratio, self.ratio_held_out, self.scored)
         return tuple(int(episode) for part in kept for episode in part)
 
     @classmethod
-    def draw(cls, episodes: int, seed: int, ratio_share: float) -> "EpisodeSplit":
-        """A random split: `ratio_share` for the ratio, the rest for the dynamics.
+    def draw(
+        cls, episodes: int, seed: int, ratio_share: float, scored_share: float = 0.0
+    ) -> "EpisodeSplit":
+        """A random split: shares for the ratio and for scoring, the rest for the dynamics.
 
         Of the dynamics' part a tenth is held out, of the ratio's a third, at least one episode
-        each. The dynamics' parts come first, so that what they get depends on the share alone.
+        each. The dynamics' parts come first, so that what they get depends on the shares alone.
 
         Raises:
             DataError: if there are too few episodes for one in each part.
         """
-        needed = 4 if ratio_share > 0 else 2
+        needed = (4 if ratio_share > 0 else 2) + (scored_share > 0)
         if episodes < needed:
             raise DataError(
                 f"The data hold {episodes} episodes; at least {needed} are needed, because model "
                 "and classifier are fitted, stopped and calibrated on different episodes."
             )
         order = numpy_generator(seed, "episodes").permutation(episodes)
+        n_scored = max(1, round(scored_share * episodes)) if scored_share > 0 else 0
+        order, scored = np.split(order, [episodes - n_scored])
         for_ratio = 0
         if ratio_share > 0:
-            for_ratio = min(max(round(ratio_share * episodes), 2), episodes - 2)
-        of_dynamics, of_ratio = np.split(order, [episodes - for_ratio])
+            for_ratio = min(max(round(ratio_share * episodes), 2), len(order) - 2)
+        of_dynamics, of_ratio = np.split(order, [len(order) - for_ratio])
         held_out = max(1, len(of_dynamics) // 10)
         ratio_held_out = max(1, for_ratio // 3) if for_ratio else 0
         return cls(
@@ -54,6 +67,7 @@ class EpisodeSplit:
             dynamics_held_out=of_dynamics[:held_out],
             ratio=of_ratio[ratio_held_out:],
             ratio_held_out=of_ratio[:ratio_held_out],
+            scored=scored,
         )
 
 

@@ -68,10 +68,10 @@ class DeviceLog(NamedTuple):
         action = self.actions.index_select(0, flat)
         terminated = self.terminated.index_select(0, flat)
         return TransitionTensors(
-            state.view(*rows.shape, -1),
-            action.view(*rows.shape, -1),
+            state.view(*rows.shape, state.shape[-1]),
+            action.view(*rows.shape, action.shape[-1]),
             self.rewards.index_select(0, flat).view(rows.shape),
-            next_state.view(*rows.shape, -1),
+            next_state.view(*rows.shape, state.shape[-1]),
             terminated.view(rows.shape),
             torch.zeros_like(terminated).view(rows.shape),
         )

@@ -11,8 +11,7 @@ from torch import Tensor
 from lfiw_ope.data.split import EpisodeSplit, require_episodes
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
-from lfiw_ope.dynamics_fit import fit_dynamics
+from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics, fit_dynamics
 from lfiw_ope.padding import PaddedEpisodes
 from lfiw_ope.seeding import derive, numpy_generator
 from lfiw_ope.types import ActionValue, Progress, Reward, Termination
@@ -52,7 +51,7 @@ def fit_fold_dynamics(
 ) -> tuple[EnsembleDynamics, ...]:
     """A dynamics ensemble for each fold, from the fold's training episodes alone.
 
-    The arguments are `lfiw_ope.dynamics_fit.fit_dynamics`'.
+    The arguments are `lfiw_ope.dynamics.fit_dynamics`'.
     """
     fitted = []
     for number, fold in enumerate(folds):

@@ -9,18 +9,28 @@ from typing import Generic, TypeVar
 
 import torch
 
-from lfiw_ope.anchors import Anchor, AnchorGap, check_anchors, clones, measure
+from lfiw_ope.anchors import Anchor, AnchorGap, check_anchors, clone_part, measure
 from lfiw_ope.checks import settings, whole
 from lfiw_ope.data.split import EpisodeSplit, require_episodes
+from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
-from lfiw_ope.dynamics_fit import fit_dynamics
+from lfiw_ope.dynamics import DynamicsConfig, fit_dynamics
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
+from lfiw_ope.estimators.selection import STEPS, Candidate, select_noise
 from lfiw_ope.fitted import FittedModel
+from lfiw_ope.induced import InducedDynamics
 from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
-from lfiw_ope.types import Progress, Reward, Termination, silent
+from lfiw_ope.policy_ratio.clone import ClonedBehaviour
+from lfiw_ope.resampling import Resampling
+from lfiw_ope.types import Dynamics, Progress, Reward, Termination, silent
 from lfiw_ope.weighting import Weighting
+
+SCORED_SHARE = 0.1
+"""Of the episodes, those that candidates of noise and weights are scored on."""
+
+MIN_EPISODES = 10
+"""Of a log, below which nothing is chosen: the noise is then "bootstrap", without weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,18 @@ class ModelEstimator(ABC, Generic[Config]):
             DivergedError: if a training diverges.
         """
 
+    @property
+    def chooses(self) -> bool:
+        """Whether noise, and weights where there are any, are chosen on held-out episodes."""
+        return self.config.dynamics.noise == "auto"
+
+    def _split(self, data: Trajectories, seed: int, ratio_share: float) -> EpisodeSplit:
+        """Episodes by what they are for; some are scored where there is a choice to make."""
+        require_episodes(data, 2, "one is held out")
+        check_anchors(self.anchors, data)
+        scored = SCORED_SHARE if self.chooses and data.num_episodes >= MIN_EPISODES else 0.0
+        return EpisodeSplit.draw(data.num_episodes, seed, ratio_share, scored)
+
     def _fit_plain_model(
         self,
         data: Trajectories,
@@ -119,8 +141,6 @@ class ModelEstimator(ABC, Generic[Config]):
         checkpoints: str | Path | None,
     ) -> FittedModel:
         """The dynamics, and uniform weights."""
-        require_episodes(data, 2, "one is held out")
-        check_anchors(self.anchors, data)
         started = time.perf_counter()
         dynamics = fit_dynamics(
             data,
@@ -133,8 +153,6 @@ class ModelEstimator(ABC, Generic[Config]):
             progress=progress,
             checkpoint=None if checkpoints is None else Path(checkpoints) / "dynamics.pt",
         )
-        fitted = time.perf_counter()
-        gaps = self._measure(data, dynamics, seed, progress)
         return FittedModel(
             estimand=self.estimand,
             dynamics=dynamics,
@@ -147,30 +165,93 @@ class ModelEstimator(ABC, Generic[Config]):
             draws=1,
             seed=int(seed),
             interval=self.config.interval,
-            gaps=gaps,
             held_out=split.unseen_by_dynamics,
-            seconds={"dynamics": fitted - started, "anchors": time.perf_counter() - fitted},
+            seconds={"dynamics": time.perf_counter() - started},
         )
 
-    def _measure(
-        self, data: Trajectories, dynamics: EnsembleDynamics, seed: int, progress: Progress
-    ) -> tuple[AnchorGap, ...]:
-        """The model's error on the anchors, where intervals need it."""
-        interval, config = self.config.interval, self.config.dynamics
-        anchors: Sequence[Anchor] = self.anchors
-        if interval.method != "total" or config.members < 2 or not config.bootstrap:
-            return ()
-        if not anchors and interval.anchors == "clone" and data.num_episodes >= 3:
-            training = interval.clone.fit
-            short = replace(training, updates=min(training.updates, config.fit.updates))
-            clone = replace(interval.clone, device=config.device, fit=short)
-            anchors = clones(data, 1, clone, seed, progress=progress)
-        return measure(
-            anchors,
-            data,
-            dynamics,
-            self.estimand,
-            rollouts=self.config.rollouts,
-            seed=seed,
-            progress=progress,
+    def _completed(
+        self,
+        model: FittedModel,
+        data: Trajectories,
+        split: EpisodeSplit,
+        seed: int,
+        progress: Progress,
+        candidates: Sequence[Candidate] = (),
+    ) -> FittedModel:
+        """The model with noise and weights chosen among candidates, and its error on anchors."""
+        started = time.perf_counter()
+        scores = bool(candidates) and len(split.scored) > 0
+        clone = (
+            self._clone(data, seed, progress) if scores or self._clones_behaviour(data) else None
         )
+        cloned = time.perf_counter()
+        if scores and clone is not None:
+            model = self._choose(model, clone, data, split, seed, candidates)
+        chosen = time.perf_counter()
+        gaps: tuple[AnchorGap, ...] = ()
+        if self._measures_bias:
+            anchors = self.anchors
+            if self._clones_behaviour(data) and clone is not None:
+                anchors = (Anchor(clone.policy),)
+            resampled = model.weighting.candidates > 1
+            gaps = measure(
+                anchors,
+                data,
+                model.dynamics,
+                self.estimand,
+                rollouts=self.config.rollouts,
+                seed=seed,
+                ratio=model.ratio if resampled else None,
+                resampling=Resampling(candidates=model.weighting.candidates),
+                progress=progress,
+            )
+        seconds = {"clone": cloned - started, "choice": chosen - cloned}
+        seconds["anchors"] = time.perf_counter() - chosen
+        return replace(model, gaps=gaps, seconds={**model.seconds, **seconds})
+
+    def _choose(
+        self,
+        model: FittedModel,
+        clone: ClonedBehaviour,
+        data: Trajectories,
+        split: EpisodeSplit,
+        seed: int,
+        candidates: Sequence[Candidate],
+    ) -> FittedModel:
+        """The model with the noise and the candidates of SIR that held-out episodes ask for."""
+        models: dict[Candidate, Dynamics] = {}
+        for candidate in candidates:
+            noisy = model.dynamics.with_noise(candidate.noise)
+            models[candidate] = noisy
+            if candidate.sir_candidates > 1:
+                assert model.ratio is not None
+                models[candidate] = InducedDynamics(noisy, model.ratio, candidate.sir_candidates)
+        selection = select_noise(
+            models,
+            clone,
+            DeviceLog.of(data, self.config.dynamics.device),
+            split.scored.tolist(),
+            steps=min(STEPS, self.estimand.horizon),
+            seed=seed,
+        )
+        if selection is None:
+            return model
+        return replace(model.with_candidate(selection.chosen), selection=selection)
+
+    @property
+    def _measures_bias(self) -> bool:
+        """Whether intervals need the model's error on anchors."""
+        config = self.config.dynamics
+        total = self.config.interval.method == "total"
+        return total and config.members > 1 and config.member_episodes != "all"
+
+    def _clones_behaviour(self, data: Trajectories) -> bool:
+        """Whether a clone of the behaviour is the anchor."""
+        wanted = not self.anchors and self.config.interval.anchors == "clone"
+        return self._measures_bias and wanted and data.num_episodes >= 3
+
+    def _clone(self, data: Trajectories, seed: int, progress: Progress) -> ClonedBehaviour:
+        config, clone = self.config.dynamics, self.config.interval.clone
+        short = replace(clone.fit, updates=min(clone.fit.updates, config.fit.updates))
+        clone = replace(clone, device=config.device, fit=short)
+        return clone_part(data, clone, seed, progress=progress)

@@ -3,16 +3,16 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lfiw_ope.checks import real, whole
-from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
+from lfiw_ope.estimators.selection import CHOICES, Candidate
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.pareto import check_smoothing
@@ -22,10 +22,8 @@ from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
 
-DEFAULT_WEIGHTING = Weighting(form="stepwise", temper=0.8)
-"""One of the two forms that harmed least on the development tasks of
-`experiments/default_weighting.py`: least on the seeds that had no part in its rule, second on all.
-No form was shown to be better than the plain model there; the bare product was clearly worse."""
+SIR_CANDIDATES = (4, 16)
+"""k of sampling-importance-resampling, that the default chooses among."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,53 +33,66 @@ class LFIWConfig(SimulationConfig):
     Attributes:
         dynamics: the ensemble.
         ratio: the classifiers.
-        weighting: the form of the weights.
+        weighting: the form of the weights. "auto" chooses between none and
+            sampling-importance-resampling by step, on held-out episodes, and with it the noise
+            where `dynamics.noise` is "auto"; products of ratios are never chosen.
         rollouts: n, of each policy.
         interval: which intervals estimates have.
         draws: K, draws of the model at each step for conditional normalisation.
-        fallback: where weights mean nothing and the plain model's value is given instead; None
-            never does.
+        fallback: where the weights of a named form mean nothing and the plain model's value is
+            given instead; None never does.
         ratio_share: of the episodes, those kept from the dynamics for the classifiers.
     """
 
     ratio: RatioConfig = field(default_factory=RatioConfig)
-    weighting: Weighting = DEFAULT_WEIGHTING
+    weighting: Weighting | Literal["auto"] = "auto"
     draws: int = 16
     fallback: Fallback | None = field(default_factory=Fallback)
-    ratio_share: float = 0.3
+    ratio_share: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("draws", self.draws, least=1)
-        _check_types(self)
-        if self.weighting.pareto:
-            check_smoothing(self.rollouts)
-        if self.weighting.conditional and self.draws < 2:
-            raise ConfigError(
-                f"draws is {self.draws!r}, and conditional normalisation needs 2 or more."
-            )
-        if self.ratio.average == "estimates" and not self.weighting.resampling.none:
-            raise ConfigError(
-                "Resampling while rollouts run needs one ratio, and average='estimates' keeps the "
-                "classifiers apart; choose average='logits' or 'ratios'."
-            )
-        if self.rollouts % self.weighting.resampling.populations:
-            raise ConfigError(
-                f"rollouts is {self.rollouts}, which cannot be cut into "
-                f"{self.weighting.populations} populations of equal size."
-            )
         real("ratio_share", self.ratio_share, least=0.01, most=0.99)
+        if not isinstance(self.fallback, Fallback | None):
+            raise ConfigError(
+                f"`fallback` must be a Fallback, or None for none, got {self.fallback!r}."
+            )
+        if isinstance(self.weighting, Weighting):
+            _check_form(self, self.weighting)
+        elif self.weighting != "auto":
+            raise ConfigError(
+                '`weighting` must be "auto" or a Weighting, such as Weighting(form="stepwise"), '
+                f"got {self.weighting!r}."
+            )
+        elif self.ratio.average == "estimates":
+            raise ConfigError(
+                "`weighting` must be a named form where average='estimates' keeps the classifiers "
+                "apart, got 'auto'; choose average='logits' or 'ratios'."
+            )
 
 
-def _check_types(config: LFIWConfig) -> None:
-    if not isinstance(config.weighting, Weighting):
+def _check_form(config: LFIWConfig, weighting: Weighting) -> None:
+    """That a named form goes with the other settings.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    if weighting.pareto:
+        check_smoothing(config.rollouts)
+    if weighting.conditional and config.draws < 2:
         raise ConfigError(
-            f"weighting is {config.weighting!r}; it must be a Weighting, such as "
-            'Weighting(form="stepwise").'
+            f"draws is {config.draws!r}, and conditional normalisation needs 2 or more."
         )
-    if not isinstance(config.fallback, Fallback | None):
+    if config.ratio.average == "estimates" and not weighting.resampling.none:
         raise ConfigError(
-            f"fallback is {config.fallback!r}; it must be a Fallback, or None for none."
+            "Resampling while rollouts run needs one ratio, and average='estimates' keeps the "
+            "classifiers apart; choose average='logits' or 'ratios'."
+        )
+    if config.rollouts % weighting.resampling.populations:
+        raise ConfigError(
+            f"rollouts is {config.rollouts}, which cannot be cut into "
+            f"{weighting.populations} populations of equal size."
         )
 
 
@@ -92,8 +103,17 @@ class LFIW(ModelEstimator[LFIWConfig]):
 
     A dynamics ensemble p_θ is fitted to some of the logged episodes and a classifier of logged
     against simulated transitions to others; its odds w estimate p / p_θ. Initial distribution and
-    policy cancel in the ratio of trajectories, so one fit serves any number of policies. The
-    equation is the published product; the configuration says which form of weights is used.
+    policy cancel in the ratio of trajectories, so one fit serves any number of policies.
+
+    The equation is the published product. A product of many learned ratios rests on few rollouts,
+    so by default the ratio is used step by step: each simulated step goes on from one of k
+    candidates, drawn in proportion to w (sampling-importance-resampling, section 5 there). The
+    noise of the simulated step, whether to use the ratio at all, and k are chosen on held-out
+    episodes (`lfiw_ope.estimators.selection`), where the policy that logged them acts in the model.
+    `LFIW.paper()` is the published method, and `LFIWConfig(weighting=Weighting(...))` any form.
+
+    `Estimate.diagnostics` has `loss[...]`, the held-out loss of each candidate, and
+    `loss_error[...]`, the standard error of its paired difference from the best.
 
     The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
     """
@@ -121,8 +141,10 @@ class LFIW(ModelEstimator[LFIWConfig]):
         hidden = (500, 500, 500)
         dynamics = DynamicsConfig(
             hidden=hidden,
-            noise="gaussian",
-            bootstrap=False,
+            activation="silu",
+            layer_norm=False,
+            noise="heteroscedastic",
+            member_episodes="all",
             fit=FitConfig(updates=100_000, batch_size=128, evaluate_every=1000, patience=None),
         )
         ratio = RatioConfig(
@@ -151,7 +173,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         checkpoints: str | Path | None = None,
     ) -> FittedModel:
         config = self.config
-        split = EpisodeSplit.draw(data.num_episodes, seed, config.ratio_share)
+        split = self._split(data, seed, config.ratio_share)
         model = self._fit_plain_model(data, split, seed, progress, checkpoints)
         started = time.perf_counter()
         ratio = fit_transition_ratio(
@@ -165,23 +187,34 @@ class LFIW(ModelEstimator[LFIWConfig]):
             checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
-        return replace(
-            model,
-            ratio=ratio,
-            weighting=config.weighting,
-            draws=config.draws,
-            fallback=config.fallback,
-            seconds=seconds,
-        )
+        model = replace(model, ratio=ratio, draws=config.draws, seconds=seconds)
+        model = self._completed(model, data, split, seed, progress, self.candidates())
+        return model if config.weighting == "auto" else self.adopt(model)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether weights, and noise with them, are chosen on held-out episodes."""
+        return self.config.weighting == "auto"
+
+    def candidates(self) -> list[Candidate]:
+        """What is chosen among, from the simplest; nothing where the form is named."""
+        if not self.chooses:
+            return []
+        noise = self.config.dynamics.noise
+        plain = [Candidate(kind) for kind in (CHOICES if noise == "auto" else (noise,))]
+        base = self.config.dynamics.noise_kind
+        return plain + [Candidate(base, k) for k in SIR_CANDIDATES]
 
     @property
     def sharing_key(self) -> object:
         """All settings but those that come after the fits of dynamics and ratio."""
-        return LFIW, settings_but(self, "weighting", "draws", "fallback")
+        return LFIW, self.chooses, settings_but(self, "weighting", "draws", "fallback")
 
     def adopt(self, fitted: FittedModel) -> FittedModel:
         """Weigh by another's ratio; see `lfiw_ope.sharing.SharingEstimator`."""
         config = self.config
+        if config.weighting == "auto":
+            return replace(fitted, draws=config.draws)
         return replace(
             fitted,
             weighting=config.weighting,

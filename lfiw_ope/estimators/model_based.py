@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lfiw_ope.data.split import EpisodeSplit
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
+from lfiw_ope.estimators.selection import CHOICES, Candidate
 from lfiw_ope.fitted import FittedModel
 from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
@@ -17,8 +17,9 @@ class ModelBasedConfig(SimulationConfig):
 class ModelBased(ModelEstimator[ModelBasedConfig]):
     """ṽ(π) = E_{τ ~ p_θ, π}[R(τ)]: simulate the policy in the learned dynamics, and average.
 
-    All the log goes to the dynamics, where `LFIW` keeps some of it for the ratio. For the plain
-    model of an `LFIW` fit, use its `plain_model()`.
+    The log goes to the dynamics, where `LFIW` keeps some of it for the ratio, and to the choice of
+    the simulated step's noise: `LFIW`'s choice without weights, unless `DynamicsConfig.noise` names
+    one. For the plain model of an `LFIW` fit, use its `plain_model()`.
 
     The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
     """
@@ -33,8 +34,10 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
         progress: Progress = silent,
         checkpoints: str | Path | None = None,
     ) -> FittedModel:
-        split = EpisodeSplit.draw(data.num_episodes, seed, ratio_share=0.0)
-        return self._fit_plain_model(data, split, seed, progress, checkpoints)
+        split = self._split(data, seed, ratio_share=0.0)
+        model = self._fit_plain_model(data, split, seed, progress, checkpoints)
+        candidates = [Candidate(noise) for noise in CHOICES] if self.chooses else []
+        return self._completed(model, data, split, seed, progress, candidates)
 
     @property
     def sharing_key(self) -> object:

@@ -148,11 +148,23 @@ def bias_aware(
     return tuple(found)
 
 
-def spread_of(values: Sequence[float]) -> Noise:
-    """The standard deviation over members: the error of one fit to another log.
+def spread_of(values: Sequence[float], *, jackknife: bool = False) -> Noise:
+    """The error of one fit to another log, from the values under each of M members.
 
-    Members are fitted to bootstrap samples of the logged episodes. Their standard deviation is the
-    bootstrap standard error of a fit, that of weights and batches included; for an ensemble's mean
-    the latter part is M times too large, which is left so.
+    Members that are fitted to bootstrap samples of the logged episodes: their standard deviation
+    is the bootstrap standard error of a fit. Members that each leave out a group of 1/M of the
+    episodes: the delete-a-group jackknife (Kott 2001),
+
+        se² = (M − 1) / M Σ_m (v_m − v̄)²
+
+    Both hold the noise of initial weights and batches as well; for an ensemble's mean that part is
+    too large, which is left so.
+
+    Args:
+        values: `[M]`
+        jackknife: whether members left out a group each.
     """
-    return Noise(float(torch.tensor(values, dtype=torch.float64).std()), len(values) - 1)
+    count = len(values)
+    deviation = float(torch.tensor(values, dtype=torch.float64).std())
+    factor = (count - 1) / math.sqrt(count) if jackknife else 1.0
+    return Noise(factor * deviation, count - 1)

@@ -36,6 +36,11 @@ class Deal(NamedTuple):
         places = (member * policies + of_policy) * hand + place
         return cls(rows, places.flatten())
 
+    def member(self, n: int) -> Tensor:
+        """`[n]` int64, the member of each row; policies share it."""
+        policies, hand = self.rows.shape[1:]
+        return self.places[:n] // (policies * hand)
+
     def out(self, rows: Tensor) -> Tensor:
         """`[P, n, D] -> [M, P · h, D]`"""
         dealt = rows.flatten(0, 1).index_select(0, self.rows.flatten())

@@ -82,6 +82,8 @@ class BatchedMLP(nn.Module):
         activation: between layers: a name in `ACTIVATIONS`.
         generator: draws the initial weights, U(±1/√fan_in) as `nn.Linear` does; without one they
             are zero, for weights that are about to be loaded.
+        layer_norm: normalise each hidden layer over its units before the activation (Ba et al.
+            2016), without learned gain and shift.
     """
 
     def __init__(
@@ -90,10 +92,13 @@ class BatchedMLP(nn.Module):
         sizes: Sequence[int],
         activation: str,
         generator: torch.Generator | None = None,
+        *,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         choice("activation", activation, tuple(ACTIVATIONS))
         self.sizes = tuple(sizes)
+        self.layer_norm = layer_norm
         self.members = members
         self.activation = activation
         self.weights = nn.ParameterList()
@@ -112,7 +117,8 @@ class BatchedMLP(nn.Module):
 
     def member(self, number: int) -> "BatchedMLP":
         """One network alone, its parameters views of these: for use, not for training."""
-        one = BatchedMLP(1, self.sizes, self.activation).requires_grad_(False)
+        one = BatchedMLP(1, self.sizes, self.activation, layer_norm=self.layer_norm)
+        one.requires_grad_(False)
         for own, every in zip(one.parameters(), self.parameters(), strict=True):
             own.data = every.data[number : number + 1]
         return one
@@ -121,7 +127,9 @@ class BatchedMLP(nn.Module):
         """`[E, B, in] -> [E, B, out]`; rows `[B, in]` go to every network: `[E, B, out]` too."""
         if not torch.is_grad_enabled():
             return self._in_blocks(x)
-        return self._rectified(x) if self.activation == "relu" else self.last(self.hidden(x))
+        if self.activation == "relu" and not self.layer_norm:
+            return self._rectified(x)
+        return self.last(self.hidden(x))
 
     def _rectified(self, x: Tensor) -> Tensor:
         self._converted = None
@@ -141,8 +149,11 @@ class BatchedMLP(nn.Module):
         act = ACTIVATIONS[self.activation]
         x = x if x.dim() == 3 else x.expand(self.members, -1, -1)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = act(torch.baddbmm(bias, x, weight))
+            x = act(self._normalised(torch.baddbmm(bias, x, weight)))
         return x
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:]) if self.layer_norm else x
 
     def last(self, x: Tensor) -> Tensor:
         """The last layer, from what `hidden` gives."""
@@ -174,7 +185,7 @@ class BatchedMLP(nn.Module):
                     hidden = rows[some, start : start + block].to(dtype)
                     for i, (weight, bias) in enumerate(own):
                         out = _shaped(buffers[i % 2], (networks, hidden.shape[1], weight.shape[2]))
-                        hidden = act(affine(bias, hidden, weight, out))
+                        hidden = act(self._normalised(affine(bias, hidden, weight, out)))
                     if dtype != torch.float32:
                         hidden = _shaped(wide, hidden.shape).copy_(hidden)
                     # A product with few rows: see _FewColumns.

@@ -20,9 +20,21 @@ from lfiw_ope.nn.objective import Following, Objective, SharedBatches
 from lfiw_ope.types import Progress, silent
 
 
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """`FitConfig.precision` on this device: "float32" or "bfloat16"."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        units = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if units else "float32"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The one meaning of `FitConfig.precision`, in training and in use."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    low = resolve_precision(device, precision) == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
 
 
 def fit(
@@ -63,6 +75,7 @@ def fit(
             "a checkpoint would lose; train it without one."
         )
     started = time.perf_counter()
+    config = config.for_rows(objective.rows)
     run = _Run(network, objective, config, generator, stage)
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
@@ -178,6 +191,7 @@ class _Run:
             updates=self.update,
             history=tuple(self.history),
             seconds=seconds,
+            precision=resolve_precision(self.device, self.config.precision),
         )
 
     @cached_property

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from lfiw_ope.data.split import require_episodes
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.errors import DataError
 from lfiw_ope.nn.fit import fit
+from lfiw_ope.policies.heads import CategoricalHead
 from lfiw_ope.policies.mixture import Mixture
 from lfiw_ope.policies.mlp import MLPPolicy
 from lfiw_ope.policy_ratio.cloning import Cloning
@@ -42,6 +44,58 @@ class ClonedBehaviour:
         """The behaviour as a policy of its own, at any state: at each step one of the clones."""
         count = len(self.clones)
         return Mixture(self.clones, [1.0 / count] * count)
+
+    @torch.no_grad()
+    def act_like(
+        self,
+        state: Tensor,
+        logged_state: Tensor,
+        logged_action: Tensor,
+        known: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Actions at `state` by the policy and noise that logged `logged_action`.
+
+        Continuous: the logged action plus the difference of the clones' modes at the two states,
+        clipped to the bounds. Discrete: the logged action fixes part of the inverse-transform
+        uniform u that drew it, and the same u draws from the clones' probabilities at `state`. So
+        the clone decides what a difference of states changes, and nothing else: a log of several
+        policies needs no clone of each.
+
+        Args:
+            state: `[K, B, S]`
+            logged_state: `[B, S]`
+            logged_action: `[B, A]`
+            known: `[B]` bool, whether there is a logged action; elsewhere the clones act afresh.
+            generator: of what the logged action leaves open.
+        """
+        flat = state.flatten(0, -2)
+        fresh = self.policy.act(flat, generator).view(*state.shape[:-1], -1)
+        if isinstance(self.clones[0].head, CategoricalHead):
+            here = self._probabilities(flat).view_as(fresh)
+            there = self._probabilities(logged_state)
+            chosen = logged_action.argmax(-1, keepdim=True)
+            width = there.gather(-1, chosen)[..., 0]
+            below = there.cumsum(-1).gather(-1, chosen)[..., 0] - width
+            part = torch.rand(state.shape[:-1], generator=generator, device=state.device)
+            uniform = below + part * width
+            index = (here.cumsum(-1) <= uniform[..., None]).sum(-1)
+            index = index.clamp_max(here.shape[-1] - 1)
+            like = torch.nn.functional.one_hot(index, here.shape[-1]).to(fresh.dtype)
+        else:
+            moved = self._mode(flat).view_as(fresh) - self._mode(logged_state)
+            like = self.clones[0].execute(logged_action + moved)
+        return torch.where(known[..., None], like, fresh)
+
+    def _mode(self, state: Tensor) -> Tensor:
+        """`[n, A]`, the mean of the clones' modes before clipping."""
+        modes = [clone.head.propose(clone.outputs(state), None) for clone in self.clones]
+        return torch.stack(modes).mean(0)
+
+    def _probabilities(self, state: Tensor) -> Tensor:
+        """`[n, A]`, of discrete actions, the mean of the clones'."""
+        logits = [clone.outputs(state).value for clone in self.clones]
+        return torch.stack(logits).softmax(-1).mean(0)
 
 
 def fit_behaviour(

@@ -1,5 +1,6 @@
 """A learned ensemble of one-step models, known from outside by one function: `sample`."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from lfiw_ope.censored import members_log_density
 from lfiw_ope.checks import choice, device_there, real, whole, widths
-from lfiw_ope.drawing import Draws
+from lfiw_ope.drawing import PER_DRAW, Draws
+from lfiw_ope.dynamics.noise import NOISE_KINDS, Noise, NoiseKind
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import Deal
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
@@ -22,6 +24,11 @@ LOG_SCALE_BOUNDS = (-4.0, 0.5)
 entry that hardly varies weigh e^12 times its squared error, and the others are not learned."""
 
 
+def default_training() -> FitConfig:
+    """The default training of dynamics networks: by the data's size, in the fastest precision."""
+    return FitConfig(updates=32_000, epochs=40, precision="auto", evaluate_every=500)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
     """The ensemble and how it is trained.
@@ -30,39 +37,54 @@ class DynamicsConfig:
         members: M.
         hidden: width of each hidden layer.
         activation: "silu", "tanh" or "relu".
-        noise: "residual": means trained by squared error, constant noise with the covariance of
-            held-out residuals; "diagonal": the same with their variances alone; "gaussian": mean
-            and bounded scale trained by likelihood, independent entries.
-        bootstrap: each member learns from its own bootstrap sample of the training episodes, so
-            that members differ as fits to other logs would; else all learn from the same, and
-            differ by initial weights and batches alone.
+        layer_norm: normalise each hidden layer before its activation (Ba et al. 2016), without
+            learned gain and shift.
+        noise: of a simulated step, see `lfiw_ope.dynamics.Noise`. "none", "gaussian" and
+            "bootstrap" share networks that are trained by squared error; "heteroscedastic" trains
+            mean and bounded scale by likelihood. "auto" is chosen on held-out episodes by `LFIW`
+            and `ModelBased`; everything else takes "bootstrap" for it.
+        noise_scale: c, which multiplies the noise.
+        member_episodes: what each member learns from. "jackknife": all training episodes but a
+            group of its own, 1/M of them, so that the members' spread is a delete-a-group jackknife
+            estimate of what another log would change; "bootstrap": a bootstrap sample of the
+            episodes, which leaves out 37 % of them; "all": the same episodes, and members differ by
+            initial weights and batches alone.
         bound_margin: states and rewards that leave the data's range by more than this many ranges
-            are put back there, and counted; inf never does.
+            are clipped there, and counted; inf never clips.
         device: where the model is fitted and simulated, such as "cpu" or "cuda".
         fit: the training.
 
     Raises:
-        ConfigError: if a setting is out of its range, or the device is not there.
+        ConfigError: if a setting is out of its range, or the device does not exist.
     """
 
     members: int = 5
     hidden: tuple[int, ...] = (256, 256, 256)
-    activation: str = "silu"
-    noise: Literal["residual", "diagonal", "gaussian"] = "residual"
-    bootstrap: bool = True
+    activation: str = "relu"
+    layer_norm: bool = True
+    noise: Literal["auto"] | NoiseKind = "auto"
+    noise_scale: float = 1.0
+    member_episodes: Literal["jackknife", "bootstrap", "all"] = "jackknife"
     bound_margin: float = 1.0
     device: str = "cpu"
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(default_factory=default_training)
 
     def __post_init__(self) -> None:
         whole("members", self.members, least=1)
         widths("hidden", self.hidden)
         choice("activation", self.activation, tuple(ACTIVATIONS))
-        choice("noise", self.noise, ("residual", "diagonal", "gaussian"))
-        if not isinstance(self.bootstrap, bool):
-            raise ConfigError(f"bootstrap is {self.bootstrap!r}; it must be True or False.")
+        choice("noise", self.noise, ("auto", *NOISE_KINDS))
+        real("noise_scale", self.noise_scale, least=0.0)
+        choice("member_episodes", self.member_episodes, ("jackknife", "bootstrap", "all"))
+        if not isinstance(self.layer_norm, bool):
+            raise ConfigError(f"`layer_norm` must be True or False, got {self.layer_norm!r}.")
         real("bound_margin", self.bound_margin, least=0.0)
         device_there(self.device)
+
+    @property
+    def noise_kind(self) -> NoiseKind:
+        """The kind of noise where nothing chooses one."""
+        return "bootstrap" if self.noise == "auto" else self.noise
 
 
 class Outputs(NamedTuple):
@@ -74,22 +96,19 @@ class Outputs(NamedTuple):
 
 
 class EnsembleDynamics(nn.Module):
-    """p_θ(s', r, terminated | s, a): a uniform mixture of M Gaussian networks.
+    """p_θ(s', r, terminated | s, a): a uniform mixture of M networks, each with noise.
 
-    p_θ(s', r | s, a) = (1/M) Σ_m N((s' − s, r); μ_m(s, a), Σ)
+    (s' − s, r) = μ_m(s, a) + c e,   m ~ U{1..M},   e as `lfiw_ope.dynamics.Noise` has it
 
-    Targets are the standardised residual s' − s and the reward. Σ is the second moment of held-out
-    residuals, or diagonal with each member's own bounded output. Termination is a known rule, a
-    learned Bernoulli head, or never. Build it with `lfiw_ope.dynamics_fit.fit_dynamics`.
+    Targets are the standardised difference s' − s and the reward. Termination is a known rule, a
+    learned Bernoulli head, or never. Build it with `lfiw_ope.fit_dynamics`.
 
     Attributes:
-        noise_factor: `[S + 1, S + 1]`, lower Cholesky factor of Σ, standardised; the identity
-            where members say their own scale.
-        low, high: `[S + 1]`, where drawn states and rewards are bounded.
+        noise: of a simulated step.
+        low, high: `[S + 1]`, where drawn states and rewards are clipped.
         report: how the training went.
     """
 
-    noise_factor: Tensor
     low: Tensor
     high: Tensor
 
@@ -113,10 +132,15 @@ class EnsembleDynamics(nn.Module):
         self.reward_rule, self.termination_rule = reward, termination
         self.inputs, self.targets = inputs, targets
         self.target_size = state_size + 1
-        outputs = self.target_size * (1 + (config.noise == "gaussian")) + learns_termination
+        own_scale = config.noise == "heteroscedastic"
+        outputs = self.target_size * (1 + own_scale) + learns_termination
         sizes = (inputs.mean.numel(), *config.hidden, outputs)
-        self.network = BatchedMLP(config.members, sizes, config.activation, generator)
-        self.register_buffer("noise_factor", torch.eye(self.target_size, dtype=torch.float32))
+        self.network = BatchedMLP(
+            config.members, sizes, config.activation, generator, layer_norm=config.layer_norm
+        )
+        # Until residuals of held-out transitions are known, means alone.
+        kind: NoiseKind = "heteroscedastic" if own_scale else "none"
+        self.noise = Noise(kind, scale=config.noise_scale)
         self.register_buffer("low", bounds[0])
         self.register_buffer("high", bounds[1])
         self.report: FitReport | None = None
@@ -128,11 +152,27 @@ class EnsembleDynamics(nn.Module):
     def _outputs(self, raw: Tensor) -> Outputs:
         size = self.target_size
         log_scale = None
-        if self.config.noise == "gaussian":
+        if self.config.noise == "heteroscedastic":
             low, high = LOG_SCALE_BOUNDS
             log_scale = low + (high - low) * torch.sigmoid(raw[..., size : 2 * size])
         logit = raw[..., -1] if self.learns_termination else None
         return Outputs(raw[..., :size], log_scale, logit)
+
+    def with_noise(self, kind: NoiseKind, scale: float | None = None) -> "EnsembleDynamics":
+        """The same networks with another noise; parameters are shared, not copied.
+
+        Raises:
+            ConfigError: if the networks were not trained for that kind.
+        """
+        if (kind == "heteroscedastic") != (self.config.noise == "heteroscedastic"):
+            raise ConfigError(
+                f"`kind` must be one that the networks were trained for, got {kind!r} with "
+                f"networks of DynamicsConfig(noise={self.config.noise!r})."
+            )
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.noise = self.noise.with_kind(kind, scale)
+        return other
 
     @torch.no_grad()
     def sample(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Draws:
@@ -154,8 +194,14 @@ class EnsembleDynamics(nn.Module):
         inputs = deal.out(self.inputs(torch.cat((batch, batch_action), -1)))
         with autocast(state.device, self.config.fit.precision):
             raw = self.network(inputs)
-        drawn = self._draw(batch, batch_action, self._outputs(deal.back(raw)), generator)
-        return Draws(*(field.view(*lead, *field.shape[1:]) for field in drawn))
+        outputs = self._outputs(deal.back(raw))
+        drawn = self._draw(batch, batch_action, outputs, deal.member(n), generator)
+        return Draws(
+            *(
+                getattr(drawn, name).view(*lead, *getattr(drawn, name).shape[1:])
+                for name in PER_DRAW
+            )
+        )
 
     @torch.no_grad()
     def draw(self, state: Tensor, action: Tensor, count: int, generator: torch.Generator) -> Draws:
@@ -166,18 +212,62 @@ class EnsembleDynamics(nn.Module):
         """
         with torch.autocast(state.device.type, enabled=False):
             policies, n = state.shape[:2]
-            raw = self._at(state, action).flatten(0, 1)
+            predicted = self._at(state, action)
             # Drawn for the draws and the n axis; policies share them.
             member = torch.randint(
                 self.config.members, (count, n), generator=generator, device=state.device
             )
             row = torch.arange(policies * n, device=state.device).view(policies, 1, n)
-            chosen = raw.index_select(0, (member * (policies * n) + row).flatten())
+            flat = (member * (policies * n) + row).flatten()
+            chosen = predicted.flatten(0, 1).index_select(0, flat)
             outputs = self._outputs(chosen.view(policies, count * n, -1))
             wide = (state.repeat(1, count, 1), action.repeat(1, count, 1))
-            drawn = self._draw(*wide, outputs, generator)
-        fields = (field.view(policies, count, n, *field.shape[2:]) for field in drawn)
-        return Draws(*(field.transpose(0, 1) for field in fields))
+            drawn = self._draw(*wide, outputs, member.flatten(), generator)
+        fields = ((name, getattr(drawn, name)) for name in PER_DRAW)
+        shaped = {
+            name: of.view(policies, count, n, *of.shape[2:]).transpose(0, 1) for name, of in fields
+        }
+        return Draws(
+            **shaped, mean=self._mean(predicted.view(-1, policies, n, predicted.shape[-1]), state)
+        )
+
+    @torch.no_grad()
+    def mean(self, state: Tensor, action: Tensor) -> Tensor:
+        """`[..., n, S + 1]`, the expected next state and reward before clipping."""
+        with torch.autocast(state.device.type, enabled=False):
+            raw = self._at(state, action)
+        return self._mean(raw.view(len(raw), *state.shape[:-1], -1), state)
+
+    def _mean(self, raw: Tensor, state: Tensor) -> Tensor:
+        mean: Tensor = self.targets.inverse(self._outputs(raw).mean.mean(0))
+        mean[..., :-1] += state
+        return mean
+
+    @torch.no_grad()
+    def predict(self, state: Tensor, action: Tensor) -> Tensor:
+        """`[M, B, O]`, the networks' outputs at rows `[B, ·]`, for `sample_from`."""
+        with torch.autocast(state.device.type, enabled=False):
+            return self._at(state, action)
+
+    @torch.no_grad()
+    def sample_from(
+        self, predicted: Tensor, state: Tensor, action: Tensor, generator: torch.Generator
+    ) -> Draws:
+        """One draw at each row `[B, ·]`, distributed as `sample`'s, without evaluating networks.
+
+        Args:
+            predicted: `[M, B, O]`, what `predict` gave at the rows.
+            state: `[B, S]`
+            action: `[B, A]`
+            generator: of member and noise, independent for each row.
+        """
+        rows = len(state)
+        member = torch.randint(len(predicted), (rows,), generator=generator, device=state.device)
+        chosen = predicted[member, torch.arange(rows, device=state.device)]
+        drawn = self._draw(
+            state[None], action[None], self._outputs(chosen[None]), member, generator
+        )
+        return Draws(*(getattr(drawn, name)[0] for name in PER_DRAW))
 
     def _at(self, state: Tensor, action: Tensor) -> Tensor:
         """What every member says at every (s, a), `[M, rows, ·]`, in the precision of `sample`."""
@@ -199,7 +289,15 @@ class EnsembleDynamics(nn.Module):
             state: `[..., n, S]`
             action: `[..., n, A]`
             transition: its fields may lead with a K axis that states and actions do not have.
+
+        Raises:
+            ConfigError: if the noise has no density ("none", "bootstrap").
         """
+        if self.noise.kind in ("none", "bootstrap"):
+            raise ConfigError(
+                f"A model with noise={self.noise.kind!r} has no density; use noise='gaussian' or "
+                "'heteroscedastic'."
+            )
         with torch.autocast(state.device.type, enabled=False):
             raw = self._at(state, action)
         outputs = self._outputs(raw.view(self.config.members, *state.shape[:-1], -1))
@@ -212,9 +310,9 @@ class EnsembleDynamics(nn.Module):
             torch.cat((transition.next_state, transition.reward[..., None]), -1)[..., kept],
             (self.low[kept], self.high[kept]),
             mean[..., kept],
-            targets.scale[kept],
+            self.noise.scale * targets.scale[kept],
             None if outputs.log_scale is None else outputs.log_scale[..., kept],
-            self.noise_factor[kept, kept],
+            self._noise_factor[kept, kept],
         )
         if self.termination_rule is None:
             ended, logit = transition.terminated, outputs.termination_logit
@@ -224,18 +322,27 @@ class EnsembleDynamics(nn.Module):
             by_member += nn.functional.logsigmoid(torch.where(ended, logit, -logit))
         return torch.logsumexp(by_member, 0) - math.log(self.config.members)
 
+    @property
+    def _noise_factor(self) -> Tensor:
+        if self.noise.kind == "gaussian":
+            return self.noise.factor
+        return torch.eye(self.target_size, device=self.low.device)
+
     def _draw(
-        self, state: Tensor, action: Tensor, outputs: Outputs, generator: torch.Generator
+        self,
+        state: Tensor,
+        action: Tensor,
+        outputs: Outputs,
+        member: Tensor,
+        generator: torch.Generator,
     ) -> Draws:
-        """Noise and bounding, given what each row's member says, `[P, n, ·]`."""
+        """Noise and clipping, given what each row's member predicts, `[P, n, ·]`."""
         n = state.shape[-2]
-        noise = torch.randn(
-            (n, self.target_size), generator=generator, device=state.device, dtype=state.dtype
-        )
-        noise = noise @ self.noise_factor.T
-        if outputs.log_scale is not None:
-            noise = noise * outputs.log_scale.exp()
-        free = self.targets.inverse(outputs.mean + noise)
+        moved = outputs.mean
+        noise = self.noise.draw(member, self.target_size, generator, outputs.log_scale)
+        if noise is not None:
+            moved = moved + noise
+        free = self.targets.inverse(moved)
         free[..., :-1] += state
         kept = torch.clamp(free, self.low, self.high)
         next_state, reward = kept[..., :-1], kept[..., -1]

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.data.member_rows import MemberRows, bootstrapped
+from lfiw_ope.data.member_rows import MemberRows, bootstrapped, leave_group_out
 from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, EnsembleDynamics
+from lfiw_ope.dynamics.ensemble import DynamicsConfig, EnsembleDynamics
+from lfiw_ope.dynamics.noise import MAX_BANK_ENTRIES, MAX_BANK_ROWS, Noise
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.nn.fit import autocast, fit
 from lfiw_ope.seeding import torch_generator
@@ -22,7 +23,12 @@ more of them, at 1e7 transitions, would cost more than the training."""
 
 
 class _OneStepLoss:
-    """Squared error or Gaussian likelihood of standardised targets, and of termination."""
+    """Squared error or Gaussian likelihood of standardised targets, and of termination.
+
+    Held out, squared error is replaced by absolute error: a single episode that goes where no
+    other went (a robot on its back) can hold most of the squared error, and training then stops
+    long before the other episodes are learned.
+    """
 
     def __init__(
         self, model: EnsembleDynamics, log: DeviceLog, train: MemberRows, held_out: Tensor
@@ -37,11 +43,14 @@ class _OneStepLoss:
         standardised: Tensor = self.model.targets(_moved(rows))
         return standardised
 
-    def _loss(self, rows: TransitionTensors) -> Tensor:
+    def _loss(self, rows: TransitionTensors, *, held_out: bool = False) -> Tensor:
         outputs = self.model.member_outputs(rows.state, rows.action)
-        error = (self.targets(rows) - outputs.mean).square()
+        error = self.targets(rows) - outputs.mean
         if outputs.log_scale is not None:
-            error = 0.5 * error * torch.exp(-2.0 * outputs.log_scale) + outputs.log_scale
+            square = (error * torch.exp(-outputs.log_scale)).square()
+            error = 0.5 * square + outputs.log_scale
+        else:
+            error = error.abs() if held_out else error.square()
         loss = error.mean((1, 2))
         if outputs.termination_logit is not None:
             ended = rows.terminated.to(outputs.termination_logit.dtype)
@@ -57,37 +66,26 @@ class _OneStepLoss:
     def held_out_loss(self) -> Tensor:
         total = torch.zeros(self.model.config.members, device=self.held_out.device)
         for rows in self.log.chunks(self.held_out):
-            total += self._loss(rows) * len(rows.reward)
+            total += self._loss(rows, held_out=True) * len(rows.reward)
         return total / len(self.held_out)
 
     @torch.no_grad()
-    def residual_moment(self) -> Tensor:
-        """`[D, D]` float64, second moment of held-out residuals over rows and members."""
+    def residuals(self, generator: torch.Generator) -> Tensor:
+        """`[M, R, D]`, standardised residuals of held-out transitions, for each member."""
         model = self.model
-        size = model.target_size
-        squares = torch.zeros((size, size), dtype=torch.float64, device=model.low.device)
-        for rows in self.log.chunks(self.held_out):
-            with autocast(squares.device, model.config.fit.precision):
+        per_row = model.config.members * model.target_size
+        most = max(2, min(MAX_BANK_ROWS, MAX_BANK_ENTRIES // per_row))
+        parts = []
+        for rows in self.log.chunks(thin(self.held_out, most, generator)):
+            with autocast(model.low.device, model.config.fit.precision):
                 outputs = model.member_outputs(rows.state, rows.action)
-            error = (self.targets(rows) - outputs.mean).double().flatten(0, 1)
-            squares += error.T @ error / model.config.members
-        return squares / len(self.held_out)
+            parts.append(self.targets(rows) - outputs.mean)
+        return torch.cat(parts, 1)
 
 
 def _moved(rows: TransitionTensors) -> Tensor:
     """`[..., S + 1]`, what the networks predict: s' − s and the reward."""
     return torch.cat((rows.next_state - rows.state, rows.reward[..., None]), -1)
-
-
-def _factor(moment: Tensor, diagonal: bool) -> Tensor:
-    """Lower Cholesky factor of a second moment `[D, D]`, of its diagonal alone if so wished."""
-    variance = moment.diagonal()
-    if diagonal:
-        return torch.diag(variance.sqrt())
-    # A thousandth of each variance is added: entries that move as one (a sine and its cosine, a
-    # constant) leave the matrix singular but for rounding.
-    factor: Tensor = torch.linalg.cholesky(moment + torch.diag(1e-3 * variance + 1e-12))
-    return factor
 
 
 def _range(log: DeviceLog) -> tuple[Tensor, Tensor]:
@@ -149,20 +147,19 @@ def fit_dynamics(
     drawing = torch_generator(seed, "dynamics", "held out", device=device)
     kept = thin(log.rows_of(held_out), MOST_HELD_OUT, drawing)
     learned = MemberRows.shared(rows, config.members)
-    if config.bootstrap:
-        learned = MemberRows.of(
-            log, bootstrapped(np.asarray(train), config.members, seed, "dynamics")
-        )
+    if config.member_episodes != "all":
+        chosen = bootstrapped if config.member_episodes == "bootstrap" else leave_group_out
+        learned = MemberRows.of(log, chosen(np.asarray(train), config.members, seed, "dynamics"))
     loss = _OneStepLoss(model, log, learned, kept)
     model.report = fit(
         model.network,
         loss,
-        config.fit,
+        config.fit.for_rows(len(rows)),
         torch_generator(seed, "dynamics", "batches", device=device),
         stage="dynamics",
         progress=progress,
         checkpoint=checkpoint,
     )
-    if config.noise != "gaussian":
-        model.noise_factor.copy_(_factor(loss.residual_moment(), config.noise == "diagonal"))
+    if config.noise != "heteroscedastic":
+        model.noise = Noise(config.noise_kind, loss.residuals(drawing), scale=config.noise_scale)
     return model.requires_grad_(False)

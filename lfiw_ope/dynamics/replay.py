@@ -1,0 +1,163 @@
+"""Held-out continuations: logged episodes, and what the model makes of them from the same states.
+
+From states of episodes that the model was not trained on, the policy that logged them acts in the
+model for a few steps; partial returns and states are scored against the logged continuation.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.stats.scores import crps, energy_score
+from lfiw_ope.types import Dynamics
+
+
+class LoggedBehaviour(Protocol):
+    """The policy that logged the data, acting at other states than the logged ones."""
+
+    def act_like(
+        self,
+        state: Tensor,
+        logged_state: Tensor,
+        logged_action: Tensor,
+        known: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Actions `[K, B, A]` at states `[K, B, S]`, by the policy and noise of the logged action.
+
+        Args:
+            state: `[K, B, S]`
+            logged_state: `[B, S]`
+            logged_action: `[B, A]`, what the policy did at `logged_state`.
+            known: `[B]` bool, whether there is a logged action; elsewhere the policy acts afresh.
+            generator: of what the logged action leaves open.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """B logged stretches of up to H steps.
+
+    Attributes:
+        states: `[H + 1, B, S]`; after the end of an episode its last state.
+        actions: `[H, B, A]`; after the end of an episode, zeros.
+        rewards: `[H, B]`, 0 after the end of an episode.
+        known: `[H, B]` bool, the logged episode takes this step.
+        episode: `[B]` int64, the episode of each stretch.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    known: Tensor
+    episode: Tensor
+
+    @classmethod
+    def of(
+        cls, log: DeviceLog, episodes: Tensor, steps: int, most: int, generator: torch.Generator
+    ) -> "Continuations":
+        """Stretches of `steps` steps, one after the other, that are logged to their end.
+
+        A stretch that the log truncates is left out, unless the episode terminated in it.
+
+        Args:
+            log: the transitions.
+            episodes: `[E]` int64, the episodes to take them from.
+            steps: H.
+            most: stretches at most; more are thinned at random.
+            generator: of the thinning.
+        """
+        begins, owner = [episodes.new_empty(0)], [episodes.new_empty(0)]
+        for episode in episodes.tolist():
+            length, first = int(log.lengths[episode]), int(log.first[episode])
+            whole = length // steps * steps
+            starts = torch.arange(0, whole, steps, device=log.first.device)
+            if whole < length and log.terminated[first + length - 1]:
+                starts = torch.cat((starts, starts.new_tensor([whole])))
+            begins.append(first + starts)
+            owner.append(torch.full_like(starts, episode))
+        begin, episode_of = torch.cat(begins), torch.cat(owner)
+        if len(begin) > most:
+            kept = torch.randperm(len(begin), generator=generator, device=begin.device)[:most]
+            kept = kept.sort().values
+            begin, episode_of = begin[kept], episode_of[kept]
+        last = log.first[episode_of] + log.lengths[episode_of] - 1
+        row = begin + torch.arange(steps, device=begin.device)[:, None]
+        known = row <= last
+        logged = log.at(row.clamp_max(last))
+        states = torch.cat((logged.state[:1], logged.next_state))
+        mask = known[..., None]
+        return cls(
+            states,
+            torch.where(mask, logged.action, 0.0),
+            torch.where(known, logged.reward, 0.0),
+            known,
+            episode_of,
+        )
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a model makes of B stretches in K draws.
+
+    Attributes:
+        returns: `[K, B]`, undiscounted partial returns.
+        states: `[K, B, S]`, after H steps, or where the rollout ended.
+    """
+
+    returns: Tensor
+    states: Tensor
+
+
+@torch.no_grad()
+def replay(
+    dynamics: Dynamics,
+    behaviour: LoggedBehaviour,
+    logged: Continuations,
+    *,
+    draws: int,
+    generator: torch.Generator,
+) -> Replayed:
+    """Roll the logged behaviour out in the model, from the first states of the stretches.
+
+    Args:
+        dynamics: the model.
+        behaviour: acts in it.
+        logged: B stretches.
+        draws: K rollouts of each.
+        generator: of actions and transitions.
+    """
+    steps, count = logged.rewards.shape
+    state = logged.states[0].expand(draws, -1, -1)
+    alive = torch.ones((draws, count), dtype=torch.bool, device=state.device)
+    returns = torch.zeros((draws, count), dtype=torch.float64, device=state.device)
+    for t in range(steps):
+        at_step = (logged.states[t], logged.actions[t], logged.known[t])
+        action = behaviour.act_like(state, *at_step, generator)
+        # Draws lie along the n axis, where random numbers are independent.
+        step = dynamics.sample(state.reshape(-1, state.shape[-1]), action.flatten(0, 1), generator)
+        returns += torch.where(alive, step.reward.view(draws, count).double(), 0.0)
+        state = torch.where(alive[..., None], step.next_state.view_as(state), state)
+        alive = alive & ~step.terminated.view(draws, count)
+    return Replayed(returns, state)
+
+
+def score(replayed: Replayed, logged: Continuations, state_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """CRPS of the partial return and energy score of the last state, `[B]` each, float64.
+
+    Args:
+        replayed: K draws of B stretches.
+        logged: the stretches.
+        state_scale: `[S]`, what differences of states are divided by.
+    """
+    observed = logged.rewards.double().sum(0)
+    of_return = crps(replayed.returns, observed)
+    of_state = energy_score(replayed.states / state_scale, logged.states[-1] / state_scale)
+    return of_return, of_state

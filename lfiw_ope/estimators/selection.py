@@ -1,0 +1,155 @@
+"""The choice of noise and of SIR's candidates, without the true value.
+
+Each candidate is a model of the environment. From states of held-out episodes the policy that
+logged them acts in it for up to H steps, and the partial returns and last states are scored against
+the logged continuations (CRPS and energy score). Scores are paired: every candidate meets the same
+stretches. The simplest candidate within one standard error of the best is taken.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics.noise import NoiseKind
+from lfiw_ope.dynamics.replay import Continuations, LoggedBehaviour, replay, score
+from lfiw_ope.intervals.simulated import clustered
+from lfiw_ope.seeding import torch_generator
+from lfiw_ope.types import Dynamics
+
+STEPS = 30
+"""H: candidates differ little over a few steps, and after many a replay of logged behaviour means
+little."""
+
+STRETCHES = 400
+"""Of held-out episodes, at most."""
+
+DRAWS = 16
+"""Rollouts of each stretch."""
+
+
+CHOICES: tuple[NoiseKind, ...] = ("none", "gaussian", "bootstrap")
+"""Noises that networks trained by squared error can have, from the simplest."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A noise of the simulated step, and how many candidates SIR chooses each step from.
+
+    Attributes:
+        noise: see `lfiw_ope.dynamics.Noise`.
+        sir_candidates: k; 1 is the model without weights.
+    """
+
+    noise: NoiseKind
+    sir_candidates: int = 1
+
+    def __str__(self) -> str:
+        return self.noise + f" + SIR {self.sir_candidates}" * (self.sir_candidates > 1)
+
+
+@dataclass(frozen=True)
+class NoiseSelection:
+    """The outcome of a choice.
+
+    Attributes:
+        chosen: the candidate that was taken.
+        scores: mean loss of each candidate, in order of simplicity; lower is better.
+        excess: mean paired loss against the best candidate.
+        standard_errors: of `excess`, clustered by episode.
+        steps: H.
+        stretches: that were scored.
+        episodes: that they come from.
+        seconds: wall-clock of the choice.
+    """
+
+    chosen: Candidate
+    scores: dict[str, float]
+    excess: dict[str, float]
+    standard_errors: dict[str, float]
+    steps: int
+    stretches: int
+    episodes: int
+    seconds: float
+
+
+def select_noise(
+    candidates: Mapping[Candidate, Dynamics],
+    behaviour: LoggedBehaviour,
+    log: DeviceLog,
+    episodes: Sequence[int],
+    *,
+    steps: int,
+    seed: int,
+) -> NoiseSelection | None:
+    """Score the candidates on held-out episodes and take one.
+
+        loss = CRPS(Σ_{u<H} r_u) / σ_R + ES(s_H / σ_s) / √S
+
+    σ_R is the standard deviation of the logged partial returns and σ_s that of each state entry.
+
+    Args:
+        candidates: models, from the simplest to the least simple.
+        behaviour: the policy that logged the data, or its clone.
+        log: the data.
+        episodes: that no candidate has learned from.
+        steps: H.
+        seed: of stretches and draws; the candidates share them.
+
+    Returns:
+        None where no held-out episode has `steps` steps or ends before.
+    """
+    started = time.perf_counter()
+    device = log.rewards.device
+    numbers = torch.as_tensor(list(episodes), dtype=torch.int64, device=device)
+    drawing = torch_generator(seed, "selection", "stretches", device=device)
+    logged = Continuations.of(log, numbers, steps, STRETCHES, drawing)
+    if not len(logged):
+        return None
+    losses = {
+        candidate: loss(model, behaviour, logged, seed) for candidate, model in candidates.items()
+    }
+    means = {candidate: float(of.mean()) for candidate, of in losses.items()}
+    best = min(means, key=means.__getitem__)
+    excess, errors = {}, {}
+    for candidate, of in losses.items():
+        excess[candidate], errors[candidate] = paired(of - losses[best], logged.episode)
+    chosen = next(c for c in candidates if excess[c] <= errors[c])
+    return NoiseSelection(
+        chosen,
+        {str(c): means[c] for c in candidates},
+        {str(c): excess[c] for c in candidates},
+        {str(c): errors[c] for c in candidates},
+        steps,
+        len(logged),
+        len(torch.unique(logged.episode)),
+        time.perf_counter() - started,
+    )
+
+
+def loss(model: Dynamics, behaviour: LoggedBehaviour, logged: Continuations, seed: int) -> Tensor:
+    """`[B]` float64, of each stretch; `select_noise` has the equation."""
+    device = logged.rewards.device
+    generator = torch_generator(seed, "selection", "draws", device=device)
+    replayed = replay(model, behaviour, logged, draws=DRAWS, generator=generator)
+    of_return, of_state = score(replayed, logged, _scale(logged.states.flatten(0, -2)))
+    unit = _scale(logged.rewards.double().sum(0)[:, None])
+    return of_return / unit + of_state / math.sqrt(logged.states.shape[-1])
+
+
+def _scale(rows: Tensor) -> Tensor:
+    """`[D]`, standard deviations of rows `[R, D]`, 1 where an entry does not vary."""
+    scale = rows.std(0, correction=0)
+    return torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+
+
+def paired(difference: Tensor, episode: Tensor) -> tuple[float, float]:
+    """Mean of differences `[B]`, and its standard error with episodes `[B]` as clusters."""
+    count = len(difference)
+    mean = difference.mean()
+    influence = (difference - mean) / count * math.sqrt(count / max(count - 1, 1))
+    return float(mean), clustered(influence, episode).standard_error

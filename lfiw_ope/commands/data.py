@@ -79,7 +79,7 @@ def _listed() -> Table:
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("task", "environment", "purpose", "data set", "made by"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("task", "environment"))
     for ladder in (*LADDERS.values(), *PAPER.values()):
         environment = ladder.env_id.rpartition(":")[2]  # without the module that registers it
         first: tuple[str, str, str] = (ladder.name, environment, ladder.purpose)

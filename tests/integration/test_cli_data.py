@@ -67,8 +67,7 @@ def test_a_damaged_file_is_told_in_a_plain_line(command_line, tmp_path, kept):
     assert "it is made anew.\n" in said
 
 
-def test_alone_it_lists_tasks_and_data_sets(command_line, tmp_path, kept, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "140")  # narrow terminals fold long names
+def test_alone_it_lists_tasks_and_data_sets(command_line, tmp_path, kept):
     status, said, _ = command_line("data", cwd=tmp_path)
     assert status == 0
     words = said.split()

@@ -39,6 +39,7 @@ class Appraisal:
         seconds: wall-clock by stage; "classifier" is left out of what does not use it.
         noise: of the simulated step.
         selection: how noise and weights were chosen, if they were.
+        notes: warnings of the fit.
     """
 
     estimand: Estimand
@@ -50,6 +51,7 @@ class Appraisal:
     seconds: dict[str, float]
     noise: str
     selection: NoiseSelection | None = None
+    notes: tuple[str, ...] = ()
 
     def estimate(self, place: int, weighting: Weighting) -> Estimate:
         """Of the policy at this place, by this form of weights."""
@@ -61,7 +63,7 @@ class Appraisal:
         report = None if used is None else used.report
         bounded_share = float(rollout.bounded_share[place])
         ess = float(weighted.ess_by_step.min())
-        warnings = bounds_warning(bounded_share)
+        warnings = [*self.notes, *bounds_warning(bounded_share)]
         if weighted.exponent is not None:
             shaped = (weighting.label, weighted.raw_ess, n, weighted.exponent)
             warnings += tempering_warning(*shaped)

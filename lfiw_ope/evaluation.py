@@ -138,7 +138,7 @@ def _told(estimate: Estimate, diagnosis: Diagnosis | None) -> Estimate:
 
 
 def _estimates(fitted: Fitted, policy: Policy, progress: Progress) -> tuple[Estimate, ...]:
-    if not isinstance(fitted, FittedModel) or fitted.weighting.form == "uniform":
+    if not isinstance(fitted, FittedModel) or not fitted.weighting.needs_ratio:
         return (fitted.estimate(policy, progress=progress),)
     forms = [fitted.weighting, Weighting(form="uniform")]
     weighted, plain = fitted.estimate_forms([policy], forms, progress=progress)[0]
@@ -161,7 +161,8 @@ def save_evaluation(
         folder / f"{name}.json", json.dumps(stored, indent=1, allow_nan=False) + "\n"
     )
     first = result.estimate
-    weighted = len(result.estimates) > 1
+    # Of rollouts that all count the same there is nothing to draw.
+    weighted = first.ess is not None and first.ess < 0.999 * (first.rollouts or 0)
     distributed = result.estimates[-1].returns is not None
     figure = new_figure(5 + 4 * (distributed + weighted), 4)
     axes = figure.subplots(1, 1 + distributed + weighted, squeeze=False)[0]

@@ -57,6 +57,8 @@ class FittedModel(Answering):
         held_out: episodes that the dynamics were not trained on, by their number in the log.
         selection: how noise and weights were chosen; None where they were named, or the log has too
             few episodes to choose.
+        notes: warnings that every estimate carries.
+        label: what estimates are called in place of their form of weights.
     """
 
     estimand: Estimand
@@ -75,6 +77,8 @@ class FittedModel(Answering):
     seconds: dict[str, float] = field(default_factory=dict)
     held_out: tuple[int, ...] = ()
     selection: NoiseSelection | None = None
+    notes: tuple[str, ...] = ()
+    label: str | None = None
 
     @property
     def spaces(self) -> Spaces:
@@ -88,6 +92,8 @@ class FittedModel(Answering):
 
     def answer(self, weighted: Estimate, plain: Estimate) -> Estimate:
         """What `estimate` says, from its form's estimate and the plain model's."""
+        if self.label is not None:
+            return replace(weighted, estimator=self.label)
         if self.fallback is None or not self.weighting.needs_ratio:
             return weighted
         by_ess = self.weighting.first_ess is not None
@@ -106,11 +112,12 @@ class FittedModel(Answering):
             self,
             dynamics=self.dynamics.with_noise(candidate.noise),
             weighting=Weighting(form="uniform", candidates=candidate.sir_candidates),
+            label=None,
         )
 
     def plain_model(self) -> "FittedModel":
         """The same model without weights: its estimates are those of the same rollouts."""
-        return replace(self, weighting=Weighting(form="uniform"))
+        return replace(self, weighting=Weighting(form="uniform"), label=None)
 
     def estimate_forms(
         self,
@@ -192,6 +199,7 @@ class FittedModel(Answering):
                 seconds=seconds,
                 noise=dynamics.noise.kind,
                 selection=self.selection,
+                notes=self.notes,
             )
             for place, index in enumerate(group.indices):
                 yield index, [appraisal.estimate(place, weighting) for weighting in weightings]

@@ -33,6 +33,12 @@ MIN_EPISODES = 10
 """Of a log, below which nothing is chosen: the noise is then "bootstrap", without weights."""
 
 
+NOT_CHOSEN = (
+    f"The log is too small to choose noise and weights: {MIN_EPISODES} or more episodes are "
+    'needed. The noise is "bootstrap", without weights; name others by DynamicsConfig(noise=...).'
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
     """Settings of an estimator that simulates.
@@ -187,6 +193,8 @@ class ModelEstimator(ABC, Generic[Config]):
         cloned = time.perf_counter()
         if scores and clone is not None:
             model = self._choose(model, clone, data, split, seed, candidates)
+        if candidates and model.selection is None:
+            model = replace(model, notes=(NOT_CHOSEN,))
         chosen = time.perf_counter()
         gaps: tuple[AnchorGap, ...] = ()
         if self._measures_bias:

@@ -189,7 +189,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         model = replace(model, ratio=ratio, draws=config.draws, seconds=seconds)
         model = self._completed(model, data, split, seed, progress, self.candidates())
-        return model if config.weighting == "auto" else self.adopt(model)
+        return replace(model, label="LFIW") if self.chooses else self.adopt(model)
 
     @property
     def chooses(self) -> bool:

@@ -103,12 +103,15 @@ class Appraisal:
         )
 
     def _losses(self) -> dict[str, float]:
-        """The held-out loss of each candidate, and its paired standard error against the best."""
+        """The held-out loss and bias of each candidate, with their standard errors."""
         if self.selection is None:
             return {}
         losses = {f"loss[{name}]": of for name, of in self.selection.scores.items()}
         errors = self.selection.standard_errors.items()
-        return losses | {f"loss_error[{name}]": of for name, of in errors}
+        losses |= {f"loss_error[{name}]": of for name, of in errors}
+        losses |= {f"bias[{name}]": of for name, of in self.selection.biases.items()}
+        errors = self.selection.bias_errors.items()
+        return losses | {f"bias_error[{name}]": of for name, of in errors}
 
     def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:
         """Rewards of each slot's rollout, which may have run through other slots before."""

@@ -116,7 +116,7 @@ class FittedModel(Answering):
         )
 
     def plain_model(self) -> "FittedModel":
-        """The same model without weights: its estimates are those of the same rollouts."""
+        """The same model without weights and without resampling, with the same noise."""
         return replace(self, weighting=Weighting(form="uniform"), label=None)
 
     def estimate_forms(

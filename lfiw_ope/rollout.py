@@ -107,8 +107,8 @@ def simulate(
         ratio: where given, evaluated at every step.
         draws: K; with 2 or more, ratios are also conditionally normalised, by the rollout's own
             draw and K − 1 further ones at the same (s, a).
-        resampling: among candidates of a step, of which the rollout's own draw is the first, and
-            across rollouts.
+        resampling: among candidates of a step, which a model that has `draw` draws by one
+            evaluation, and across rollouts.
         watch: told of every step before it is simulated.
         progress: told how far the simulation is.
 

@@ -34,8 +34,9 @@ MIN_EPISODES = 10
 
 
 NOT_CHOSEN = (
-    f"The log is too small to choose noise and weights: {MIN_EPISODES} or more episodes are "
-    'needed. The noise is "bootstrap", without weights; name others by DynamicsConfig(noise=...).'
+    f"The log is too small to choose noise and weights, which takes {MIN_EPISODES} or more "
+    'episodes of some steps each. The noise is "bootstrap", without weights; name another by '
+    "DynamicsConfig(noise=...)."
 )
 
 

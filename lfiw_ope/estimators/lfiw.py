@@ -112,8 +112,9 @@ class LFIW(ModelEstimator[LFIWConfig]):
     episodes (`lfiw_ope.estimators.selection`), where the policy that logged them acts in the model.
     `LFIW.paper()` is the published method, and `LFIWConfig(weighting=Weighting(...))` any form.
 
-    `Estimate.diagnostics` has `loss[...]`, the held-out loss of each candidate, and
-    `loss_error[...]`, the standard error of its paired difference from the best.
+    `Estimate.diagnostics` has `loss[...]`, the held-out loss of each candidate, `loss_error[...]`,
+    the standard error of its paired difference from the best, `bias[...]`, its mean error of
+    partial returns, and `bias_error[...]`, the standard error of that.
 
     The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
     """

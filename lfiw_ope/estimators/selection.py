@@ -1,9 +1,11 @@
 """The choice of noise and of SIR's candidates, without the true value.
 
 Each candidate is a model of the environment. From states of held-out episodes the policy that
-logged them acts in it for up to H steps, and the partial returns and last states are scored against
-the logged continuations (CRPS and energy score). Scores are paired: every candidate meets the same
-stretches. The simplest candidate within one standard error of the best is taken.
+logged them acts in it for up to H steps. First, a value is a mean: candidates whose mean partial
+return is off by more than that of the least biased one, and by more than one standard error of the
+difference, are left out. Then partial returns and last states are scored against the logged
+continuations (CRPS and energy score), and the simplest candidate within one standard error of the
+best is taken. All comparisons are paired: every candidate meets the same stretches.
 """
 
 import math
@@ -59,7 +61,9 @@ class NoiseSelection:
     Attributes:
         chosen: the candidate that was taken.
         scores: mean loss of each candidate, in order of simplicity; lower is better.
-        excess: mean paired loss against the best candidate.
+        biases: mean partial return minus the logged one, of each candidate.
+        bias_errors: standard error of each bias, clustered by episode.
+        excess: mean paired loss against the best of the candidates that are not left out for bias.
         standard_errors: of `excess`, clustered by episode.
         steps: H.
         stretches: that were scored.
@@ -69,6 +73,8 @@ class NoiseSelection:
 
     chosen: Candidate
     scores: dict[str, float]
+    biases: dict[str, float]
+    bias_errors: dict[str, float]
     excess: dict[str, float]
     standard_errors: dict[str, float]
     steps: int
@@ -87,6 +93,8 @@ def select_noise(
     seed: int,
 ) -> NoiseSelection | None:
     """Score the candidates on held-out episodes and take one.
+
+        bias = E[Σ_{u<H} r̂_u] − Σ_{u<H} r_u
 
         loss = CRPS(Σ_{u<H} r_u) / σ_R + ES(s_H / σ_s) / √S
 
@@ -110,18 +118,21 @@ def select_noise(
     logged = Continuations.of(log, numbers, steps, STRETCHES, drawing)
     if not len(logged):
         return None
-    losses = {
-        candidate: loss(model, behaviour, logged, seed) for candidate, model in candidates.items()
-    }
-    means = {candidate: float(of.mean()) for candidate, of in losses.items()}
-    best = min(means, key=means.__getitem__)
+    judged = {c: judge(model, behaviour, logged, seed) for c, model in candidates.items()}
+    losses = {c: of_loss for c, (of_loss, _) in judged.items()}
+    biases = {c: paired(error, logged.episode) for c, (_, error) in judged.items()}
+    unbiased = least_biased({c: error for c, (_, error) in judged.items()}, logged.episode)
+    means = {c: float(of.mean()) for c, of in losses.items()}
+    best = min(unbiased, key=means.__getitem__)
     excess, errors = {}, {}
     for candidate, of in losses.items():
         excess[candidate], errors[candidate] = paired(of - losses[best], logged.episode)
-    chosen = next(c for c in candidates if excess[c] <= errors[c])
+    chosen = next(c for c in unbiased if excess[c] <= errors[c])
     return NoiseSelection(
         chosen,
         {str(c): means[c] for c in candidates},
+        {str(c): biases[c][0] for c in candidates},
+        {str(c): biases[c][1] for c in candidates},
         {str(c): excess[c] for c in candidates},
         {str(c): errors[c] for c in candidates},
         steps,
@@ -131,14 +142,31 @@ def select_noise(
     )
 
 
-def loss(model: Dynamics, behaviour: LoggedBehaviour, logged: Continuations, seed: int) -> Tensor:
-    """`[B]` float64, of each stretch; `select_noise` has the equation."""
+def least_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Candidate]:
+    """Candidates whose bias is within one paired standard error of the least, in their order.
+
+    Args:
+        errors: `[B]` of each candidate, simulated minus logged partial returns.
+        episode: `[B]`, of each stretch.
+    """
+    # Each with the sign that makes its mean the absolute bias, so that differences are paired.
+    absolute = {c: of * (1.0 if of.mean() >= 0 else -1.0) for c, of in errors.items()}
+    least = min(absolute, key=lambda c: float(absolute[c].mean()))
+    more = {c: paired(of - absolute[least], episode) for c, of in absolute.items()}
+    return [c for c, (bias, error) in more.items() if bias <= error]
+
+
+def judge(
+    model: Dynamics, behaviour: LoggedBehaviour, logged: Continuations, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Loss and error of the mean partial return, `[B]` float64 each, of each stretch."""
     device = logged.rewards.device
     generator = torch_generator(seed, "selection", "draws", device=device)
     replayed = replay(model, behaviour, logged, draws=DRAWS, generator=generator)
     of_return, of_state = score(replayed, logged, _scale(logged.states.flatten(0, -2)))
     unit = _scale(logged.rewards.double().sum(0)[:, None])
-    return of_return / unit + of_state / math.sqrt(logged.states.shape[-1])
+    loss = of_return / unit + of_state / math.sqrt(logged.states.shape[-1])
+    return loss, replayed.returns.mean(0) - logged.rewards.double().sum(0)
 
 
 def _scale(rows: Tensor) -> Tensor:

@@ -22,11 +22,28 @@ class ExactRatio:
 
 
 class Placed:
-    """A test-bed's model where an ensemble is wanted: it samples, and lives somewhere."""
+    """A test-bed's model where an ensemble is wanted: it samples, has a mean, and lives somewhere.
+
+    The model is linear-Gaussian or tabular.
+    """
 
     def __init__(self, model):
-        self.sample = model.sample
+        self.model, self.sample = model, model.sample
         self.low = torch.zeros(1)
+
+    def mean(self, state, action):
+        """`[..., S + 1]`, the expected next state and reward."""
+        if isinstance(self.model, TabularMDP):
+            chances = torch.as_tensor(self.model.transition, dtype=state.dtype)
+            rewards = torch.as_tensor(self.model.reward, dtype=state.dtype) * chances
+            both = torch.cat((chances, rewards.sum(-1, keepdim=True)), -1)
+            return torch.einsum("...s,...a,sad->...d", state, action, both)
+        a, b, offset = (
+            torch.as_tensor(values, dtype=state.dtype)
+            for values in (self.model.a, self.model.b, self.model.offset)
+        )
+        moved = state @ a.T + action @ b.T + offset
+        return torch.cat((moved, self.model.reward(state, action)[..., None]), -1)
 
 
 def linear_gaussian():

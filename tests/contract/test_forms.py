@@ -12,11 +12,14 @@ from testbeds import linear_gaussian, log_of, tabular
 import lfiw_ope as ope
 from lfiw_ope.weighted import weigh
 
+W = ope.Weighting
+
 
 def small(fit):
     return ope.LFIWConfig(
         dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), fit=fit),
         ratio=ope.RatioConfig(members=3, hidden=(16,), fit=fit),
+        weighting=W(form="stepwise", temper=0.8),
         rollouts=300,
         draws=4,
         fallback=None,
@@ -27,7 +30,6 @@ CONFIG = small(ope.FitConfig(updates=300, evaluate_every=100, batch_size=128))
 BRIEF = small(ope.FitConfig(updates=30, evaluate_every=10, batch_size=128))
 """For what holds however little was learned."""
 HORIZON = 6
-W = ope.Weighting
 FORMS = [
     W(form="uniform"),
     *(
@@ -219,7 +221,7 @@ def test_rollouts_must_make_whole_populations():
 @pytest.mark.parametrize("form", ["uniform", "trajectory"])
 def test_a_ratio_that_is_not_finite_is_never_resampled_by_in_silence(bed, fit, form, value):
     class Broken:
-        report = fit.ratio.report
+        dynamics, report = fit.ratio.dynamics, fit.ratio.report
 
         def log_ratio(self, state, action, transition):
             return torch.full_like(fit.ratio.log_ratio(state, action, transition), value)
@@ -245,8 +247,8 @@ def test_h_of_none_chosen_by_weights_is_the_model_s_value_and_says_so(bed, fit):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"weighting": "stepwise"}, "weighting is 'stepwise'; it must be a Weighting"),
-        ({"fallback": False}, "fallback is False; it must be a Fallback, or None"),
+        ({"weighting": "stepwise"}, "`weighting` must be .* got 'stepwise'"),
+        ({"fallback": False}, "`fallback` must be .* got False"),
         ({"weighting": W(pareto=True), "rollouts": 20}, "20 weights have no tail"),
     ],
     ids=str,

@@ -11,6 +11,7 @@ from testbeds import linear_gaussian, log_of
 import lfiw_ope as ope
 from lfiw_ope import fitted
 from lfiw_ope.data.split import EpisodeSplit
+from lfiw_ope.drawing import PER_DRAW
 from lfiw_ope.estimators import base, lfiw
 from lfiw_ope.rollout import simulate
 from lfiw_ope.weighted import weigh
@@ -36,18 +37,39 @@ def fit(bed):
     return ope.LFIW(ope.Estimand(6, 0.9), CONFIG).fit(bed[1], seed=0)
 
 
-@pytest.mark.parametrize("episodes", [4, 5, 10, 97])
+@pytest.mark.parametrize("episodes", [5, 6, 10, 97])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_every_episode_has_one_part(episodes, share):
-    split = EpisodeSplit.draw(episodes, seed=0, ratio_share=share)
-    parts = (split.dynamics, split.dynamics_held_out, split.ratio, split.ratio_held_out)
+@pytest.mark.parametrize("scored", [0.0, 0.1])
+def test_every_episode_has_one_part(episodes, share, scored):
+    split = EpisodeSplit.draw(episodes, seed=0, ratio_share=share, scored_share=scored)
+    of_ratio = (split.ratio, split.ratio_held_out)
+    parts = (split.dynamics, split.dynamics_held_out, *of_ratio, split.scored)
     assert sorted(np.concatenate(parts).tolist()) == list(range(episodes))
-    assert all(len(part) > 0 for part in (parts if share else parts[:2]))
+    assert [len(part) > 0 for part in parts] == [True] * 2 + [share > 0] * 2 + [scored > 0]
+    unseen = sorted(np.concatenate(parts[1:]).tolist())
+    assert sorted(split.unseen_by_dynamics) == unseen
 
 
-def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
+@pytest.mark.parametrize("scored", [0.0, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_log_too_short_to_split_is_refused(share, scored):
+    needed = (4 if share else 2) + (scored > 0)
+    EpisodeSplit.draw(needed, seed=0, ratio_share=share, scored_share=scored)
+    with pytest.raises(ope.DataError, match="episodes"):
+        EpisodeSplit.draw(needed - 1, seed=0, ratio_share=share, scored_share=scored)
+
+
+@pytest.mark.parametrize("weighting", [CONFIG.weighting, "auto"], ids=["named", "auto"])
+def test_model_classifier_and_choice_see_different_episodes(bed, monkeypatch, weighting):
     _, data = bed
-    seen = {}
+    seen, scored = {}, []
+    real_selection = base.select_noise
+
+    def spied_selection(candidates, behaviour, log, episodes, **kwargs):
+        scored.append(set(episodes))
+        return real_selection(candidates, behaviour, log, episodes, **kwargs)
+
+    monkeypatch.setattr(base, "select_noise", spied_selection)
     for module, name in ((base, "fit_dynamics"), (lfiw, "fit_transition_ratio")):
         real = getattr(module, name)
 
@@ -56,8 +78,9 @@ def test_model_and_classifier_see_different_episodes(bed, monkeypatch):
             return real(*args, **kwargs)
 
         monkeypatch.setattr(module, name, spy)
-    ope.LFIW(ope.Estimand(6), CONFIG).fit(data, seed=0)
-    parts = [*seen["fit_dynamics"], *seen["fit_transition_ratio"]]
+    ope.LFIW(ope.Estimand(6), replace(CONFIG, weighting=weighting)).fit(data, seed=0)
+    assert [len(part) for part in scored] == ([10] if weighting == "auto" else [])
+    parts = [*seen["fit_dynamics"], *seen["fit_transition_ratio"], *scored]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 100
 
 
@@ -120,7 +143,8 @@ def test_each_classifier_weighs_on_its_own_where_estimates_are_averaged(bed, fit
     every = ratio.log_ratio(state, action, draws)
     assert every.shape == (5, 3, 2, 20)
     for draw in range(5):
-        one = type(draws)(*(field[draw] for field in draws))
+        fields = {name: getattr(draws, name)[draw] for name in PER_DRAW}
+        one = draws._replace(**fields)
         own = ratio.log_ratio(state, action, one)
         assert own.shape == (3, 2, 20)
         torch.testing.assert_close(every[draw], own)

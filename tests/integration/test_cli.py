@@ -36,7 +36,8 @@ def test_demo_prints_and_saves_a_real_result(demo):
         *("c-LFIW", "c-stepwise", "c-LFIW tempered 0.5", "c-LFIW first by ESS 0.5", "SIR 4"),
     ]
     answer = saved["answer"]
-    assert answer["estimator"] == "stepwise tempered 0.8"
+    assert answer["estimator"] == "LFIW"
+    assert "loss[bootstrap + SIR 16]" in answer["diagnostics"]
     assert f"LFIW() says {answer['value']:.2f}" in " ".join(done.stdout.split())
     assert all(said in " ".join(done.stdout.split()) for said in answer["warnings"])
     for estimate in saved["estimates"]:

@@ -9,9 +9,12 @@ from pages import FENCED, PAGES, first_words, missing_links, read
 
 NAMED = re.compile(r"# (\w+\.py)\n")
 PRINTED = {
-    "comparing": ("answered", "BehaviourMean", "WIS", "FQE", "ranks:", "0", "512", "1024"),
+    "comparing": (
+        *("answered", "BehaviourMean", "WIS", "FQE", "ranks:"),
+        *("0", "noise", "512", "noise", "1024", "noise"),
+    ),
     "estimators": ("behaviour", "WPDIS", "FQE", "MAGIC", "median"),
-    "inputs": ("Trajectories", "1000", "stepwise", "Swimmer-v5:", "they"),
+    "inputs": ("Trajectories", "1000", "LFIW", "noise", "Swimmer-v5:", "they"),
     "results": (),
     "trust": (
         *("90%", "None", "95%", "95%"),
@@ -19,6 +22,8 @@ PRINTED = {
     ),
     "weights": (
         *("model:", "LFIW:", "stepwise", "c-LFIW", "c-LFIW", "SIR", "SMC:"),
+        *("bootstrap", "none:", "gaussian:", "bootstrap:", "bootstrap", "bootstrap"),
+        *("LFIW", "noise"),
         *("mean", "E[w]", "spread"),
     ),
 }

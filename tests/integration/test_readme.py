@@ -15,7 +15,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "\n- " in printed  # a diagnosis of so quick a fit has warnings
     assert first_words(printed) == [
-        *("stepwise", "model"),
+        *("LFIW", "noise", "model", "noise"),
         *("answered", "BehaviourMean", "WPDIS", "FQE"),
         *("90%", "Actions:", "Weights", "Simulated", "Open", "Ratio:"),
     ]

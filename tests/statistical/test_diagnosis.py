@@ -13,7 +13,7 @@ import lfiw_ope as ope
 HORIZON, EPISODES = 8, 250
 ESTIMAND = ope.Estimand(HORIZON)
 NETS = ope.FitConfig(updates=400, evaluate_every=50, batch_size=128, learning_rate=4e-3)
-DYNAMICS = ope.DynamicsConfig(members=3, hidden=(32,), fit=NETS)
+DYNAMICS = ope.DynamicsConfig(members=3, hidden=(32,), fit=NETS, noise="gaussian")
 CONFIG = ope.DiagnosisConfig(
     hidden=(16,), fit=replace(NETS, updates=150, patience=None), rollouts=50
 )
@@ -122,7 +122,9 @@ def test_rollouts_that_leave_the_log_are_seen():
     still = LinearGaussianPolicy(0 * policy.gain, 0 * policy.bias, 0.1 * np.ones(2))
     data = log_of(truth, still, EPISODES, HORIZON, seed=0)
     away = LinearGaussianPolicy(0 * policy.gain, 0 * policy.bias + 6.0, 0.1 * np.ones(2))
-    config = ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=50)
+    # Without layer norm, whose outputs level off beyond the data, so that little drifts on there.
+    dynamics = replace(DYNAMICS, activation="silu", layer_norm=False)
+    config = ope.ModelBasedConfig(dynamics=dynamics, rollouts=50)
     model = ope.ModelBased(ESTIMAND, config).fit(data, seed=0)
     here, there = ope.diagnose(data, [still, away], ESTIMAND, config=CONFIG, fitted=model, seed=0)
     assert here.states_outside < 0.06

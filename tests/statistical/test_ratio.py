@@ -96,7 +96,8 @@ def test_the_held_out_log_loss_is_near_the_best_there_is(bed, ratio):
 def test_calibration_mends_over_confidence(bed):
     # 40 episodes and no early stopping: the networks over-fit, and are over-confident.
     fit_long = replace(FIT, updates=800, patience=None, evaluate_every=800)
-    ratio = fit(bed, replace(CONFIG, fit=fit_long, hidden=(128, 128)), episodes=60)
+    long = replace(CONFIG, fit=fit_long, hidden=(128, 128), features="residual")
+    ratio = fit(bed, long, episodes=60)
     assert ratio.report.temperature > 1.2
     assert ratio.report.log_loss < ratio.report.uncalibrated_log_loss - 0.01
 

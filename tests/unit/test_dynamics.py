@@ -6,6 +6,7 @@ import torch
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
+from lfiw_ope.drawing import PER_DRAW, Draws
 from lfiw_ope.dynamics import LOG_SCALE_BOUNDS
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import Deal
@@ -14,7 +15,8 @@ SMALL = ope.FitConfig(updates=300, evaluate_every=100, batch_size=128)
 
 
 def config(**changes):
-    return ope.DynamicsConfig(**({"members": 3, "hidden": (32, 32), "fit": SMALL} | changes))
+    named = {"members": 3, "hidden": (32, 32), "fit": SMALL, "noise": "gaussian"}
+    return ope.DynamicsConfig(**(named | changes))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def linear_log():
 
 def noise_scale(model):
     """Standard deviation of each target's noise, in the environment's units."""
-    return model.noise_factor.square().sum(1).sqrt() * model.targets.scale
+    return model.noise.factor.square().sum(1).sqrt() * model.targets.scale
 
 
 def fitted(data, seed=0, how=None, **kwargs):
@@ -68,7 +70,7 @@ def many_samples(model, state, action, n):
 
 def many_draws(model, state, action, n):
     drawn = model.draw(state.expand(1, 6, -1), action.expand(1, 6, -1), n // 6, generator())
-    return type(drawn)(*(field.flatten(0, 2) for field in drawn))
+    return Draws(*(getattr(drawn, name).flatten(0, 2) for name in PER_DRAW))
 
 
 @pytest.mark.parametrize("how", [many_samples, many_draws])
@@ -118,8 +120,8 @@ def noisy_on_one_side(episodes=200, steps=15):
     )
 
 
-def test_gaussian_noise_depends_on_state_and_action_and_is_bounded():
-    how = config(noise="gaussian", fit=ope.FitConfig(updates=1500, batch_size=128))
+def test_heteroscedastic_noise_depends_on_state_and_action_and_is_bounded():
+    how = config(noise="heteroscedastic", fit=ope.FitConfig(updates=1500, batch_size=128))
     model = fitted(noisy_on_one_side(), how=how)
     n = 20_000
     quiet, loud = (
@@ -225,7 +227,16 @@ def test_one_seed_is_one_model(linear_log):
     assert not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("wrong", [{"members": 0}, {"noise": "none"}, {"bound_margin": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"members": 0},
+        {"noise": "residual"},
+        {"noise_scale": -1.0},
+        {"layer_norm": 1},
+        {"bound_margin": -1.0},
+    ],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match="must be"):
         config(**wrong)

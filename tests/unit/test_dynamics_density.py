@@ -9,7 +9,9 @@ from scipy.stats import multivariate_normal
 
 import lfiw_ope as ope
 from lfiw_ope.censored import censored_log_density
-from lfiw_ope.drawing import Draws
+from lfiw_ope.drawing import PER_DRAW, Draws
+from lfiw_ope.dynamics import Noise
+from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.ensemble import Standardiser
 
 
@@ -17,7 +19,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def model(states=1, width=3.0, pinned=(), noise="residual", **kwargs):
+def model(states=1, width=3.0, pinned=(), noise="gaussian", **kwargs):
     """An ensemble of random networks, in units far from 1; `width` is the bounds' distance."""
     entries = states + 1
     scale = torch.tensor([0.3, 5.0, 0.05, 2.0])[:entries]
@@ -25,7 +27,14 @@ def model(states=1, width=3.0, pinned=(), noise="residual", **kwargs):
     limit = width * scale
     limit[list(pinned)] = 0.0
     dynamics = ope.EnsembleDynamics(
-        ope.DynamicsConfig(members=3, hidden=(8,), activation="tanh", noise=noise),
+        ope.DynamicsConfig(
+            members=3,
+            hidden=(8,),
+            activation="tanh",
+            layer_norm=False,
+            noise=noise,
+            fit=ope.FitConfig(),  # float32 on every machine
+        ),
         Standardiser(torch.zeros(states + 1), torch.ones(states + 1)),
         Standardiser(mean, scale),
         (mean - limit, mean + limit),
@@ -35,9 +44,10 @@ def model(states=1, width=3.0, pinned=(), noise="residual", **kwargs):
     )
     for parameter in dynamics.network.weights:
         parameter.data.mul_(3.0)  # so that members differ
-    if noise == "residual":
-        correlated = torch.eye(entries) + 0.6 * torch.ones(entries, entries).tril(-1)
-        dynamics.noise_factor.copy_(0.8 * correlated)
+    if noise == "gaussian":
+        correlated = 0.8 * (torch.eye(entries) + 0.6 * torch.ones(entries, entries).tril(-1))
+        # Rows whose second moment is `correlated @ correlated.T`.
+        dynamics.noise = Noise("gaussian", entries**0.5 * correlated.T[None])
     return dynamics.requires_grad_(False)
 
 
@@ -63,7 +73,7 @@ def known(state, action, next_state):  # noqa: ARG001
     return 7 * next_state[..., 0]
 
 
-@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+@pytest.mark.parametrize("noise", ["gaussian", "heteroscedastic"])
 @pytest.mark.parametrize("width", [0.5, 3.0, 10.0])
 def test_one_entry_integrates_to_one(width, noise):
     """Over s' between the bounds and the masses on them, where a rule says the reward."""
@@ -80,7 +90,7 @@ def test_one_entry_integrates_to_one(width, noise):
         assert abs(share - mass) < 4.5 * math.sqrt(max(mass * (1 - mass), 1 / n) / n)
 
 
-@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+@pytest.mark.parametrize("noise", ["gaussian", "heteroscedastic"])
 def test_two_entries_integrate_to_one(noise):
     """s' and r: within the bounds, along four edges and in four corners."""
     dynamics = model(width=1.0, noise=noise)
@@ -96,7 +106,7 @@ def test_two_entries_integrate_to_one(noise):
         assert abs(share - weighted[i, j]) < 4.5 * math.sqrt(max(weighted[i, j], 1e-4) / 40_000)
 
 
-@pytest.mark.parametrize("noise", ["residual", "gaussian"])
+@pytest.mark.parametrize("noise", ["gaussian", "heteroscedastic"])
 @pytest.mark.parametrize("width", [2.5, 10.0])
 def test_draws_follow_the_density(width, noise):
     """E_{p_θ}[g / p_θ] is g's mass between the bounds, for a narrow g about a member's mean."""
@@ -156,13 +166,33 @@ def test_beyond_the_bounds_nothing_is_possible():
     assert dynamics.log_density(*at(2, 10), drawn).isnan().nonzero()[:, 0].tolist() == [5]
 
 
+@pytest.mark.parametrize("noise", ["none", "bootstrap"])
+def test_noise_without_a_density_is_refused(noise):
+    dynamics = model(2)
+    drawn = dynamics.sample(*at(2, 4), generator())
+    with pytest.raises(ConfigError, match=f"noise='{noise}'"):
+        dynamics.with_noise(noise).log_density(*at(2, 4), drawn)
+
+
+def test_the_noise_s_scale_is_in_the_density():
+    """Twice the noise is the density of a model whose residuals are twice as large."""
+    dynamics = model(2, 2.0)
+    larger = model(2, 2.0)
+    larger.noise = Noise("gaussian", 2 * dynamics.noise.residuals)
+    drawn = larger.sample(*at(2, 50), generator())
+    found = dynamics.with_noise("gaussian", 2.0).log_density(*at(2, 50), drawn)
+    torch.testing.assert_close(found, larger.log_density(*at(2, 50), drawn), rtol=1e-4, atol=1e-4)
+    assert (found - dynamics.log_density(*at(2, 50), drawn)).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_learned_termination_is_of_each_member(lead):
     """Probabilities of both outcomes add up to the rest's density; a K axis is evaluated alike."""
     dynamics = model(2, 2.0, learns_termination=True)
     state, action = (values.expand(*lead, -1, -1) for values in at(2, 6))
     drawn = dynamics.draw(state.view(-1, 6, 2), action.view(-1, 6, 1), 5, generator())
-    drawn = Draws(*(field.view(5, *lead, 6, *field.shape[3:]) for field in drawn))
+    fields = (getattr(drawn, name) for name in PER_DRAW)
+    drawn = Draws(*(field.view(5, *lead, 6, *field.shape[3:]) for field in fields))
     both = [
         dynamics.log_density(state, action, drawn._replace(terminated=torch.full_like(t, ended)))
         for t in (drawn.terminated,)
@@ -177,7 +207,7 @@ def test_learned_termination_is_of_each_member(lead):
     expected = torch.where(drawn.terminated, *both)
     torch.testing.assert_close(mixed, expected)
     for k in range(5):
-        one = Draws(*(field[k] for field in drawn))
+        one = Draws(*(getattr(drawn, name)[k] for name in PER_DRAW))
         torch.testing.assert_close(dynamics.log_density(state, action, one), mixed[k])
     ended = drawn._replace(terminated=torch.ones_like(drawn.terminated))
     assert (never.log_density(state, action, ended) == -math.inf).all()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,14 +14,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
-from lfiw_ope.nn import products
+from lfiw_ope.nn import fit_config, products
 from lfiw_ope.nn.adamw import AdamW
 from lfiw_ope.nn.ensemble import ACTIVATIONS, BLOCK_BYTES, BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import fit
+from lfiw_ope.nn.fit import fit, resolve_precision
 
 
-def batched(members=3, sizes=(4, 16, 16, 2), activation="silu", seed=0):
-    return BatchedMLP(members, sizes, activation, torch.Generator().manual_seed(seed))
+def batched(members=3, sizes=(4, 16, 16, 2), activation="silu", seed=0, **settings):
+    return BatchedMLP(members, sizes, activation, torch.Generator().manual_seed(seed), **settings)
 
 
 class Regression:
@@ -83,6 +84,29 @@ def test_batched_networks_are_separate_networks(activation):
         torch.testing.assert_close(network(x)[member], alone(x[member]), rtol=1e-5, atol=1e-6)
     shared = network(x[0])
     torch.testing.assert_close(shared, network(x[0].expand(3, -1, -1)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["silu", "tanh", "relu"])
+def test_layer_norm_is_between_product_and_activation(activation):
+    """Against `nn.LayerNorm` without gain and shift, member by member."""
+    network = batched(activation=activation, layer_norm=True)
+    x = torch.randn((3, 50, 4), generator=torch.Generator().manual_seed(1))
+    acts = {"silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU}
+    for member in range(3):
+        layers = []
+        for weight, bias in zip(network.weights, network.biases, strict=True):
+            linear = nn.Linear(*weight.shape[1:])
+            linear.load_state_dict({"weight": weight[member].T, "bias": bias[member, 0]})
+            norm = nn.LayerNorm(weight.shape[2], elementwise_affine=False)
+            layers += [linear, norm, acts[activation]()]
+        alone = nn.Sequential(*layers[:-2])
+        expected = alone(x[member])
+        torch.testing.assert_close(network(x)[member], expected, rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            one = network.member(member)(x[member])
+        torch.testing.assert_close(one[0], expected, rtol=1e-5, atol=1e-5)
+    plain = batched(activation=activation)
+    assert (network(x) - plain(x)).abs().max() > 0.01
 
 
 @pytest.fixture(params=["together", "in turn"])
@@ -277,6 +301,7 @@ def test_a_checkpoint_that_would_lose_target_networks_is_refused(tmp_path):
     "wrong",
     [
         {"updates": 0},
+        {"epochs": 0.0},
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
         {"weight_decay": -1.0},
@@ -289,6 +314,51 @@ def test_settings_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ConfigError, match=f"{name} is .*; it must be"):
         FitConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("rows", "updates"),
+    [
+        (1_000, 2_000),  # 157 by the epochs: never fewer than `MIN_UPDATES`
+        (64_000, 10_000),  # 40 epochs in batches of 256
+        (1_000_000, 32_000),  # 156 250 by the epochs: `updates` at most
+    ],
+)
+def test_the_data_s_size_sets_the_number_of_updates(rows, updates):
+    config = FitConfig(updates=32_000, epochs=40, batch_size=256)
+    found = config.for_rows(rows)
+    assert (found.updates, found.epochs) == (updates, None)
+    assert found == replace(config, updates=updates, epochs=None)
+    assert found.for_rows(1) == found
+
+
+def test_few_updates_stay_few_whatever_the_epochs():
+    assert FitConfig(updates=300, epochs=40).for_rows(10**9).updates == 300
+    assert FitConfig(updates=300).for_rows(10).updates == 300
+
+
+def test_epochs_are_of_the_objective_s_rows(monkeypatch):
+    monkeypatch.setattr(fit_config, "MIN_UPDATES", 1)
+    network = batched(sizes=(1, 8, 1))
+    # 512 rows in batches of 64: 8 updates an epoch.
+    report = train(network, updates=600, epochs=5, patience=None)
+    assert report.updates == 40
+
+
+@pytest.mark.parametrize(("units", "precision"), [(False, "float32"), (True, "bfloat16")])
+def test_automatic_precision_follows_the_processor_and_is_reported(monkeypatch, units, precision):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    cpu = torch.device("cpu")
+    assert resolve_precision(cpu, "auto") == precision
+    products_of = ProductTypes()
+    with products_of:
+        report = train(batched(sizes=(1, 16, 16, 1)), updates=1, precision="auto")
+    assert report.precision == precision
+    assert (torch.bfloat16 in products_of.seen) == units
+    for named in ("float32", "bfloat16"):
+        assert resolve_precision(cpu, named) == named
+        named_report = train(batched(sizes=(1, 8, 1)), updates=1, precision=named)
+        assert named_report.precision == named
 
 
 def test_large_networks_take_turns_on_a_cpu(monkeypatch):
@@ -304,9 +374,10 @@ def test_large_networks_take_turns_on_a_cpu(monkeypatch):
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_rows_in_blocks_are_the_rows_together(precision, activation, monkeypatch):
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_rows_in_blocks_are_the_rows_together(layer_norm, precision, activation, monkeypatch):
     """Without gradients rows pass in blocks; 1000 bytes make 16 of them of 1000 rows."""
-    network = batched(activation=activation)
+    network = batched(activation=activation, layer_norm=layer_norm)
     x = torch.randn(3, 1000, 4, generator=torch.Generator().manual_seed(1))
     monkeypatch.setitem(BLOCK_BYTES, "cpu", 1000)
     tolerance = 1e-6 if precision == torch.float32 else 2**-7

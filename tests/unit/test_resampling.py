@@ -6,6 +6,7 @@ import torch
 from testbeds import ExactRatio, linear_gaussian
 
 import lfiw_ope as ope
+from lfiw_ope.drawing import PER_DRAW, Draws
 from lfiw_ope.populations import weigh_populations
 from lfiw_ope.resampling import Resampling, choose, systematic
 from lfiw_ope.rollout import simulate
@@ -87,8 +88,8 @@ class Labels:
         self.slope, self.seen = slope, []
 
     def sample(self, state, action, generator):
-        if action.shape[-2] == self.rows:
-            self.seen.append(state[..., 0].clone())
+        if action.shape[-2] == self.rows * self.candidates:
+            self.seen.append(state[..., : self.rows, 0].clone())
         label = torch.rand(state.shape[-2], generator=generator) + 0.1 * action[..., 0]
         return Step(label[..., None], label, label > 0.95, label < 0.2)
 
@@ -110,7 +111,7 @@ class Pushing:
 
 def play(resampling, *, forces=(0.0, 1.0), n=60, slope=3.0, draws=1, horizon=8, seed=0):
     model = Labels(slope)
-    model.rows = n
+    model.rows, model.candidates = n, resampling.candidates
     rollout = simulate(
         Pushing(*forces),
         model,
@@ -137,23 +138,40 @@ def test_one_candidate_and_no_share_are_the_plain_rollout():
     assert torch.equal(kept.ancestors, own)
 
 
-class OwnAlone:
-    """A ratio that only the first of several draws has."""
+class Counted:
+    """A model that counts how often its networks would be evaluated."""
+
+    def __init__(self, model):
+        self.model, self.samples, self.drawn = model, 0, []
+
+    def sample(self, state, action, generator):
+        self.samples += 1
+        return self.model.sample(state, action, generator)
+
+    def draw(self, state, action, count, generator):
+        self.drawn.append(count)
+        wide = (state.repeat(1, count, 1), action.repeat(1, count, 1))
+        step = self.model.sample(*wide, generator)
+        fields = (getattr(step, name) for name in PER_DRAW)
+        lead = (len(state), count, state.shape[1])
+        return Draws(*(of.view(*lead, *of.shape[2:]).transpose(0, 1) for of in fields))
+
+
+class Level:
+    """A ratio of 1 at every transition."""
 
     def log_ratio(self, state, action, transition):  # noqa: ARG002
-        first = torch.zeros_like(transition.reward)
-        first[1:] = -torch.inf
-        return first
+        return torch.zeros_like(transition.reward)
 
 
-def test_the_rollout_s_own_draw_is_the_first_candidate():
+def test_candidates_of_a_step_are_drawn_by_one_evaluation():
     truth, model, policy = linear_gaussian()
     starts = truth.initial_states(40, generator())
-    arguments = {"horizon": 6, "rollouts": 500, "seed": 1, "ratio": OwnAlone()}
-    plain = simulate(policy, model, starts, **arguments)
-    chosen = simulate(policy, model, starts, resampling=Resampling(candidates=4), **arguments)
-    assert torch.equal(plain.rewards, chosen.rewards)
-    assert chosen.log_ratio.unique().tolist() == pytest.approx([-math.log(4)])
+    counted = Counted(model)
+    arguments = {"horizon": 6, "rollouts": 500, "seed": 1, "ratio": Level()}
+    simulate(policy, counted, starts, resampling=Resampling(candidates=16), **arguments)
+    assert counted.drawn == [16] * 6
+    assert counted.samples == 0
 
 
 def test_a_rollout_goes_on_from_the_candidate_that_was_chosen():

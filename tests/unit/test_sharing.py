@@ -39,11 +39,12 @@ FAMILIES = {
         ope.WIS(E, ope.ImportanceConfig(behaviour=CLONES, interval=BOOTSTRAP)),
     ],
     "LFIW": [
-        lfiw(),
+        lfiw(weighting=ope.Weighting(form="stepwise")),
         lfiw(weighting=ope.Weighting()),
         lfiw(weighting=ope.Weighting(conditional=True), draws=3),
-        lfiw(fallback=ope.Fallback()),
+        lfiw(weighting=ope.Weighting(), fallback=ope.Fallback()),
     ],
+    "LFIW, chosen": [lfiw(), lfiw(draws=3), lfiw(fallback=ope.Fallback())],
     "model": [
         ope.ModelBased(E, ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=20)) for _ in range(2)
     ],

@@ -105,12 +105,13 @@ def states_and_actions():
 
 def test_a_member_alone_has_the_members_density(fit):
     state, action = states_and_actions()
-    drawn = fit.dynamics.sample(state, action, torch_generator(0, "draw"))
+    dynamics = fit.dynamics.with_noise("gaussian")
+    drawn = dynamics.sample(state, action, torch_generator(0, "draw"))
     alone = torch.stack(
-        [one_member(fit.dynamics, m).log_density(state, action, drawn) for m in range(3)]
+        [one_member(dynamics, m).log_density(state, action, drawn) for m in range(3)]
     )
     mixture = torch.logsumexp(alone, 0) - np.log(3)
-    torch.testing.assert_close(mixture, fit.dynamics.log_density(state, action, drawn))
+    torch.testing.assert_close(mixture, dynamics.log_density(state, action, drawn))
     assert (alone[0] - alone[1]).abs().min() > 0
 
 
@@ -228,8 +229,12 @@ SHORT = ope.BehaviourConfig(source="cloned", folds=2, hidden=(8,), fit=FIT)
         ({"interval": ope.SimulatedIntervalConfig(method="none")}, "None was asked for"),
         ({"dynamics": ope.DynamicsConfig(members=1, hidden=(8,), fit=FIT)}, "members=2 or more"),
         (
-            {"dynamics": ope.DynamicsConfig(members=2, hidden=(8,), fit=FIT, bootstrap=False)},
-            "bootstrap=True",
+            {
+                "dynamics": ope.DynamicsConfig(
+                    members=2, hidden=(8,), fit=FIT, member_episodes="all"
+                )
+            },
+            "member_episodes",
         ),
     ],
 )
@@ -259,7 +264,13 @@ def test_without_anchors_the_interval_says_that_it_has_no_bias(bed):
 
 def test_every_form_of_weights_has_its_own_noise(bed):
     classifiers = ope.RatioConfig(members=2, hidden=(8,), fit=FIT)
-    config = ope.LFIWConfig(dynamics=DYNAMICS, ratio=classifiers, rollouts=60, draws=4)
+    config = ope.LFIWConfig(
+        dynamics=DYNAMICS,
+        ratio=classifiers,
+        weighting=ope.Weighting(form="stepwise", temper=0.8),
+        rollouts=60,
+        draws=4,
+    )
     fit = ope.LFIW(ope.Estimand(HORIZON), config).fit(bed[2], seed=0)
     smc = ope.Weighting(form="stepwise", resample_below=0.9, populations=10)
     forms = [ope.Weighting(form="uniform"), config.weighting, smc]
@@ -357,7 +368,7 @@ def test_a_checkpoint_of_other_samples_is_refused(bed, tmp_path):
     _, _, data = bed
     estimator = small(interval=ope.SimulatedIntervalConfig(method="none"))
     estimator.fit(data, 0, checkpoints=tmp_path)
-    other = ope.DynamicsConfig(**{**vars(DYNAMICS), "bootstrap": False})
+    other = ope.DynamicsConfig(**{**vars(DYNAMICS), "member_episodes": "all"})
     with pytest.raises(ope.ConfigError, match="belongs to another training"):
         small(dynamics=other).fit(data, 0, checkpoints=tmp_path)
 
@@ -369,8 +380,8 @@ def test_settings_that_cannot_be_are_refused():
         ope.SimulatedIntervalConfig(levels=(0.9, 95))
     with pytest.raises(ope.ConfigError, match="of the class SimulatedIntervalConfig"):
         ope.ModelBasedConfig(interval=0.95)
-    with pytest.raises(ope.ConfigError, match="bootstrap is 1"):
-        ope.DynamicsConfig(bootstrap=1)
+    with pytest.raises(ope.ConfigError, match="member_episodes"):
+        ope.DynamicsConfig(member_episodes="some")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,277 @@
+"""Logged stretches, and what a model makes of them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from testbeds import linear_gaussian, log_of
+
+import lfiw_ope as ope
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics.replay import Continuations, replay, score
+from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
+from lfiw_ope.policy_ratio.clone import ClonedBehaviour
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+LENGTHS = (7, 6, 8, 2, 2)
+ENDS = (False, True, True, False, True)
+
+
+@pytest.fixture(scope="module")
+def log():
+    """Episodes that end and that are cut short. States, actions and rewards name their place."""
+    states, actions, rewards = [], [], []
+    for episode, length in enumerate(LENGTHS):
+        states.append(100 * episode + np.arange(length + 1.0))
+        actions.append(100 * episode + np.arange(length) + 0.5)
+        rewards.append(np.full(length, 1.0))
+    data = ope.Trajectories(
+        states=np.concatenate(states)[:, None],
+        actions=np.concatenate(actions)[:, None],
+        rewards=np.concatenate(rewards),
+        lengths=np.array(LENGTHS),
+        terminated=np.array(ENDS),
+        truncated=~np.array(ENDS),
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+    )
+    return DeviceLog.of(data, "cpu")
+
+
+def stretches(log, episodes=(0, 1, 2, 3, 4), steps=3, most=100, seed=0):
+    chosen = torch.tensor(episodes, dtype=torch.int64)
+    return Continuations.of(log, chosen, steps, most, generator(seed))
+
+
+def test_stretches_follow_each_other_to_the_episode_s_end(log):
+    found = stretches(log)
+    # 7 steps, cut: two stretches, the last step left out. 6 steps: two. 8 steps, ended: two and a
+    # remainder of two. Of the short ones, that which ended.
+    assert found.episode.tolist() == [0, 0, 1, 1, 2, 2, 2, 4]
+    assert found.states[0, :, 0].tolist() == [0, 3, 100, 103, 200, 203, 206, 400]
+    assert len(found) == 8
+    assert found.states.shape == (4, 8, 1)
+    assert found.actions.shape == (3, 8, 1)
+    assert found.rewards.shape == found.known.shape == (3, 8)
+
+
+def test_after_the_end_rewards_and_actions_are_zero_and_the_state_stays(log):
+    found = stretches(log)
+    last = 6  # 8 steps: the remainder
+    assert found.known[:, last].tolist() == [True, True, False]
+    assert found.rewards[:, last].tolist() == [1.0, 1.0, 0.0]
+    assert found.actions[:, last, 0].tolist() == [206.5, 207.5, 0.0]
+    assert found.states[:, last, 0].tolist() == [206, 207, 208, 208]
+    assert found.known[:, :last].all()
+    assert found.states[:, 1, 0].tolist() == [3, 4, 5, 6]
+
+
+def test_stretches_are_of_the_episodes_that_are_asked_for(log):
+    found = stretches(log, [4, 1])
+    assert found.episode.tolist() == [4, 1, 1]
+    assert found.states[0, :, 0].tolist() == [400, 100, 103]
+
+
+def test_too_many_stretches_are_thinned_at_random(log):
+    every = stretches(log)
+    count = torch.zeros(len(every))
+    for seed in range(400):
+        found = stretches(log, most=3, seed=seed)
+        assert len(found) == 3
+        chosen = torch.isin(every.states[0, :, 0], found.states[0, :, 0])
+        assert found.states[0, :, 0].tolist() == every.states[0, chosen, 0].tolist()
+        assert found.episode.tolist() == every.episode[chosen].tolist()
+        count += chosen
+    # A share of 400 draws has a standard error of √(3/8 · 5/8 / 400) = 2.4 %: 4.5 of them.
+    assert (count / 400 - 3 / 8).abs().max() < 4.5 * math.sqrt(3 / 8 * 5 / 8 / 400)
+
+
+@pytest.mark.parametrize("episodes", [[3], [3, 3], []])
+def test_there_may_be_no_stretch_at_all(log, episodes):
+    found = stretches(log, episodes)
+    assert len(found) == 0
+    assert found.states.shape == (4, 0, 1)
+
+
+class AsLogged:
+    """A policy that is known: at other states it acts afresh."""
+
+    def __init__(self, policy):
+        self.policy = policy
+
+    def act_like(self, state, logged_state, logged_action, known, generator):  # noqa: ARG002
+        flat = self.policy.act(state.flatten(0, -2), generator)
+        return flat.view(*state.shape[:-1], -1)
+
+
+def test_the_true_dynamics_replay_the_logged_returns_and_states():
+    truth, model, policy = linear_gaussian()
+    steps, draws = 5, 8
+    log = DeviceLog.of(log_of(truth, policy, episodes=1000, horizon=15, seed=0), "cpu")
+    logged = Continuations.of(log, torch.arange(1000), steps, 400, generator())
+    observed = logged.rewards.double().sum(0)
+
+    def replayed(dynamics):
+        return replay(dynamics, AsLogged(policy), logged, draws=draws, generator=generator(1))
+
+    found = replayed(truth)
+    assert found.returns.shape == (draws, 400)
+    assert found.states.shape == (draws, 400, 3)
+    # Paired by stretch, so that where stretches begin adds nothing; stretches of one episode are
+    # independent given their first states. 4 standard errors of each mean difference.
+    difference = found.returns.mean(0) - observed
+    assert abs(float(difference.mean())) < 4 * float(difference.std()) / 20
+    moved = (found.states.mean(0) - logged.states[-1]).double()
+    assert (moved.mean(0).abs() < 4 * moved.std(0) / 20).all()
+    # The wrong model, whose drift is 0.03 a step too large, is seen to be wrong.
+    wrong = (replayed(model).states.mean(0) - logged.states[-1]).double()
+    assert (wrong.mean(0).abs() > 4 * wrong.std(0) / 20).any()
+    of_return, of_state = score(found, logged, torch.ones(3))
+    assert of_return.shape == of_state.shape == (400,)
+    worse = score(replayed(model), logged, torch.ones(3))
+    assert float(of_state.mean()) < float(worse[1].mean())
+
+
+class Counting:
+    """s' = s + 1 with reward s, which ends at `limit`."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def sample(self, state, action, generator):  # noqa: ARG002
+        reached = state + 1
+        ended = reached[..., 0] >= self.limit
+        return ope.drawing.Draws(reached, state[..., 0], ended, torch.zeros_like(ended))
+
+
+class Still:
+    def act_like(self, state, logged_state, logged_action, known, generator):  # noqa: ARG002
+        return torch.zeros_like(state)
+
+
+def test_after_a_simulated_end_nothing_is_added(log):
+    logged = stretches(log, [0])  # from states 0 and 3
+    found = replay(Counting(4), Still(), logged, draws=2, generator=generator())
+    assert found.returns.tolist() == [[0 + 1 + 2, 3]] * 2
+    assert found.states[..., 0].tolist() == [[3, 4]] * 2
+
+
+def test_scores_are_in_units_of_the_state_scale(log):
+    logged = stretches(log, [0])
+    found = replay(Counting(1e9), Still(), logged, draws=2, generator=generator())
+    of_return, of_state = score(found, logged, torch.tensor([0.5]))
+    assert of_return.tolist() == [0.0, (3 + 4 + 5) - 3.0]  # the logged reward is 1 a step
+    assert of_state.tolist() == [0.0, 0.0]
+    shifted = ope.dynamics.replay.Replayed(found.returns, found.states + 1)
+    assert score(shifted, logged, torch.tensor([0.5]))[1].tolist() == [2.0, 2.0]
+
+
+def clone_of(policies):
+    """A clone made by hand, of these policies."""
+    nothing = torch.zeros(1)
+    return ClonedBehaviour(policies, np.zeros(1, np.int64), nothing, nothing, report=None)
+
+
+def networks(head, outputs, count=2):
+    def layer(seed, *shape):
+        return torch.randn(shape, generator=generator(seed))
+
+    return tuple(
+        ope.MLPPolicy.from_layers(
+            [layer(seed, 3, 8), layer(seed + 10, 8, outputs)],
+            [layer(seed + 20, 8), layer(seed + 30, outputs)],
+            head,
+            activation="tanh",
+        )
+        for seed in range(count)
+    )
+
+
+@pytest.fixture(scope="module")
+def continuous():
+    bound = torch.tensor([[1.0, 2.0]])
+    return clone_of(networks(GaussianHead(-bound.log(), -bound, bound), 2))
+
+
+@pytest.fixture(scope="module")
+def discrete():
+    return clone_of(networks(CategoricalHead(), 4))
+
+
+def rows(count, seed=5):
+    return torch.randn((count, 3), generator=generator(seed))
+
+
+def acted(clone, state, logged_state, logged_action, known=None):
+    known = torch.ones(len(logged_state), dtype=torch.bool) if known is None else known
+    return clone.act_like(state, logged_state, logged_action, known, generator(7))
+
+
+def test_continuous_actions_at_the_logged_state_are_the_logged_ones(continuous):
+    state = rows(50)
+    action = continuous.policy.act(state, generator())
+    found = acted(continuous, state.expand(4, -1, -1), state, action)
+    torch.testing.assert_close(found, action.expand(4, -1, -1), rtol=1e-5, atol=1e-5)
+
+
+def test_continuous_actions_move_with_the_clones_mode_within_the_bounds(continuous):
+    state, other = rows(200), rows(200, seed=6)
+    action = continuous.policy.act(state, generator())
+    found = acted(continuous, other[None], state, action)[0]
+    mode = [
+        torch.stack([one.outputs(at).value for one in continuous.clones]).mean(0)
+        for at in (state, other)
+    ]
+    bound = torch.tensor([1.0, 2.0])
+    expected = torch.clamp(action + mode[1] - mode[0], -bound, bound)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    on_bound = (found.abs() == bound).double().mean()
+    assert 0.05 < float(on_bound) < 0.95  # the bounds are met, and not by all
+
+
+def test_discrete_actions_at_the_logged_state_are_the_logged_ones(discrete):
+    state = rows(500)
+    action = discrete.policy.act(state, generator())
+    found = acted(discrete, state.expand(4, -1, -1), state, action)
+    # Whichever part of the logged action's interval is drawn; a boundary of two intervals is met
+    # with the probability of rounding alone, 1e-6 of 2000.
+    assert torch.equal(found, action.expand(4, -1, -1))
+
+
+def test_discrete_actions_elsewhere_keep_the_clones_distribution(discrete):
+    """Logged actions are drawn from the clones at one state; elsewhere, the clones' shares."""
+    n = 20_000
+    state, other = rows(1).expand(n, -1), rows(1, seed=6).expand(n, -1)
+    action = discrete.policy.act(state, generator())
+    found = acted(discrete, other[None], state, action)[0]
+    chances = [
+        torch.stack([one.outputs(at[:1]).value.softmax(-1) for one in discrete.clones]).mean(0)[0]
+        for at in (state, other)
+    ]
+    assert (found.sum(-1) == 1).all()
+    error = (chances[1] * (1 - chances[1]) / n).sqrt()  # of a share of n independent draws
+    assert ((found.mean(0) - chances[1]).abs() < 4 * error).all()
+    # The two states' distributions differ by more: keeping the logged action would be seen.
+    assert (chances[0] - chances[1]).abs().max() > 8 * error.max()
+    # And no more actions change than must: 1 − Σ min(p, q) at least, an independent draw changes
+    # 1 − Σ p q. Inverse transforms of one uniform lie between them.
+    changed = float((found != action).any(-1).double().mean())
+    afresh = 1 - float((chances[0] * chances[1]).sum())
+    assert changed < afresh - 4 * math.sqrt(afresh * (1 - afresh) / n)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_where_no_action_was_logged_the_clones_act_afresh(kind, request):
+    clone = request.getfixturevalue(kind)
+    state = rows(200)
+    action = clone.policy.act(state, generator())
+    known = torch.arange(200) < 100
+    found = acted(clone, state[None], state, action, known)[0]
+    torch.testing.assert_close(found[:100], action[:100], rtol=1e-5, atol=1e-5)
+    assert (found[100:] != action[100:]).any(-1).double().mean() > 0.1
+    afresh = clone.policy.act(state, generator(7))[100:]
+    torch.testing.assert_close(found[100:], afresh, rtol=1e-5, atol=1e-5)

@@ -19,10 +19,11 @@ class RatioConfig(ClassifierConfig):
     """The classifiers of logged against simulated transitions, and how they are trained.
 
     Attributes:
-        features: what a classifier sees of (s, a, s', r), standardised. "error": s, a, and
-            asinh(e / m) with e = (s', r) − the model's mean at (s, a) and m the median of |e|: the
-            classifier need not learn the dynamics again, and errors with long tails do not squeeze
-            the common ones together; "residual": s, a, s' − s and r; "raw": s, a, s', r.
+        features: what a classifier sees of (s, a, s', r), standardised. "error": s, a, and (s', r)
+            minus the model's mean at (s, a), so that the classifier need not learn the dynamics
+            again; "residual": s, a, s' − s and r; "raw": s, a, s', r. Errors are not stretched
+            where they are small: a ratio that tells small errors apart leaves few of k candidates
+            with any weight, and resampling then takes too many of the large ones.
     """
 
     features: Literal["error", "residual", "raw"] = "error"
@@ -107,10 +108,7 @@ class TransitionRatio(nn.Module):
         outcome = torch.cat((transition.next_state, transition.reward[..., None]), -1)
         ended = transition.terminated[..., None].to(outcome.dtype)
         inputs = given.inputs.expand(*outcome.shape[:-1], -1)
-        scaled = self.outcomes(outcome - given.centre)
-        if self.config.features == "error":
-            scaled = torch.asinh(scaled)
-        return torch.cat((inputs, scaled, ended), -1)
+        return torch.cat((inputs, self.outcomes(outcome - given.centre), ended), -1)
 
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:

@@ -160,7 +160,11 @@ def fit_transition_ratio(
         Standardiser.of_chunks(
             torch.cat((some.state, some.action), -1) for some in log.chunks(rows)
         ),
-        _outcome_scale(log, rows, config, dynamics),
+        Standardiser.of_chunks(
+            torch.cat((some.next_state, some.reward[:, None]), -1)
+            - outcome_centre(config, dynamics, some.state, some.action)
+            for some in log.chunks(rows)
+        ),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
     drawing = torch_generator(seed, "ratio", "held out", device=device)
@@ -211,18 +215,3 @@ def _check_sizes(dynamics: EnsembleDynamics, data: Trajectories) -> None:
             f"The data have states of {data.state_size} entries and actions of {data.action_size}; "
             f"the dynamics were fitted to {expected[0]} and {expected[1]}."
         )
-
-
-def _outcome_scale(
-    log: DeviceLog, rows: Tensor, config: RatioConfig, dynamics: EnsembleDynamics
-) -> Standardiser:
-    """What outcomes (s', r), measured from their centre, are divided by."""
-    errors = (
-        torch.cat((some.next_state, some.reward[:, None]), -1)
-        - outcome_centre(config, dynamics, some.state, some.action)
-        for some in log.chunks(rows)
-    )
-    if config.features != "error":
-        return Standardiser.of_chunks(errors)
-    typical = torch.cat(tuple(errors)).abs().median(0).values
-    return Standardiser(torch.zeros_like(typical), torch.where(typical > 1e-6, typical, 1.0))

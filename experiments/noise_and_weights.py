@@ -217,7 +217,7 @@ def report(cells: list[dict[str, Any]]) -> str:
 def main(
     task: Annotated[str | None, typer.Option(help="one task; else all")] = None,
     seed: Annotated[int | None, typer.Option(help="one seed; else 0 and 1")] = None,
-    threads: Annotated[int, typer.Option(help="of PyTorch")] = 2,
+    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
     report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
 ) -> None:
     torch.set_num_threads(threads)

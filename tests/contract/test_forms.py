@@ -17,7 +17,8 @@ W = ope.Weighting
 
 def small(fit):
     return ope.LFIWConfig(
-        dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), fit=fit),
+        # Noise unlike the truth's, so that classifiers have something to tell apart.
+        dynamics=ope.DynamicsConfig(members=2, hidden=(24, 24), noise_scale=1.3, fit=fit),
         ratio=ope.RatioConfig(members=3, hidden=(16,), fit=fit),
         weighting=W(form="stepwise", temper=0.8),
         rollouts=300,

@@ -51,6 +51,8 @@ DETERMINISTIC = ("half_cheetah", "hopper", "swimmer", "walker2d")
 TRANSITIONS = 100_000
 DATA = "replay"
 PRECISION = "bfloat16"
+INTERVAL = ope.SimulatedIntervalConfig(method="simulation")
+"""Values are what is studied; intervals that hold the fit take each member's rollouts as well."""
 OFF = 0.03
 """RMSE of a plain model, in ranges, from which weights have something to gain."""
 
@@ -80,10 +82,12 @@ def before(estimand: ope.Estimand, **known: Any) -> ope.LFIW:
         dynamics=ope.DynamicsConfig(activation="silu", layer_norm=False, noise="gaussian", fit=fit),
         ratio=ope.RatioConfig(
             features="residual",
+            smoothing=0.0,
             fit=pinned(ope.FitConfig(updates=2000, evaluate_every=100)),
         ),
         weighting=ope.Weighting(form="stepwise", temper=0.8),
         ratio_share=0.3,
+        interval=INTERVAL,
     )
     return ope.LFIW(estimand, config, **known)
 
@@ -125,7 +129,8 @@ def run(task: str, seed: int) -> dict[str, Any]:
     }
     known = rules(ladder)
     started = time.perf_counter()
-    lfiw = ope.LFIW(estimand, ope.LFIWConfig(dynamics=dynamics, ratio=ratio), **known)
+    config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, interval=INTERVAL)
+    lfiw = ope.LFIW(estimand, config, **known)
     fitted = lfiw.fit(data, seed)
     cell["seconds"] = {**fitted.seconds, "fit": time.perf_counter() - started}
     assert fitted.selection is not None
@@ -144,8 +149,8 @@ def run(task: str, seed: int) -> dict[str, Any]:
     cell["lfiw"] = cell["candidates"][str(fitted.selection.chosen)]
     cell["plain"] = cell["candidates"][fitted.selection.chosen.noise]
     if task in STOCHASTIC:
-        config = ope.ModelBasedConfig(dynamics=dynamics)
-        model = ope.ModelBased(estimand, config, **known).fit(data, seed)
+        plain = ope.ModelBasedConfig(dynamics=dynamics, interval=INTERVAL)
+        model = ope.ModelBased(estimand, plain, **known).fit(data, seed)
         cell["model"] = errors(model.estimate(policies))
         cell["model_noise"] = str(model.selection.chosen) if model.selection else None
         cell["before"] = errors(before(estimand, **known).fit(data, seed).estimate(policies))

@@ -42,6 +42,8 @@ class FittedModel(Answering):
         dynamics: the fitted ensemble.
         ratio: the fitted density ratio, or None for the plain model. Weighted forms are simulated
             with the noise that it was fitted against, `ratio.dynamics`, whatever noise was chosen.
+        resampling_ratios: by k, the ratio that uniformly weighted SIR of k candidates goes by, its
+            moments calibrated; with another k it goes by `ratio`.
         initial_states: `[N, S]`, on the model's device.
         action_size: A.
         action_kind: of the data's actions.
@@ -79,6 +81,7 @@ class FittedModel(Answering):
     selection: NoiseSelection | None = None
     notes: tuple[str, ...] = ()
     label: str | None = None
+    resampling_ratios: dict[int, TransitionRatio] = field(default_factory=dict)
 
     @property
     def spaces(self) -> Spaces:
@@ -115,6 +118,10 @@ class FittedModel(Answering):
             label=None,
         )
 
+    def resampling_ratio(self, candidates: int) -> TransitionRatio | None:
+        """The ratio that uniformly weighted SIR of so many candidates goes by."""
+        return self.resampling_ratios.get(candidates, self.ratio)
+
     def plain_model(self) -> "FittedModel":
         """The same model without weights and without resampling, with the same noise."""
         return replace(self, weighting=Weighting(form="uniform"), label=None)
@@ -141,18 +148,20 @@ class FittedModel(Answering):
                 "estimate_forms takes a list of policies and a list of weightings, and one of them "
                 "is no list; put a single one into brackets."
             )
-        simulations: dict[tuple[Resampling, bool], list[int]] = {}
+        simulations: dict[tuple[Resampling, bool, bool], list[int]] = {}
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
             by_ratio = weighting.needs_ratio and self._noise_was_chosen_without_ratio
-            simulations.setdefault((weighting.resampling, by_ratio), []).append(index)
+            drops = weighting.form == "uniform"
+            simulations.setdefault((weighting.resampling, by_ratio, drops), []).append(index)
         self.check(policies)
         error = self._error(policies, progress)
         found: dict[tuple[int, int], Estimate] = {}
-        for (resampling, by_ratio), places in simulations.items():
+        for (resampling, by_ratio, drops), places in simulations.items():
             chosen = [weightings[index] for index in places]
             dynamics = self.ratio.dynamics if by_ratio and self.ratio else self.dynamics
-            told = self._simulate(policies, dynamics, resampling, chosen, error, progress)
+            ratio = self.resampling_ratio(resampling.candidates) if drops else self.ratio
+            told = self._simulate(policies, dynamics, ratio, resampling, chosen, error, progress)
             for policy_index, of_policy in told:
                 for index, estimate in zip(places, of_policy, strict=True):
                     found[policy_index, index] = estimate
@@ -162,13 +171,15 @@ class FittedModel(Answering):
         self,
         policies: Sequence[Policy],
         dynamics: EnsembleDynamics,
+        ratio: TransitionRatio | None,
         resampling: Resampling,
         weightings: Sequence[Weighting],
         error: SimulatedError,
         progress: Progress,
     ) -> Iterator[tuple[int, list[Estimate]]]:
         """Each policy's index, with its estimates by forms that share one way of resampling."""
-        weighted = any(weighting.needs_ratio for weighting in weightings)
+        if not any(weighting.needs_ratio for weighting in weightings):
+            ratio = None
         draws = self.draws if any(weighting.conditional for weighting in weightings) else 1
         at_once = max(1, ROWS_AT_ONCE // (self.rollouts * max(draws, resampling.candidates)))
         groups = group_policies(policies, self.initial_states.device, at_once)
@@ -182,7 +193,7 @@ class FittedModel(Answering):
                 rollouts=self.rollouts,
                 seed=self.seed,
                 policies=len(group.indices),
-                ratio=self.ratio if weighted else None,
+                ratio=ratio,
                 draws=draws,
                 resampling=resampling,
                 progress=progress,
@@ -192,7 +203,7 @@ class FittedModel(Answering):
             appraisal = Appraisal(
                 estimand=self.estimand,
                 rollout=rollout,
-                ratio=self.ratio if weighted else None,
+                ratio=ratio,
                 error=error,
                 policies=group.indices,
                 seed=self.seed,

@@ -1,12 +1,13 @@
 """The likelihood-free density ratio of logged against simulated transitions."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.checks import choice
+from lfiw_ope.checks import choice, real
 from lfiw_ope.classifier import ClassifierConfig, ClassifierEnsemble, ClassifierReport
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
@@ -24,9 +25,13 @@ class RatioConfig(ClassifierConfig):
             again; "residual": s, a, s' − s and r; "raw": s, a, s', r. Errors are not stretched
             where they are small: a ratio that tells small errors apart leaves few of k candidates
             with any weight, and resampling then takes too many of the large ones.
+        smoothing: the classifiers see logged and simulated (s', r) with Gaussian noise of this many
+            standard errors of the model's mean at (s, a), by its members, so that they do not tell
+            apart what is less than the model's own uncertainty. 0 adds none.
     """
 
     features: Literal["error", "residual", "raw"] = "error"
+    smoothing: float = 1.0
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(updates=4000, precision="auto", evaluate_every=200)
     )
@@ -34,6 +39,7 @@ class RatioConfig(ClassifierConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("features", self.features, ("error", "residual", "raw"))
+        real("smoothing", self.smoothing, least=0.0, most=100.0)
 
 
 class Given(NamedTuple):
@@ -60,12 +66,35 @@ def outcome_centre(
     return nn.functional.pad(centre, (0, 1))
 
 
+MOST_INPUT, MOST_OUTCOME = 3.0, 6.0
+"""Standardised (s, a) and (s', r) are clipped to plus or minus this in a tilt, so that it stays
+bounded where a rollout leaves the log."""
+
+
+def tilted(tilt: Tensor, inputs: Tensor, outcome: Tensor) -> Tensor:
+    """`[...]`, eᵀ A φ with φ = (1, s, a), or (1) where A has one column.
+
+    Args:
+        tilt: `[S + 1, 1 + S + A]` or `[S + 1, 1]`, A.
+        inputs: `[..., S + A]`, standardised (s, a).
+        outcome: `[..., S + 1]`, standardised (s', r), e.
+    """
+    inputs = inputs[..., : tilt.shape[1] - 1].clamp(-MOST_INPUT, MOST_INPUT)
+    slope = tilt[:, 0] + inputs @ tilt[:, 1:].T
+    return (outcome.clamp(-MOST_OUTCOME, MOST_OUTCOME) * slope).sum(-1)
+
+
 class TransitionRatio(nn.Module):
     """log p(s', r, terminated | s, a) / p_θ(s', r, terminated | s, a), by classification.
 
     The classifiers tell logged from simulated transitions at the same (s, a), in equal numbers
     (Grover et al. 2019, section 3). Build it with `lfiw_ope.fit_transition_ratio`.
+
+    Attributes:
+        tilt: A of `lfiw_ope.ratio_moments`, which adds to the log-ratio; None adds nothing.
     """
+
+    tilt: Tensor | None
 
     def __init__(
         self,
@@ -81,6 +110,7 @@ class TransitionRatio(nn.Module):
         self.inputs, self.outcomes = inputs, outcomes
         features = inputs.mean.numel() + outcomes.mean.numel() + 1  # and whether it terminated
         self.classifiers = ClassifierEnsemble(config, features, generator)
+        self.register_buffer("tilt", None)
 
     @property
     def report(self) -> ClassifierReport | None:
@@ -91,6 +121,12 @@ class TransitionRatio(nn.Module):
     def fit_report(self) -> FitReport | None:
         """How their training went."""
         return self.classifiers.fit_report
+
+    def with_tilt(self, tilt: Tensor) -> "TransitionRatio":
+        """The same classifiers with another tilt; parameters are shared, not copied."""
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "tilt": tilt}
+        return other
 
     def given(self, state: Tensor, action: Tensor, mean: Tensor | None = None) -> "Given":
         """What features need of (s, a) alone, so that K transitions there share the work.
@@ -110,6 +146,11 @@ class TransitionRatio(nn.Module):
         inputs = given.inputs.expand(*outcome.shape[:-1], -1)
         return torch.cat((inputs, self.outcomes(outcome - given.centre), ended), -1)
 
+    def parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Views `[..., S + A]` and `[..., S + 1]` of features: standardised (s, a) and (s', r)."""
+        inputs = self.inputs.mean.numel()
+        return features[..., :inputs], features[..., inputs:-1]
+
     @torch.no_grad()
     def log_ratio(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
         """Of each transition, `[K, ..., n]` or `[..., n]`; see `lfiw_ope.types.LogRatio`.
@@ -119,6 +160,8 @@ class TransitionRatio(nn.Module):
         mean = getattr(transition, "mean", None)
         features = self.features(self.given(state, action, mean), transition)
         log_ratio = self.classifiers.log_ratio(features)
+        if self.tilt is not None:
+            log_ratio = log_ratio + tilted(self.tilt, *self.parts(features))
         draws_lead = features.dim() > state.dim()
         if self.config.average == "estimates" and draws_lead:
             return log_ratio.movedim(0, 1)

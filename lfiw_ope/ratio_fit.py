@@ -43,6 +43,8 @@ class _RealOrSimulated(TwoSampleObjective):
     ) -> None:
         self.ratio, self.log, self.train = ratio, log, train
         self.classifiers, self.rows = ratio.classifiers, len(train)
+        dynamics = ratio.dynamics
+        self.smooths = isinstance(dynamics, EnsembleDynamics) and ratio.config.smoothing > 0.0
         pairs = [self._features(rows, generator) for rows in log.chunks(held_out)]
         real, simulated = (torch.cat(features) for features in zip(*pairs, strict=True))
         self.held_out = real, simulated
@@ -78,8 +80,8 @@ class _RealOrSimulated(TwoSampleObjective):
             drawn = self.ratio.dynamics.sample_from(
                 at.predicted.movedim(1, 0), at.state, at.action, generator
             )
-            real = at.real
-            simulated = self.ratio.features(Given(at.inputs, at.centre), drawn)
+            pair = at.real, self.ratio.features(Given(at.inputs, at.centre), drawn)
+            real, simulated = self._smoothed(pair, at.predicted.movedim(1, 0), generator)
         return real.view(*rows.shape, -1), simulated.view(*rows.shape, -1)
 
     def _features(self, rows: TransitionTensors, generator: torch.Generator) -> Pair:
@@ -87,7 +89,27 @@ class _RealOrSimulated(TwoSampleObjective):
         ratio = self.ratio
         simulated = ratio.dynamics.sample(rows.state, rows.action, generator)
         given = ratio.given(rows.state, rows.action)
-        return ratio.features(given, rows), ratio.features(given, simulated)
+        pair = ratio.features(given, rows), ratio.features(given, simulated)
+        if not self.smooths:
+            return pair
+        return self._smoothed(pair, ratio.dynamics.predict(rows.state, rows.action), generator)
+
+    def _smoothed(self, pair: Pair, predicted: Tensor, generator: torch.Generator) -> Pair:
+        """Features of either set with noise of the size of the model's own uncertainty.
+
+        Args:
+            pair: features `[B, F]`.
+            predicted: `[M, B, O]`, the ensemble's outputs there.
+            generator: of the noise, independent for the two.
+        """
+        if not self.smooths:
+            return pair
+        ratio = self.ratio
+        real, simulated = pair[0].clone(), pair[1].clone()
+        for features in (real, simulated):
+            error = ratio.dynamics.mean_error(predicted, generator) / ratio.outcomes.scale
+            ratio.parts(features)[1].add_(error, alpha=ratio.config.smoothing)
+        return real, simulated
 
 
 class _Kept(NamedTuple):

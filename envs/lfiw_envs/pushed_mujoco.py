@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from numpy.typing import NDArray
@@ -20,67 +21,55 @@ CHEETAH_SIZES: Sizes = (1.0, 1.0, 2.0)
 """
 
 
-def push(env: Any, probability: float, sizes: Sizes) -> bool:
-    """Change the root's velocities (forward, up, pitch) with this probability, before a step.
+class Pushed:
+    """Random changes of the root's velocities before a step, for a MuJoCo environment.
 
-    Args:
-        env: a MuJoCo environment whose first three velocities are the root's.
-        probability: of a push.
-        sizes: standard deviations of the changes, in m/s, m/s and rad/s.
-
-    Returns:
-        Whether it was pushed.
-    """
-    pushed = bool(env.np_random.random() < probability)
-    kick = env.np_random.standard_normal(3) * sizes
-    if pushed:
-        env.data.qvel[:3] += kick
-    return pushed
-
-
-class PushedHopper(HopperEnv):
-    """Hopper-v5 with random changes of the root's velocities.
+    The environment's first three velocities must be the root's: forward, up and pitch.
 
     Args:
         push_probability: of a push in a step.
-        push_sizes: standard deviations of the changes.
-        kwargs: as of Hopper-v5.
+        push_sizes: standard deviations of the changes, in m/s, m/s and rad/s.
+        kwargs: of the environment.
+
+    Attributes:
+        pushed: whether the last step began with a push.
     """
+
+    sizes: Sizes
+    np_random: np.random.Generator
+    data: Any
 
     def __init__(
         self,
         push_probability: float = PUSH_PROBABILITY,
-        push_sizes: Sizes = HOPPER_SIZES,
+        push_sizes: Sizes | None = None,
         **kwargs: Any,
     ) -> None:
-        self.push_probability, self.push_sizes = push_probability, push_sizes
+        self.push_probability = push_probability
+        self.push_sizes = self.sizes if push_sizes is None else push_sizes
         self.pushed = False
         super().__init__(**kwargs)
 
-    def step(self, action: NDArray[Any]) -> Any:
-        self.pushed = push(self, self.push_probability, self.push_sizes)
-        return super().step(action)  # type: ignore[no-untyped-call]
-
-
-class PushedHalfCheetah(HalfCheetahEnv):
-    """HalfCheetah-v5 with random changes of the root's velocities.
-
-    Args:
-        push_probability: of a push in a step.
-        push_sizes: standard deviations of the changes.
-        kwargs: as of HalfCheetah-v5.
-    """
-
-    def __init__(
-        self,
-        push_probability: float = PUSH_PROBABILITY,
-        push_sizes: Sizes = CHEETAH_SIZES,
-        **kwargs: Any,
-    ) -> None:
-        self.push_probability, self.push_sizes = push_probability, push_sizes
-        self.pushed = False
-        super().__init__(**kwargs)
+    def push(self) -> bool:
+        """Whether the root is pushed; as many random numbers are drawn either way."""
+        pushed = bool(self.np_random.random() < self.push_probability)
+        kick = self.np_random.standard_normal(3) * self.push_sizes
+        if pushed:
+            self.data.qvel[:3] += kick
+        return pushed
 
     def step(self, action: NDArray[Any]) -> Any:
-        self.pushed = push(self, self.push_probability, self.push_sizes)
-        return super().step(action)  # type: ignore[no-untyped-call]
+        self.pushed = self.push()
+        return super().step(action)  # type: ignore[misc]
+
+
+class PushedHopper(Pushed, HopperEnv):
+    """Hopper-v5 with random changes of the root's velocities; takes what Hopper-v5 takes too."""
+
+    sizes = HOPPER_SIZES
+
+
+class PushedHalfCheetah(Pushed, HalfCheetahEnv):
+    """HalfCheetah-v5, as `PushedHopper`."""
+
+    sizes = CHEETAH_SIZES

@@ -269,6 +269,29 @@ class EnsembleDynamics(nn.Module):
         )
         return Draws(*(getattr(drawn, name)[0] for name in PER_DRAW))
 
+    @torch.no_grad()
+    def mean_error(self, predicted: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws `[B, S + 1]` of the error of the mean of (s', r), as the members tell it.
+
+            Σ_m g_m f (μ_m − μ̄),   g_m ~ N(0, 1)
+
+        Their covariance is that of one fit: with members that left out a group each, of the
+        delete-a-group jackknife, f² = (M − 1) / M; else the members' own, f² = 1 / (M − 1).
+
+        Args:
+            predicted: `[M, B, O]`, what `predict` gave at the rows.
+            generator: of the draws, independent for each row.
+        """
+        mean = self._outputs(predicted).mean
+        members = len(mean)
+        if members == 1:
+            return torch.zeros_like(mean[0])
+        jackknife = self.config.member_episodes == "jackknife"
+        factor = math.sqrt((members - 1) / members if jackknife else 1.0 / (members - 1))
+        normal = torch.randn(mean.shape[:2], generator=generator, device=mean.device)
+        error = torch.einsum("mb,mbd->bd", factor * normal, mean - mean.mean(0))
+        return error * self.targets.scale
+
     def _at(self, state: Tensor, action: Tensor) -> Tensor:
         """What every member says at every (s, a), `[M, rows, ·]`, in the precision of `sample`."""
         inputs = self.inputs(torch.cat((state, action), -1)).flatten(0, -2)

@@ -210,7 +210,7 @@ class ModelEstimator(ABC, Generic[Config]):
                 self.estimand,
                 rollouts=self.config.rollouts,
                 seed=seed,
-                ratio=model.ratio if resampled else None,
+                ratio=model.resampling_ratio(model.weighting.candidates) if resampled else None,
                 resampling=Resampling(candidates=model.weighting.candidates),
                 progress=progress,
             )
@@ -233,8 +233,9 @@ class ModelEstimator(ABC, Generic[Config]):
             noisy = model.dynamics.with_noise(candidate.noise)
             models[candidate] = noisy
             if candidate.sir_candidates > 1:
-                assert model.ratio is not None
-                models[candidate] = InducedDynamics(noisy, model.ratio, candidate.sir_candidates)
+                ratio = model.resampling_ratio(candidate.sir_candidates)
+                assert ratio is not None
+                models[candidate] = InducedDynamics(noisy, ratio, candidate.sir_candidates)
         selection = select_noise(
             models,
             clone,

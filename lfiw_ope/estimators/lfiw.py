@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfiw_ope.checks import real, whole
+from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import Fallback
 from lfiw_ope.dynamics import DynamicsConfig
@@ -18,6 +19,7 @@ from lfiw_ope.nn.fit_config import FitConfig
 from lfiw_ope.pareto import check_smoothing
 from lfiw_ope.ratio import RatioConfig
 from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.ratio_moments import calibrate_moments
 from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
@@ -152,6 +154,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
             members=10,
             hidden=hidden,
             features="raw",
+            smoothing=0.0,
             average="estimates",
             calibration="none",
             fit=FitConfig(updates=10_000, batch_size=250, evaluate_every=250, patience=None),
@@ -187,8 +190,15 @@ class LFIW(ModelEstimator[LFIWConfig]):
             progress=progress,
             checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
+        calibrated = {}
+        for k in SIR_CANDIDATES if self.chooses else ():
+            log = DeviceLog.of(data, config.dynamics.device)
+            episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
+            calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed)
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
-        model = replace(model, ratio=ratio, draws=config.draws, seconds=seconds)
+        model = replace(
+            model, ratio=ratio, resampling_ratios=calibrated, draws=config.draws, seconds=seconds
+        )
         model = self._completed(model, data, split, seed, progress, self.candidates())
         return replace(model, label="LFIW") if self.chooses else self.adopt(model)
 

@@ -157,14 +157,12 @@ def test_without_pushes_it_is_the_task_of_gymnasium(name):
 
 @pytest.mark.parametrize("name", ["Hopper", "HalfCheetah"])
 def test_a_push_changes_the_velocities_of_the_root_alone(name):
-    from lfiw_envs.pushed_mujoco import push
-
-    env = made(f"Pushed{name}").unwrapped
+    env = made(f"Pushed{name}", push_probability=1.0).unwrapped
     env.reset(seed=0)
     kicks = []
     for _ in range(TRIALS):
         before, place = env.data.qvel.copy(), env.data.qpos.copy()
-        assert push(env, 1.0, env.push_sizes)
+        assert env.push()
         change = env.data.qvel - before
         np.testing.assert_array_equal(env.data.qpos, place)
         assert not change[3:].any()

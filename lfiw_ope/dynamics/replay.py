@@ -4,6 +4,7 @@ From states of episodes that the model was not trained on, the policy that logge
 model for a few steps; partial returns and states are scored against the logged continuation.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,9 +59,16 @@ class Continuations:
 
     @classmethod
     def of(
-        cls, log: DeviceLog, episodes: Tensor, steps: int, most: int, generator: torch.Generator
+        cls,
+        log: DeviceLog,
+        episodes: Tensor,
+        steps: int,
+        most: int,
+        generator: torch.Generator,
+        *,
+        stride: int | None = None,
     ) -> "Continuations":
-        """Stretches of `steps` steps, one after the other, that are logged to their end.
+        """Stretches of `steps` steps that are logged to their end.
 
         A stretch that the log truncates is left out, unless the episode terminated in it.
 
@@ -70,14 +78,16 @@ class Continuations:
             steps: H.
             most: stretches at most; more are thinned at random.
             generator: of the thinning.
+            stride: steps from the begin of a stretch to that of the next one, which may overlap;
+                None for as many as a stretch has.
         """
+        stride = steps if stride is None else stride
         begins, owner = [episodes.new_empty(0)], [episodes.new_empty(0)]
         for episode in episodes.tolist():
             length, first = int(log.lengths[episode]), int(log.first[episode])
-            whole = length // steps * steps
-            starts = torch.arange(0, whole, steps, device=log.first.device)
-            if whole < length and log.terminated[first + length - 1]:
-                starts = torch.cat((starts, starts.new_tensor([whole])))
+            ends_in_log = bool(log.terminated[first + length - 1])
+            last_start = length - 1 if ends_in_log else length - steps
+            starts = torch.arange(0, max(0, last_start + 1), stride, device=log.first.device)
             begins.append(first + starts)
             owner.append(torch.full_like(starts, episode))
         begin, episode_of = torch.cat(begins), torch.cat(owner)
@@ -99,6 +109,10 @@ class Continuations:
             episode_of,
         )
 
+    def returns(self, marks: Sequence[int]) -> Tensor:
+        """`[J, B]` float64, partial returns after so many steps."""
+        return self.rewards.double().cumsum(0)[[mark - 1 for mark in marks]]
+
     def __len__(self) -> int:
         return len(self.episode)
 
@@ -108,9 +122,12 @@ class Replayed:
     """What a model makes of B stretches in K draws.
 
     Attributes:
-        returns: `[K, B]`, undiscounted partial returns.
-        states: `[K, B, S]`, after H steps, or where the rollout ended.
+        marks: J numbers of steps, ascending, the last of them H.
+        returns: `[J, K, B]`, undiscounted partial returns after so many steps.
+        states: `[J, K, B, S]`, after so many steps, or where the rollout ended.
     """
+
+    marks: tuple[int, ...]
 
     returns: Tensor
     states: Tensor
@@ -124,6 +141,7 @@ def replay(
     *,
     draws: int,
     generator: torch.Generator,
+    marks: tuple[int, ...] | None = None,
 ) -> Replayed:
     """Roll the logged behaviour out in the model, from the first states of the stretches.
 
@@ -133,8 +151,11 @@ def replay(
         logged: B stretches.
         draws: K rollouts of each.
         generator: of actions and transitions.
+        marks: numbers of steps after which returns and states are kept; None for H alone.
     """
     steps, count = logged.rewards.shape
+    marks = (steps,) if marks is None else marks
+    kept_returns, kept_states = [], []
     state = logged.states[0].expand(draws, -1, -1)
     alive = torch.ones((draws, count), dtype=torch.bool, device=state.device)
     returns = torch.zeros((draws, count), dtype=torch.float64, device=state.device)
@@ -146,18 +167,24 @@ def replay(
         returns += torch.where(alive, step.reward.view(draws, count).double(), 0.0)
         state = torch.where(alive[..., None], step.next_state.view_as(state), state)
         alive = alive & ~step.terminated.view(draws, count)
-    return Replayed(returns, state)
+        if t + 1 in marks:
+            kept_returns.append(returns.clone())
+            kept_states.append(state)
+    return Replayed(marks, torch.stack(kept_returns), torch.stack(kept_states))
 
 
 def score(replayed: Replayed, logged: Continuations, state_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """CRPS of the partial return and energy score of the last state, `[B]` each, float64.
+    """CRPS of the partial return and energy score of the state at each mark, `[J, B]`, float64.
 
     Args:
         replayed: K draws of B stretches.
         logged: the stretches.
         state_scale: `[S]`, what differences of states are divided by.
     """
-    observed = logged.rewards.double().sum(0)
-    of_return = crps(replayed.returns, observed)
-    of_state = energy_score(replayed.states / state_scale, logged.states[-1] / state_scale)
-    return of_return, of_state
+    observed = logged.returns(replayed.marks)
+    states = logged.states[list(replayed.marks)] / state_scale
+    of_return = [crps(*pair) for pair in zip(replayed.returns, observed, strict=True)]
+    of_state = [
+        energy_score(*pair) for pair in zip(replayed.states / state_scale, states, strict=True)
+    ]
+    return torch.stack(of_return), torch.stack(of_state)

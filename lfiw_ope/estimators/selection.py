@@ -1,11 +1,11 @@
 """The choice of noise and of SIR's candidates, without the true value.
 
 Each candidate is a model of the environment. From states of held-out episodes the policy that
-logged them acts in it for up to H steps. First, a value is a mean: candidates whose mean partial
-return is off by more than that of the least biased one, and by more than one standard error of the
-difference, are left out. Then partial returns and last states are scored against the logged
-continuations (CRPS and energy score), and the simplest candidate within one standard error of the
-best is taken. All comparisons are paired: every candidate meets the same stretches.
+logged them acts in it for up to H steps. First, a value is a mean: candidates are left out whose
+mean partial return is known, at three standard errors, to be off, and by more than that of the
+least biased one. Then partial returns and states are scored against the logged continuations
+(CRPS and energy score), and the simplest candidate within one standard error of the best is taken.
+All comparisons are paired: every candidate meets the same stretches.
 """
 
 import math
@@ -27,12 +27,20 @@ STEPS = 30
 """H: candidates differ little over a few steps, and after many a replay of logged behaviour means
 little."""
 
-STRETCHES = 400
-"""Of held-out episodes, at most."""
+MARKS = 3
+"""Of H, evenly spaced steps at which returns and states are scored: the noise of a step shows soon,
+what it does to a rollout shows late."""
 
-DRAWS = 16
+STRETCHES = 800
+"""Of held-out episodes, at most. They overlap: one begins at every mark of another."""
+
+DRAWS = 8
 """Rollouts of each stretch."""
 
+
+KNOWN = 3.0
+"""Standard errors from which on a bias counts as one: five candidates make ten comparisons, of
+which all are right with a chance of 97 %."""
 
 CHOICES: tuple[NoiseKind, ...] = ("none", "gaussian", "bootstrap")
 """Noises that networks trained by squared error can have, from the simplest."""
@@ -96,9 +104,10 @@ def select_noise(
 
         bias = E[Σ_{u<H} r̂_u] − Σ_{u<H} r_u
 
-        loss = CRPS(Σ_{u<H} r_u) / σ_R + ES(s_H / σ_s) / √S
+        loss = (1/J) Σ_h CRPS(Σ_{u<h} r_u) / σ_h + ES(s_h / σ_s) / √S,   h = H/J, 2H/J, .., H
 
-    σ_R is the standard deviation of the logged partial returns and σ_s that of each state entry.
+    σ_h is the standard deviation of the logged partial returns of h steps and σ_s that of each
+    state entry.
 
     Args:
         candidates: models, from the simplest to the least simple.
@@ -115,13 +124,14 @@ def select_noise(
     device = log.rewards.device
     numbers = torch.as_tensor(list(episodes), dtype=torch.int64, device=device)
     drawing = torch_generator(seed, "selection", "stretches", device=device)
-    logged = Continuations.of(log, numbers, steps, STRETCHES, drawing)
+    stride = math.ceil(steps / MARKS)
+    logged = Continuations.of(log, numbers, steps, STRETCHES, drawing, stride=stride)
     if not len(logged):
         return None
     judged = {c: judge(model, behaviour, logged, seed) for c, model in candidates.items()}
     losses = {c: of_loss for c, (of_loss, _) in judged.items()}
     biases = {c: paired(error, logged.episode) for c, (_, error) in judged.items()}
-    unbiased = least_biased({c: error for c, (_, error) in judged.items()}, logged.episode)
+    unbiased = not_biased({c: error for c, (_, error) in judged.items()}, logged.episode)
     means = {c: float(of.mean()) for c, of in losses.items()}
     best = min(unbiased, key=means.__getitem__)
     excess, errors = {}, {}
@@ -142,8 +152,12 @@ def select_noise(
     )
 
 
-def least_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Candidate]:
-    """Candidates whose bias is within one paired standard error of the least, in their order.
+def not_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Candidate]:
+    """Candidates that are not known to be biased, or not more than the least one, in their order.
+
+    All share the noise of the logged returns, which alone can make one of them look unbiased. So a
+    candidate is left out where its own bias and the paired difference from the least one are both
+    beyond three standard errors.
 
     Args:
         errors: `[B]` of each candidate, simulated minus logged partial returns.
@@ -153,7 +167,8 @@ def least_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Ca
     absolute = {c: of * (1.0 if of.mean() >= 0 else -1.0) for c, of in errors.items()}
     least = min(absolute, key=lambda c: float(absolute[c].mean()))
     more = {c: paired(of - absolute[least], episode) for c, of in absolute.items()}
-    return [c for c, (bias, error) in more.items() if bias <= error]
+    own = {c: paired(of, episode) for c, of in absolute.items()}
+    return [c for c in errors if any(bias <= KNOWN * error for bias, error in (own[c], more[c]))]
 
 
 def judge(
@@ -162,11 +177,13 @@ def judge(
     """Loss and error of the mean partial return, `[B]` float64 each, of each stretch."""
     device = logged.rewards.device
     generator = torch_generator(seed, "selection", "draws", device=device)
-    replayed = replay(model, behaviour, logged, draws=DRAWS, generator=generator)
+    steps = len(logged.rewards)
+    marks = tuple(sorted({max(1, steps * part // MARKS) for part in range(1, MARKS + 1)}))
+    replayed = replay(model, behaviour, logged, draws=DRAWS, generator=generator, marks=marks)
     of_return, of_state = score(replayed, logged, _scale(logged.states.flatten(0, -2)))
-    unit = _scale(logged.rewards.double().sum(0)[:, None])
-    loss = of_return / unit + of_state / math.sqrt(logged.states.shape[-1])
-    return loss, replayed.returns.mean(0) - logged.rewards.double().sum(0)
+    observed = logged.returns(marks)
+    loss = of_return / _scale(observed.T)[:, None] + of_state / math.sqrt(logged.states.shape[-1])
+    return loss.mean(0), replayed.returns[-1].mean(0) - observed[-1]
 
 
 def _scale(rows: Tensor) -> Tensor:

@@ -70,6 +70,12 @@ def test_after_the_end_rewards_and_actions_are_zero_and_the_state_stays(log):
     assert found.states[:, 1, 0].tolist() == [3, 4, 5, 6]
 
 
+def test_stretches_may_overlap(log):
+    """7 steps, cut: those of 3 steps alone. 2 steps, ended: its last state begins one too."""
+    found = Continuations.of(log, torch.tensor([0, 4]), 3, 100, generator(), stride=1)
+    assert found.states[0, :, 0].tolist() == [0, 1, 2, 3, 4, 400, 401]
+
+
 def test_stretches_are_of_the_episodes_that_are_asked_for(log):
     found = stretches(log, [4, 1])
     assert found.episode.tolist() == [4, 1, 1]
@@ -119,19 +125,19 @@ def test_the_true_dynamics_replay_the_logged_returns_and_states():
         return replay(dynamics, AsLogged(policy), logged, draws=draws, generator=generator(1))
 
     found = replayed(truth)
-    assert found.returns.shape == (draws, 400)
-    assert found.states.shape == (draws, 400, 3)
+    assert found.returns.shape == (1, draws, 400)
+    assert found.states.shape == (1, draws, 400, 3)
     # Paired by stretch, so that where stretches begin adds nothing; stretches of one episode are
     # independent given their first states. 4 standard errors of each mean difference.
-    difference = found.returns.mean(0) - observed
+    difference = found.returns[0].mean(0) - observed
     assert abs(float(difference.mean())) < 4 * float(difference.std()) / 20
-    moved = (found.states.mean(0) - logged.states[-1]).double()
+    moved = (found.states[0].mean(0) - logged.states[-1]).double()
     assert (moved.mean(0).abs() < 4 * moved.std(0) / 20).all()
     # The wrong model, whose drift is 0.03 a step too large, is seen to be wrong.
-    wrong = (replayed(model).states.mean(0) - logged.states[-1]).double()
+    wrong = (replayed(model).states[0].mean(0) - logged.states[-1]).double()
     assert (wrong.mean(0).abs() > 4 * wrong.std(0) / 20).any()
     of_return, of_state = score(found, logged, torch.ones(3))
-    assert of_return.shape == of_state.shape == (400,)
+    assert of_return.shape == of_state.shape == (1, 400)
     worse = score(replayed(model), logged, torch.ones(3))
     assert float(of_state.mean()) < float(worse[1].mean())
 
@@ -155,19 +161,20 @@ class Still:
 
 def test_after_a_simulated_end_nothing_is_added(log):
     logged = stretches(log, [0])  # from states 0 and 3
-    found = replay(Counting(4), Still(), logged, draws=2, generator=generator())
-    assert found.returns.tolist() == [[0 + 1 + 2, 3]] * 2
-    assert found.states[..., 0].tolist() == [[3, 4]] * 2
+    found = replay(Counting(4), Still(), logged, draws=2, generator=generator(), marks=(1, 2, 3))
+    assert found.returns.tolist() == [[[0, 3]] * 2, [[0 + 1, 3]] * 2, [[0 + 1 + 2, 3]] * 2]
+    assert found.states[..., 0].tolist() == [[[1, 4]] * 2, [[2, 4]] * 2, [[3, 4]] * 2]
+    assert logged.returns(found.marks).tolist() == [[1, 1], [2, 2], [3, 3]]
 
 
 def test_scores_are_in_units_of_the_state_scale(log):
     logged = stretches(log, [0])
     found = replay(Counting(1e9), Still(), logged, draws=2, generator=generator())
     of_return, of_state = score(found, logged, torch.tensor([0.5]))
-    assert of_return.tolist() == [0.0, (3 + 4 + 5) - 3.0]  # the logged reward is 1 a step
-    assert of_state.tolist() == [0.0, 0.0]
-    shifted = ope.dynamics.replay.Replayed(found.returns, found.states + 1)
-    assert score(shifted, logged, torch.tensor([0.5]))[1].tolist() == [2.0, 2.0]
+    assert of_return.tolist() == [[0.0, (3 + 4 + 5) - 3.0]]  # the logged reward is 1 a step
+    assert of_state.tolist() == [[0.0, 0.0]]
+    shifted = ope.dynamics.replay.Replayed(found.marks, found.returns, found.states + 1)
+    assert score(shifted, logged, torch.tensor([0.5]))[1].tolist() == [[2.0, 2.0]]
 
 
 def clone_of(policies):

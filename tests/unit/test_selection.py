@@ -12,7 +12,7 @@ from lfiw_ope.drawing import Draws
 from lfiw_ope.estimators import selection
 from lfiw_ope.estimators.selection import Candidate, paired, select_noise
 
-STEPS = 5
+STEPS = 6
 SIMPLE, MIDDLE, COMPLEX = Candidate("none"), Candidate("bootstrap"), Candidate("bootstrap", 4)
 
 
@@ -81,11 +81,11 @@ def test_of_identical_candidates_the_simplest_is_taken(bed):
 @pytest.mark.parametrize(("excess", "chosen"), [(0.5, SIMPLE), (1.5, MIDDLE)])
 def test_the_simplest_within_one_standard_error_is_taken(bed, monkeypatch, excess, chosen):
     """Losses made by hand: the simplest is so many standard errors worse than the next."""
-    noise = torch.randn(240, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(480, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = noise - noise.mean()
 
     def judge(model, behaviour, logged, seed):  # noqa: ARG001
-        assert len(logged) == 240
+        assert len(logged) == 480
         _, error = paired(noise, logged.episode)
         of = {"simple": noise + excess * error, "middle": 0 * noise, "complex": 0 * noise + 9.0}
         return of[model], torch.zeros(len(logged), dtype=torch.float64)
@@ -97,10 +97,10 @@ def test_the_simplest_within_one_standard_error_is_taken(bed, monkeypatch, exces
     assert found.chosen == chosen
 
 
-@pytest.mark.parametrize(("bias", "chosen"), [(0.5, COMPLEX), (1.5, SIMPLE)])
+@pytest.mark.parametrize(("bias", "chosen"), [(2.5, COMPLEX), (3.5, SIMPLE)])
 def test_a_sharper_candidate_is_left_out_for_its_bias(bed, monkeypatch, bias, chosen):
     """Errors made by hand: the one of least loss is so many standard errors more biased."""
-    noise = torch.randn(240, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(480, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = noise - noise.mean()
 
     def judge(model, behaviour, logged, seed):  # noqa: ARG001
@@ -118,19 +118,19 @@ def test_all_candidates_meet_the_same_stretches(bed):
     models = {one: Watched(bed[0], shift) for one, shift in ((SIMPLE, 0.0), (MIDDLE, 0.1))}
     found = select(bed, models)
     assert torch.equal(models[SIMPLE].begun, models[MIDDLE].begun)
-    # 12 steps of 120 episodes: two stretches of 5 each, the rest left out.
-    assert (found.stretches, found.episodes, found.steps) == (240, 120, STEPS)
-    assert len(models[SIMPLE].begun) == 240 * selection.DRAWS
+    # 12 steps of 120 episodes: stretches of 6, one from every second step.
+    assert (found.stretches, found.episodes, found.steps) == (480, 120, STEPS)
+    assert len(models[SIMPLE].begun) == 480 * selection.DRAWS
     assert list(found.scores) == [str(SIMPLE), str(MIDDLE)]
 
 
 def test_stretches_are_of_the_given_episodes_alone(bed):
     model = Watched(bed[0])
     found = select(bed, {SIMPLE: model}, episodes=[3, 7])
-    assert (found.stretches, found.episodes) == (4, 2)
+    assert (found.stretches, found.episodes) == (8, 2)
     log = bed[2]
-    rows = log.first[torch.tensor([3, 3, 7, 7])] + torch.tensor([0, 5, 0, 5])
-    assert torch.equal(model.begun[:4], log.at(rows).state)
+    rows = log.first[torch.tensor([3] * 4 + [7] * 4)] + torch.tensor([0, 2, 4, 6] * 2)
+    assert torch.equal(model.begun[:8], log.at(rows).state)
 
 
 def test_no_choice_is_made_where_no_episode_is_long_enough(bed):

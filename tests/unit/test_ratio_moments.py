@@ -1,0 +1,152 @@
+"""Calibrated moments of resampling, and classifiers that see no less than the model's error."""
+
+import math
+
+import pytest
+import torch
+from testbeds import linear_gaussian, log_of
+
+import lfiw_ope as ope
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics import fit_dynamics
+from lfiw_ope.intervals.simulated import spread_of
+from lfiw_ope.ratio import tilted
+from lfiw_ope.ratio_fit import fit_transition_ratio
+from lfiw_ope.ratio_moments import EACH, RIDGE, calibrate_moments, solve
+
+ROWS, CANDIDATES = 4000, 4
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moments(tilt, inputs, outcomes, log_ratios):
+    """`[D, 1 + S]`, E[Σ_j p_j e_j φᵀ]."""
+    chance = torch.softmax(log_ratios + tilted(tilt, inputs, outcomes), 0)
+    mean = torch.einsum("kb,kbd->bd", chance, outcomes)
+    return mean.T @ torch.nn.functional.pad(inputs, (1, 0), value=1.0) / len(inputs)
+
+
+def test_resampling_has_the_logged_moments():
+    """Candidates e ~ N(0, 1) in two entries, logged e about (0.3 x, −0.2), and log-ratios that err.
+
+    At the minimum of Φ(A) + ρ |A|² the moments differ by 2 ρ A, and nothing else.
+    """
+    inputs = normal(ROWS, 1)
+    outcomes = normal(CANDIDATES, ROWS, 2, seed=1)
+    real = 0.5 * normal(ROWS, 2, seed=2) + torch.cat((0.3 * inputs, -0.2 + 0 * inputs), 1)
+    log_ratios = 0.7 * outcomes[..., 0] - 0.3 * outcomes[..., 1] * inputs[:, 0]
+    wanted = real.T @ torch.nn.functional.pad(inputs, (1, 0), value=1.0) / ROWS
+    before = moments(torch.zeros((2, 2)), inputs, outcomes, log_ratios)
+    assert (before - wanted).abs().max() > 0.2
+    tilt = solve(inputs, real, outcomes, log_ratios, columns=2)
+    after = moments(tilt, inputs, outcomes, log_ratios)
+    assert torch.allclose(after - wanted, -2 * RIDGE * tilt, atol=1e-3)
+
+
+def test_a_tilt_of_many_normal_candidates_is_the_mean():
+    """exp(A e) N(e; 0, 1) is N(A, 1). With k candidates the mean is A + O(1/k): k = 256 here."""
+    outcomes, real = normal(256, 500, 1), 0.4 + normal(500, 1, seed=1)
+    tilt = solve(torch.zeros((500, 0)), real, outcomes, torch.zeros((256, 500)), columns=1)
+    # The mean of 500 logged outcomes stands in for 0.4; the candidates' own adds 1 / √(256 · 500).
+    assert float(tilt) == pytest.approx(float(real.mean()), abs=4 / math.sqrt(256 * 500) + 1 / 256)
+
+
+def test_a_tilt_is_bounded_far_from_the_log():
+    tilt = torch.ones((2, 3))
+    near = tilted(tilt, torch.full((1, 2), 3.0), torch.full((1, 2), 6.0))
+    far = tilted(tilt, torch.full((1, 2), 1e6), torch.full((1, 2), 1e6))
+    assert torch.equal(near, far)
+
+
+NETS = ope.FitConfig(updates=200, evaluate_every=50, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def bed():
+    truth, _, policy = linear_gaussian()
+    data = log_of(truth, policy, episodes=120, horizon=12, seed=0)
+    config = ope.DynamicsConfig(members=4, hidden=(16,), noise="bootstrap", fit=NETS)
+    dynamics = fit_dynamics(data, config, 0, train=range(60), held_out=range(60, 80))
+    return data, dynamics
+
+
+def ratio_of(bed, **settings):
+    config = ope.RatioConfig(members=2, hidden=(16,), fit=NETS, **settings)
+    return fit_transition_ratio(*bed, config, 0, train=range(80, 110), held_out=range(110, 120))
+
+
+def test_calibration_leaves_the_ratio_as_it_is_and_shares_its_networks(bed):
+    ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
+    rows = log.at(log.rows_of([80]))
+    before = ratio.log_ratio(rows.state, rows.action, rows)
+    calibrated = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
+    assert ratio.tilt is None
+    assert torch.equal(ratio.log_ratio(rows.state, rows.action, rows), before)
+    assert calibrated.classifiers is ratio.classifiers
+    given = ratio.parts(ratio.features(ratio.given(rows.state, rows.action), rows))
+    found = calibrated.log_ratio(rows.state, rows.action, rows)
+    assert torch.allclose(found, before + tilted(calibrated.tilt, *given))
+
+
+def test_few_transitions_calibrate_the_mean_alone(bed):
+    ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
+    outcomes, columns = ratio.outcomes.mean.numel(), 1 + ratio.inputs.mean.numel()
+    enough = math.ceil(EACH * outcomes * columns / 12)  # episodes of 12 steps
+    assert calibrate_moments(ratio, log, range(enough), 4, 0).tilt.shape == (outcomes, columns)
+    assert calibrate_moments(ratio, log, range(enough - 1), 4, 0).tilt.shape == (outcomes, 1)
+
+
+@pytest.mark.parametrize("member_episodes", ["jackknife", "bootstrap"])
+def test_the_error_of_the_mean_has_the_members_standard_error(bed, member_episodes):
+    """4 standard errors of a standard deviation of n draws, σ / √(2 n)."""
+    data, fitted = bed
+    dynamics = fitted.with_noise("none")
+    dynamics.config = ope.DynamicsConfig(members=4, hidden=(16,), member_episodes=member_episodes)
+    state, action = (torch.from_numpy(of[:1]) for of in (data.states, data.actions))
+    predicted = dynamics.predict(state, action)
+    draws = 20_000
+    many = predicted.expand(-1, draws, -1)
+    found = dynamics.mean_error(many, torch.Generator().manual_seed(0)).double()
+    means = dynamics.targets.inverse(predicted[:, 0, : dynamics.target_size])
+    for entry in range(dynamics.target_size):
+        values = means[:, entry].tolist()
+        expected = spread_of(values, jackknife=member_episodes == "jackknife").standard_error
+        assert float(found[:, entry].std()) == pytest.approx(expected, rel=4 / math.sqrt(2 * draws))
+        assert abs(float(found[:, entry].mean())) < 4 * expected / math.sqrt(draws)
+
+
+def test_one_member_knows_no_error(bed):
+    dynamics = bed[1]
+    one = torch.zeros((1, 3, dynamics.target_size))
+    assert not dynamics.mean_error(one, torch.Generator()).any()
+
+
+def test_smoothing_hides_what_is_smaller_than_the_models_error(bed):
+    """A model without noise is easily told from a noisy log, and not under 100 standard errors."""
+    without = bed[0], bed[1].with_noise("none")
+    sharp, blurred = ratio_of(without, smoothing=0.0), ratio_of(without, smoothing=100.0)
+    assert sharp.report.accuracy > 0.7
+    assert blurred.report.accuracy < 0.6
+
+
+@pytest.mark.parametrize("smoothing", [-1.0, "much", math.nan, math.inf])
+def test_a_smoothing_that_is_none_is_refused(smoothing):
+    with pytest.raises(ope.ConfigError, match="smoothing"):
+        ope.RatioConfig(smoothing=smoothing)
+
+
+def test_the_default_resamples_by_calibrated_ratios_and_named_forms_do_not(bed):
+    dynamics = ope.DynamicsConfig(members=2, hidden=(16,), fit=NETS)
+    ratio = ope.RatioConfig(members=2, hidden=(16,), fit=NETS)
+    config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, rollouts=60)
+    fit = ope.LFIW(ope.Estimand(6), config).fit(bed[0], 0)
+    assert sorted(fit.resampling_ratios) == [4, 16]
+    assert fit.ratio.tilt is None
+    assert all(fit.resampling_ratio(k).tilt is not None for k in (4, 16))
+    assert fit.resampling_ratio(5) is fit.ratio
+    named = ope.LFIWConfig(
+        dynamics=dynamics, ratio=ratio, weighting=ope.Weighting(form="uniform", candidates=4)
+    )
+    assert not ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0).resampling_ratios

@@ -1,5 +1,6 @@
 """K transitions at each (s, a), from any dynamics model."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,14 +13,19 @@ from lfiw_ope.types import Dynamics, ManyDraws, Transition
 class Draws(NamedTuple):
     """K transitions at each (s, a), or without the K axis the one of them that is kept.
 
-    `mean` is what the model expects at (s, a), where it had to evaluate that for the draws anyway.
+    `mean` is what each draw's noise was added to, (s', r) as its member expects it; None where the
+    model does not tell.
     """
 
     next_state: Tensor  # [K, ..., n, S]
     reward: Tensor  # [K, ..., n]
     terminated: Tensor  # [K, ..., n]
     bounded: Tensor  # [K, ..., n]
-    mean: Tensor | None = None  # [..., n, S + 1], without a K axis
+    mean: Tensor | None = None  # [K, ..., n, S + 1]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
+        """With every field changed alike."""
+        return Draws(*(None if of is None else change(of) for of in self))  # type: ignore[arg-type]
 
 
 PER_DRAW = ("next_state", "reward", "terminated", "bounded")
@@ -68,15 +74,17 @@ def draws(
     }
     mean = getattr(several, "mean", None)
     if mean is not None:
-        mean = mean.reshape(*lead, *mean.shape[1:])
+        mean = mean.reshape(fresh, *lead, *mean.shape[2:])
     if first is not None:
         fields = {name: torch.cat((getattr(first, name), of)) for name, of in fields.items()}
+        mean = None if mean is None or first.mean is None else torch.cat((first.mean, mean))
     return Draws(**fields, mean=mean)
 
 
 def _lifted(own: Transition) -> Draws:
     """One transition as K = 1 of them."""
-    return Draws(*(getattr(own, name)[None] for name in PER_DRAW))
+    fields = {name: getattr(own, name) for name in PER_DRAW}
+    return Draws(**fields, mean=getattr(own, "mean", None)).each(lambda of: of[None])
 
 
 def _repeated(

@@ -152,7 +152,7 @@ class FittedModel(Answering):
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
             by_ratio = weighting.needs_ratio and self._noise_was_chosen_without_ratio
-            drops = weighting.form == "uniform"
+            drops = weighting.form == "uniform" and weighting.candidates > 1
             simulations.setdefault((weighting.resampling, by_ratio, drops), []).append(index)
         self.check(policies)
         error = self._error(policies, progress)

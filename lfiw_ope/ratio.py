@@ -134,7 +134,8 @@ class TransitionRatio(nn.Module):
         Args:
             state: `[..., S]`
             action: `[..., A]`
-            mean: `[..., S + 1]`, what the model expects, where it is known already.
+            mean: `[..., S + 1]`, what (s', r) are measured from, such as what the member that drew
+                them expects; the ensemble's where none is given.
         """
         inputs = self.inputs(torch.cat((state, action), -1))
         return Given(inputs, outcome_centre(self.config, self.dynamics, state, action, mean))

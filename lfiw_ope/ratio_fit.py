@@ -1,6 +1,6 @@
 """Fitting the density ratio of transitions: logged ones against fresh simulated ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from lfiw_ope.classifier_fit import Pair, TwoSampleObjective, fit_classifiers
-from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
+from lfiw_ope.data.tensors import ROWS_AT_ONCE, DeviceLog, TransitionTensors, thin
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.errors import ConfigError, DataError
 from lfiw_ope.nn.ensemble import Standardiser
 from lfiw_ope.ratio import Given, RatioConfig, TransitionRatio, outcome_centre
 from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Progress, silent
+from lfiw_ope.types import Dynamics, Progress, silent
 
 MAX_KEPT = 1 << 26
 """Numbers that a training keeps of its rows, 256 MB."""
@@ -39,33 +39,27 @@ class _RealOrSimulated(TwoSampleObjective):
         log: DeviceLog,
         train: Tensor,
         held_out: Tensor,
+        member: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.ratio, self.log, self.train = ratio, log, train
+        self.ratio, self.log, self.train, self.member = ratio, log, train, member
         self.classifiers, self.rows = ratio.classifiers, len(train)
-        dynamics = ratio.dynamics
-        self.smooths = isinstance(dynamics, EnsembleDynamics) and ratio.config.smoothing > 0.0
-        pairs = [self._features(rows, generator) for rows in log.chunks(held_out)]
+        pairs = [self._pair(rows, generator) for rows in torch.split(held_out, ROWS_AT_ONCE)]
         real, simulated = (torch.cat(features) for features in zip(*pairs, strict=True))
         self.held_out = real, simulated
         middle = _episode_boundary(log, held_out)
         self.halves = middle, middle
         self.kept = self._keep(train)
 
-    def _keep(self, train: Tensor) -> "_Kept | None":
+    def _keep(self, train: Tensor) -> "_Predicted | None":
         dynamics = self.ratio.dynamics
         if not isinstance(dynamics, EnsembleDynamics):
             return None
         outputs = dynamics.network.sizes[-1] * dynamics.config.members
         if len(train) * (outputs + 3 * dynamics.inputs.mean.numel()) > MAX_KEPT:
             return None
-        parts = []
-        for rows in self.log.chunks(train):
-            given = self.ratio.given(rows.state, rows.action)
-            predicted = dynamics.predict(rows.state, rows.action)
-            real = self.ratio.features(given, rows)
-            parts.append((rows.state, rows.action, *given, real, predicted.movedim(0, 1)))
-        return _Kept(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+        parts = [self._predicted(dynamics, rows) for rows in torch.split(train, ROWS_AT_ONCE)]
+        return _Predicted(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
     def sources(self) -> Sequence[Tensor]:
         # The model is in the held-out negatives: another model is another training.
@@ -73,26 +67,38 @@ class _RealOrSimulated(TwoSampleObjective):
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
         if self.kept is None:
-            logged = self.log.at(self.train.index_select(0, rows.flatten()))
-            real, simulated = self._features(logged, generator)
+            real, simulated = self._pair(self.train.index_select(0, rows.flatten()), generator)
         else:
-            at = _Kept(*(field.index_select(0, rows.flatten()) for field in self.kept))
-            drawn = self.ratio.dynamics.sample_from(
-                at.predicted.movedim(1, 0), at.state, at.action, generator
-            )
-            pair = at.real, self.ratio.features(Given(at.inputs, at.centre), drawn)
-            real, simulated = self._smoothed(pair, at.predicted.movedim(1, 0), generator)
+            at = _Predicted(*(field.index_select(0, rows.flatten()) for field in self.kept))
+            real, simulated = self._simulated(at, generator)
         return real.view(*rows.shape, -1), simulated.view(*rows.shape, -1)
 
-    def _features(self, rows: TransitionTensors, generator: torch.Generator) -> Pair:
+    def _pair(self, rows: Tensor, generator: torch.Generator) -> Pair:
         """Of logged transitions `[B, F]`, and of as many simulated at the same (s, a)."""
-        ratio = self.ratio
-        simulated = ratio.dynamics.sample(rows.state, rows.action, generator)
-        given = ratio.given(rows.state, rows.action)
-        pair = ratio.features(given, rows), ratio.features(given, simulated)
-        if not self.smooths:
-            return pair
-        return self._smoothed(pair, ratio.dynamics.predict(rows.state, rows.action), generator)
+        ratio, dynamics = self.ratio, self.ratio.dynamics
+        if isinstance(dynamics, EnsembleDynamics):
+            return self._simulated(self._predicted(dynamics, rows), generator)
+        logged = self.log.at(rows)
+        simulated = dynamics.sample(logged.state, logged.action, generator)
+        given = ratio.given(logged.state, logged.action)
+        return ratio.features(given, logged), ratio.features(given, simulated)
+
+    def _predicted(self, dynamics: EnsembleDynamics, rows: Tensor) -> "_Predicted":
+        logged, member = self.log.at(rows), self.member[rows]
+        predicted = dynamics.predict(logged.state, logged.action)
+        mean = dynamics.member_mean(predicted, member, logged.state)
+        given = self.ratio.given(logged.state, logged.action, mean)
+        real = self.ratio.features(given, logged)
+        by_row = predicted.movedim(0, 1)
+        return _Predicted(logged.state, logged.action, *given, real, by_row, member)
+
+    def _simulated(self, at: "_Predicted", generator: torch.Generator) -> Pair:
+        predicted = at.predicted.movedim(1, 0)
+        drawn = self.ratio.dynamics.sample_from(
+            predicted, at.state, at.action, generator, at.member
+        )
+        pair = at.real, self.ratio.features(Given(at.inputs, at.centre), drawn)
+        return self._smoothed(pair, predicted, generator)
 
     def _smoothed(self, pair: Pair, predicted: Tensor, generator: torch.Generator) -> Pair:
         """Features of either set with noise of the size of the model's own uncertainty.
@@ -102,9 +108,9 @@ class _RealOrSimulated(TwoSampleObjective):
             predicted: `[M, B, O]`, the ensemble's outputs there.
             generator: of the noise, independent for the two.
         """
-        if not self.smooths:
-            return pair
         ratio = self.ratio
+        if ratio.config.smoothing == 0.0:
+            return pair
         real, simulated = pair[0].clone(), pair[1].clone()
         for features in (real, simulated):
             error = ratio.dynamics.mean_error(predicted, generator) / ratio.outcomes.scale
@@ -112,8 +118,8 @@ class _RealOrSimulated(TwoSampleObjective):
         return real, simulated
 
 
-class _Kept(NamedTuple):
-    """What batches need of each training transition."""
+class _Predicted(NamedTuple):
+    """Logged transitions, and what the ensemble expects there."""
 
     state: Tensor  # [R, S]
     action: Tensor  # [R, A]
@@ -121,6 +127,7 @@ class _Kept(NamedTuple):
     centre: Tensor  # [R, S + 1]
     real: Tensor  # [R, F]
     predicted: Tensor  # [R, M, O]
+    member: Tensor  # [R], that each is compared with
 
 
 def _episode_boundary(log: DeviceLog, rows: Tensor) -> int:
@@ -137,6 +144,34 @@ def _episode_boundary(log: DeviceLog, rows: Tensor) -> int:
     return int(boundaries[(boundaries - middle).abs().argmin()])
 
 
+def members_of(
+    dynamics: Dynamics, log: DeviceLog, left_out: Sequence[Sequence[int]] | None, seed: int
+) -> Tensor:
+    """`[R]` int64, the member that each transition of the log is compared with.
+
+    The one that did not learn from its episode, or one at random where none did.
+    """
+    device = log.rewards.device
+    members = dynamics.config.members if isinstance(dynamics, EnsembleDynamics) else 1
+    generator = torch_generator(seed, "ratio", "members", device=device)
+    member = torch.randint(members, log.rewards.shape, generator=generator, device=device)
+    for number, episodes in enumerate(left_out or ()):
+        member[log.rows_of(list(episodes))] = number
+    return member
+
+
+def centred(
+    config: RatioConfig, dynamics: EnsembleDynamics, log: DeviceLog, rows: Tensor, member: Tensor
+) -> Iterator[tuple[TransitionTensors, Tensor]]:
+    """Transitions, some at a time, and what their (s', r) are measured from, `[B, S + 1]`."""
+    for some in torch.split(rows, ROWS_AT_ONCE):
+        logged, mean = log.at(some), None
+        if isinstance(dynamics, EnsembleDynamics):
+            predicted = dynamics.predict(logged.state, logged.action)
+            mean = dynamics.member_mean(predicted, member[some], logged.state)
+        yield logged, outcome_centre(config, dynamics, logged.state, logged.action, mean)
+
+
 def fit_transition_ratio(
     data: Trajectories,
     dynamics: EnsembleDynamics,
@@ -145,6 +180,7 @@ def fit_transition_ratio(
     *,
     train: Sequence[int],
     held_out: Sequence[int],
+    left_out: Sequence[Sequence[int]] | None = None,
     progress: Progress = silent,
     checkpoint: Path | None = None,
 ) -> TransitionRatio:
@@ -152,13 +188,16 @@ def fit_transition_ratio(
 
     Args:
         data: the log.
-        dynamics: the model; it must have been fitted to other episodes, because its residuals on
-            its own are too small and would teach the classifiers overfitting.
+        dynamics: the model; it must have been fitted to other episodes, or each member to others
+            than `left_out` says, because residuals on a model's own episodes are too small and
+            would teach the classifiers overfitting.
         config: the classifiers.
         seed: of weights, batches and negatives.
         train: episodes to learn from.
         held_out: further episodes, for early stopping, calibration and the report; two or more, so
             that one half can judge the calibration of the other (one is cut in its middle).
+        left_out: for each member the episodes that it alone did not learn from: their transitions
+            are compared with that member (cross-fitting), all others with one at random.
         progress: told how far training is.
         checkpoint: see `lfiw_ope.nn.fit.fit`. It serves every average and every calibration.
 
@@ -176,6 +215,7 @@ def fit_transition_ratio(
     device = dynamics.low.device
     log = DeviceLog.of(data, device)
     rows = log.rows_of(train)
+    member = members_of(dynamics, log, left_out, seed)
     ratio = TransitionRatio(
         config,
         dynamics,
@@ -183,9 +223,8 @@ def fit_transition_ratio(
             torch.cat((some.state, some.action), -1) for some in log.chunks(rows)
         ),
         Standardiser.of_chunks(
-            torch.cat((some.next_state, some.reward[:, None]), -1)
-            - outcome_centre(config, dynamics, some.state, some.action)
-            for some in log.chunks(rows)
+            torch.cat((some.next_state, some.reward[:, None]), -1) - centre
+            for some, centre in centred(config, dynamics, log, rows, member)
         ),
         torch_generator(seed, "ratio", "weights"),
     ).to(device)
@@ -195,6 +234,7 @@ def fit_transition_ratio(
         log,
         rows,
         thin(log.rows_of(held_out), MOST_HELD_OUT, drawing),
+        member,
         drawing,
     )
     fit_classifiers(

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.drawing import draws
-from lfiw_ope.ratio import TransitionRatio, tilted
+from lfiw_ope.ratio import Given, TransitionRatio, tilted
+from lfiw_ope.ratio_fit import centred, members_of
 from lfiw_ope.seeding import torch_generator
 
 MOST_TRANSITIONS = 1 << 14
@@ -46,16 +47,23 @@ ITERATIONS = 60
 
 
 def calibrate_moments(
-    ratio: TransitionRatio, log: DeviceLog, episodes: Sequence[int], candidates: int, seed: int
+    ratio: TransitionRatio,
+    log: DeviceLog,
+    episodes: Sequence[int],
+    candidates: int,
+    seed: int,
+    *,
+    left_out: Sequence[Sequence[int]] | None = None,
 ) -> TransitionRatio:
     """The ratio with the tilt that gives SIR of k candidates the moments of these episodes.
 
     Args:
         ratio: the ratio; networks are shared with the result, not copied.
         log: the data.
-        episodes: that the dynamics were not trained on.
+        episodes: that the dynamics were not trained on, or a member of them was not.
         candidates: k.
         seed: of the candidates.
+        left_out: see `lfiw_ope.fit_transition_ratio`.
     """
     device = log.rewards.device
     generator = torch_generator(seed, "ratio", "moments", device=device)
@@ -64,10 +72,12 @@ def calibrate_moments(
     rows = thin(log.rows_of(list(episodes)), most, generator)
     inputs, real, outcomes, log_ratios = [], [], [], []
     with torch.no_grad():
-        for some in log.chunks(rows):
+        member = members_of(ratio.dynamics, log, left_out, seed)
+        for some, centre in centred(ratio.config, ratio.dynamics, log, rows, member):
             state, action = some.state[None], some.action[None]
             drawn = draws(ratio.dynamics, state, action, candidates, generator)
-            given, outcome = ratio.parts(ratio.features(ratio.given(some.state, some.action), some))
+            standardised = ratio.inputs(torch.cat((some.state, some.action), -1))
+            given, outcome = ratio.parts(ratio.features(Given(standardised, centre), some))
             inputs.append(given)
             real.append(outcome)
             features = ratio.features(ratio.given(state, action, drawn.mean), drawn)
@@ -98,7 +108,7 @@ def solve(
         log_ratios: `[k, B]`, theirs.
         columns: of φ, 1 + S + A, or 1.
     """
-    tilt = torch.zeros((real.shape[-1], columns), device=real.device, requires_grad=True)
+    tilt = real.new_zeros((real.shape[-1], columns)).requires_grad_()
     optimiser = torch.optim.LBFGS([tilt], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
     log_ratios = log_ratios.to(real.dtype)
 

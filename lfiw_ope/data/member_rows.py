@@ -63,10 +63,21 @@ def leave_group_out(
         seed: of the groups.
         stream: the name of what is fitted; each draws its own.
     """
+    groups = left_out_groups(episodes, members, seed, stream)
+    return [np.setdiff1d(episodes, group).tolist() for group in groups]
+
+
+def left_out_groups(
+    episodes: NDArray[np.int64], members: int, seed: int, stream: str
+) -> list[list[int]]:
+    """The group that each member leaves out; nothing for a single member, or of a single episode.
+
+    The arguments are `leave_group_out`'s.
+    """
     if members == 1 or len(episodes) < 2:
-        return [episodes.tolist()] * members
+        return [[]] * members
     order = numpy_generator(seed, stream, "groups").permutation(episodes)
-    return [np.setdiff1d(episodes, group).tolist() for group in np.array_split(order, members)]
+    return [group.tolist() for group in np.array_split(order, members)]
 
 
 def bootstrapped(

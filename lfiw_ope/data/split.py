@@ -1,6 +1,6 @@
 """Which episodes are for what: model and classifier never see the same ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,25 @@ class EpisodeSplit:
     def unseen_by_dynamics(self) -> tuple[int, ...]:
         """Episodes that the dynamics are not trained on."""
         kept = (self.dynamics_held_out, self.ratio, self.ratio_held_out, self.scored)
-        return tuple(int(episode) for part in kept for episode in part)
+        seen = set(self.dynamics.tolist())
+        return tuple(int(one) for part in kept for one in part if int(one) not in seen)
+
+    def with_ratio_from_dynamics(self) -> "EpisodeSplit":
+        """The same with the dynamics' episodes for the ratio too, a fifth of them held out.
+
+        Raises:
+            DataError: if the dynamics have only one episode.
+        """
+        episodes = len(self.dynamics)
+        if episodes < 2:
+            raise DataError(
+                "The data hold too few episodes: 2 or more are needed for the dynamics and their "
+                "classifiers, beside those that are held out."
+            )
+        held_out = max(1, episodes // 5)
+        return replace(
+            self, ratio=self.dynamics[held_out:], ratio_held_out=self.dynamics[:held_out]
+        )
 
     @classmethod
     def draw(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lfiw_ope.censored import members_log_density
 from lfiw_ope.checks import choice, device_there, real, whole, widths
-from lfiw_ope.drawing import PER_DRAW, Draws
+from lfiw_ope.drawing import Draws
 from lfiw_ope.dynamics.noise import NOISE_KINDS, Noise, NoiseKind
 from lfiw_ope.errors import ConfigError
 from lfiw_ope.nn.dealing import Deal
@@ -196,12 +196,7 @@ class EnsembleDynamics(nn.Module):
             raw = self.network(inputs)
         outputs = self._outputs(deal.back(raw))
         drawn = self._draw(batch, batch_action, outputs, deal.member(n), generator)
-        return Draws(
-            *(
-                getattr(drawn, name).view(*lead, *getattr(drawn, name).shape[1:])
-                for name in PER_DRAW
-            )
-        )
+        return drawn.each(lambda of: of.view(*lead, *of.shape[1:]))
 
     @torch.no_grad()
     def draw(self, state: Tensor, action: Tensor, count: int, generator: torch.Generator) -> Draws:
@@ -223,23 +218,18 @@ class EnsembleDynamics(nn.Module):
             outputs = self._outputs(chosen.view(policies, count * n, -1))
             wide = (state.repeat(1, count, 1), action.repeat(1, count, 1))
             drawn = self._draw(*wide, outputs, member.flatten(), generator)
-        fields = ((name, getattr(drawn, name)) for name in PER_DRAW)
-        shaped = {
-            name: of.view(policies, count, n, *of.shape[2:]).transpose(0, 1) for name, of in fields
-        }
-        return Draws(
-            **shaped, mean=self._mean(predicted.view(-1, policies, n, predicted.shape[-1]), state)
-        )
+        return drawn.each(lambda of: of.view(policies, count, n, *of.shape[2:]).transpose(0, 1))
 
     @torch.no_grad()
     def mean(self, state: Tensor, action: Tensor) -> Tensor:
         """`[..., n, S + 1]`, the expected next state and reward before clipping."""
         with torch.autocast(state.device.type, enabled=False):
             raw = self._at(state, action)
-        return self._mean(raw.view(len(raw), *state.shape[:-1], -1), state)
+        return self._means(raw.view(len(raw), *state.shape[:-1], -1), state).mean(0)
 
-    def _mean(self, raw: Tensor, state: Tensor) -> Tensor:
-        mean: Tensor = self.targets.inverse(self._outputs(raw).mean.mean(0))
+    def _means(self, raw: Tensor, state: Tensor) -> Tensor:
+        """`[..., S + 1]`, (s', r) as members expect it, of the networks' outputs."""
+        mean: Tensor = self.targets.inverse(self._outputs(raw).mean)
         mean[..., :-1] += state
         return mean
 
@@ -251,7 +241,12 @@ class EnsembleDynamics(nn.Module):
 
     @torch.no_grad()
     def sample_from(
-        self, predicted: Tensor, state: Tensor, action: Tensor, generator: torch.Generator
+        self,
+        predicted: Tensor,
+        state: Tensor,
+        action: Tensor,
+        generator: torch.Generator,
+        member: Tensor | None = None,
     ) -> Draws:
         """One draw at each row `[B, ·]`, distributed as `sample`'s, without evaluating networks.
 
@@ -260,14 +255,27 @@ class EnsembleDynamics(nn.Module):
             state: `[B, S]`
             action: `[B, A]`
             generator: of member and noise, independent for each row.
+            member: `[B]` int64, that predicts each row; None to draw it.
         """
-        rows = len(state)
-        member = torch.randint(len(predicted), (rows,), generator=generator, device=state.device)
+        rows, most = len(state), len(predicted)
+        if member is None:
+            member = torch.randint(most, (rows,), generator=generator, device=state.device)
         chosen = predicted[member, torch.arange(rows, device=state.device)]
         drawn = self._draw(
             state[None], action[None], self._outputs(chosen[None]), member, generator
         )
-        return Draws(*(getattr(drawn, name)[0] for name in PER_DRAW))
+        return drawn.each(lambda of: of[0])
+
+    @torch.no_grad()
+    def member_mean(self, predicted: Tensor, member: Tensor, state: Tensor) -> Tensor:
+        """`[B, S + 1]`, (s', r) as one member of each row expects it.
+
+        Args:
+            predicted: `[M, B, O]`, what `predict` gave at the rows.
+            member: `[B]` int64
+            state: `[B, S]`
+        """
+        return self._means(predicted[member, torch.arange(len(state), device=state.device)], state)
 
     @torch.no_grad()
     def mean_error(self, predicted: Tensor, generator: torch.Generator) -> Tensor:
@@ -288,7 +296,9 @@ class EnsembleDynamics(nn.Module):
             return torch.zeros_like(mean[0])
         jackknife = self.config.member_episodes == "jackknife"
         factor = math.sqrt((members - 1) / members if jackknife else 1.0 / (members - 1))
-        normal = torch.randn(mean.shape[:2], generator=generator, device=mean.device)
+        normal = torch.randn(
+            mean.shape[:2], dtype=mean.dtype, generator=generator, device=mean.device
+        )
         error = torch.einsum("mb,mbd->bd", factor * normal, mean - mean.mean(0))
         return error * self.targets.scale
 
@@ -361,12 +371,11 @@ class EnsembleDynamics(nn.Module):
     ) -> Draws:
         """Noise and clipping, given what each row's member predicts, `[P, n, ·]`."""
         n = state.shape[-2]
-        moved = outputs.mean
         noise = self.noise.draw(member, self.target_size, generator, outputs.log_scale)
+        mean = free = self.targets.inverse(outputs.mean)
+        mean[..., :-1] += state
         if noise is not None:
-            moved = moved + noise
-        free = self.targets.inverse(moved)
-        free[..., :-1] += state
+            free = mean + noise * self.targets.scale
         kept = torch.clamp(free, self.low, self.high)
         next_state, reward = kept[..., :-1], kept[..., -1]
         # An entry that never varies in the data is pinned: that is no excursion to count.
@@ -381,4 +390,4 @@ class EnsembleDynamics(nn.Module):
         elif outputs.termination_logit is not None:
             draw = torch.rand(n, generator=generator, device=state.device)
             terminated = draw < outputs.termination_logit.sigmoid()
-        return Draws(next_state, reward, terminated, bounded)
+        return Draws(next_state, reward, terminated, bounded, mean)

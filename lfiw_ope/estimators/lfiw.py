@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfiw_ope.checks import real, whole
+from lfiw_ope.data.member_rows import left_out_groups
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import Fallback
@@ -23,6 +24,9 @@ from lfiw_ope.ratio_moments import calibrate_moments
 from lfiw_ope.sharing import settings_but
 from lfiw_ope.types import Progress, silent
 from lfiw_ope.weighting import Weighting
+
+RATIO_SHARE = 0.2
+"""Of the episodes, for the classifiers, where they cannot learn from the dynamics' own."""
 
 SIR_CANDIDATES = (4, 16)
 """k of sampling-importance-resampling, that the default chooses among."""
@@ -43,19 +47,23 @@ class LFIWConfig(SimulationConfig):
         draws: K, draws of the model at each step for conditional normalisation.
         fallback: where the weights of a named form mean nothing and the plain model's value is
             given instead; None never does.
-        ratio_share: of the episodes, those kept from the dynamics for the classifiers.
+        ratio_share: of the episodes, those kept from the dynamics for the classifiers. None keeps
+            none where each member of the dynamics leaves out a group of episodes (2 or more members
+            and `member_episodes="jackknife"`): the classifiers then learn from each episode as the
+            member sees it that did not (cross-fitting). Otherwise it keeps a fifth.
     """
 
     ratio: RatioConfig = field(default_factory=RatioConfig)
     weighting: Weighting | Literal["auto"] = "auto"
     draws: int = 16
     fallback: Fallback | None = field(default_factory=Fallback)
-    ratio_share: float = 0.2
+    ratio_share: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("draws", self.draws, least=1)
-        real("ratio_share", self.ratio_share, least=0.01, most=0.99)
+        if self.ratio_share is not None:
+            real("ratio_share", self.ratio_share, least=0.01, most=0.99)
         if not isinstance(self.fallback, Fallback | None):
             raise ConfigError(
                 f"`fallback` must be a Fallback, or None for none, got {self.fallback!r}."
@@ -177,7 +185,18 @@ class LFIW(ModelEstimator[LFIWConfig]):
         checkpoints: str | Path | None = None,
     ) -> FittedModel:
         config = self.config
-        split = self._split(data, seed, config.ratio_share)
+        dynamics = config.dynamics
+        crosses = (
+            config.ratio_share is None
+            and dynamics.members > 1
+            and dynamics.member_episodes == "jackknife"
+        )
+        share = RATIO_SHARE if config.ratio_share is None else config.ratio_share
+        split = self._split(data, seed, 0.0 if crosses else share)
+        left_out = None
+        if crosses:
+            left_out = left_out_groups(split.dynamics, dynamics.members, seed, "dynamics")
+            split = split.with_ratio_from_dynamics()
         model = self._fit_plain_model(data, split, seed, progress, checkpoints)
         started = time.perf_counter()
         ratio = fit_transition_ratio(
@@ -187,6 +206,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
             seed,
             train=split.ratio.tolist(),
             held_out=split.ratio_held_out.tolist(),
+            left_out=left_out,
             progress=progress,
             checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
@@ -194,7 +214,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         for k in SIR_CANDIDATES if self.chooses else ():
             log = DeviceLog.of(data, config.dynamics.device)
             episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
-            calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed)
+            calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         model = replace(
             model, ratio=ratio, resampling_ratios=calibrated, draws=config.draws, seconds=seconds

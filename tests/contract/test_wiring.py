@@ -1,6 +1,7 @@
 """That the parts are joined as they should be: what a slip between two right parts would do."""
 
 import copy
+import operator
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope import fitted
+from lfiw_ope import fitted, ratio_fit
 from lfiw_ope.data.split import EpisodeSplit
-from lfiw_ope.drawing import PER_DRAW
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics import training
 from lfiw_ope.estimators import base, lfiw
 from lfiw_ope.rollout import simulate
 from lfiw_ope.weighted import weigh
@@ -78,10 +80,39 @@ def test_model_classifier_and_choice_see_different_episodes(bed, monkeypatch, we
             return real(*args, **kwargs)
 
         monkeypatch.setattr(module, name, spy)
-    ope.LFIW(ope.Estimand(6), replace(CONFIG, weighting=weighting)).fit(data, seed=0)
+    config = replace(CONFIG, weighting=weighting, ratio_share=0.2)
+    ope.LFIW(ope.Estimand(6), config).fit(data, seed=0)
     assert [len(part) for part in scored] == ([10] if weighting == "auto" else [])
     parts = [*seen["fit_dynamics"], *seen["fit_transition_ratio"], *scored]
     assert sum(len(part) for part in parts) == len(set.union(*parts)) == 100
+
+
+def test_each_member_is_compared_with_episodes_that_it_did_not_learn_from(bed, monkeypatch):
+    """By default the classifiers learn from the dynamics' own episodes, cross-fitted."""
+    data, told = bed[1], {}
+    real_ratio, real_groups = lfiw.fit_transition_ratio, training.leave_group_out
+
+    def groups(*args):
+        told["learned"] = real_groups(*args)
+        return told["learned"]
+
+    def ratio(*args, **kwargs):
+        told.update(kwargs)
+        return real_ratio(*args, **kwargs)
+
+    monkeypatch.setattr(training, "leave_group_out", groups)
+    monkeypatch.setattr(lfiw, "fit_transition_ratio", ratio)
+    fit = ope.LFIW(ope.Estimand(6), CONFIG).fit(data, seed=0)
+    used = [*told["train"], *told["held_out"]]
+    assert sorted(used) == sorted(set.union(*map(set, told["learned"])))
+    assert not set(used) & set(fit.held_out)
+    for learned, left_out in zip(told["learned"], told["left_out"], strict=True):
+        assert left_out
+        assert not set(learned) & set(left_out)
+    log = DeviceLog.of(data, "cpu")
+    member = ratio_fit.members_of(fit.dynamics, log, told["left_out"], 0)
+    for number, left_out in enumerate(told["left_out"]):
+        assert (member[log.rows_of(left_out)] == number).all()
 
 
 def test_each_form_weighs_by_its_own_ratios(bed, fit):
@@ -143,13 +174,12 @@ def test_each_classifier_weighs_on_its_own_where_estimates_are_averaged(bed, fit
     every = ratio.log_ratio(state, action, draws)
     assert every.shape == (5, 3, 2, 20)
     for draw in range(5):
-        fields = {name: getattr(draws, name)[draw] for name in PER_DRAW}
-        one = draws._replace(**fields)
+        one = draws.each(operator.itemgetter(draw))
         own = ratio.log_ratio(state, action, one)
         assert own.shape == (3, 2, 20)
         torch.testing.assert_close(every[draw], own)
     # A classifier's place along the axis is its place in the network.
-    features = ratio.features(ratio.given(state, action), one).flatten(0, 1)
+    features = ratio.features(ratio.given(state, action, one.mean), one).flatten(0, 1)
     logits = ratio.classifiers.member_logits(features)
     torch.testing.assert_close(own.flatten(1), ratio.classifiers.calibration(logits))
     assert (own[0] - own[1]).abs().max() > 1e-3

@@ -10,6 +10,8 @@ from lfiw_ope.errors import DataError
 from lfiw_ope.seeding import numpy_generator
 from lfiw_ope.wording import counted
 
+DIFFERENT = "model and classifier are fitted, stopped and calibrated on different episodes"
+
 
 @dataclass(frozen=True)
 class EpisodeSplit:
@@ -37,18 +39,8 @@ class EpisodeSplit:
         return tuple(int(one) for part in kept for one in part if int(one) not in seen)
 
     def with_ratio_from_dynamics(self) -> "EpisodeSplit":
-        """The same with the dynamics' episodes for the ratio too, a fifth of them held out.
-
-        Raises:
-            DataError: if the dynamics have only one episode.
-        """
-        episodes = len(self.dynamics)
-        if episodes < 2:
-            raise DataError(
-                "The data hold too few episodes: 2 or more are needed for the dynamics and their "
-                "classifiers, beside those that are held out."
-            )
-        held_out = max(1, episodes // 5)
+        """The same with the dynamics' episodes for the ratio too, a fifth of them held out."""
+        held_out = max(1, len(self.dynamics) // 5)
         return replace(
             self, ratio=self.dynamics[held_out:], ratio_held_out=self.dynamics[:held_out]
         )
@@ -68,8 +60,8 @@ class EpisodeSplit:
         needed = (4 if ratio_share > 0 else 2) + (scored_share > 0)
         if episodes < needed:
             raise DataError(
-                f"The data hold {episodes} episodes; at least {needed} are needed, because model "
-                "and classifier are fitted, stopped and calibrated on different episodes."
+                f"The data hold {episodes} episodes; at least {needed} are needed, because "
+                f"{DIFFERENT}."
             )
         order = numpy_generator(seed, "episodes").permutation(episodes)
         n_scored = max(1, round(scored_share * episodes)) if scored_share > 0 else 0

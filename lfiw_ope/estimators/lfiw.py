@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lfiw_ope.checks import real, whole
 from lfiw_ope.data.member_rows import left_out_groups
+from lfiw_ope.data.split import DIFFERENT, require_episodes
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.diagnostics import Fallback
@@ -191,6 +192,8 @@ class LFIW(ModelEstimator[LFIWConfig]):
             and dynamics.members > 1
             and dynamics.member_episodes == "jackknife"
         )
+        if crosses:
+            require_episodes(data, 4, DIFFERENT)
         share = RATIO_SHARE if config.ratio_share is None else config.ratio_share
         split = self._split(data, seed, 0.0 if crosses else share)
         left_out = None

@@ -23,7 +23,8 @@ from lfiw_ope.induced import InducedDynamics
 from lfiw_ope.ratio import tilted
 from lfiw_ope.ratio_moments import solve
 
-HORIZON, EPISODES, LOGGED, ROLLOUTS, TRUE_EPISODES = 30, 1200, 2000, 8000, 160_000
+HORIZON, EPISODES, LOGGED, ROLLOUTS, TRUE_EPISODES = 30, 4000, 4800, 12_000, 160_000
+CALIBRATED = 1000
 SEEDS = range(10)
 AIMS = (0.0, 0.4, 0.8, 1.2)
 CANDIDATES = [
@@ -211,7 +212,7 @@ def chosen_and_errors(cart, truth, seed):
         models[one] = noisy
         if one.sir_candidates > 1:
             k = one.sir_candidates
-            calibrated = ratio.calibrated(states[:, :EPISODES], actions[:, :EPISODES], k)
+            calibrated = ratio.calibrated(states[:, :CALIBRATED], actions[:, :CALIBRATED], k)
             models[one] = InducedDynamics(noisy, calibrated, k)
     found = select_noise(
         models,

@@ -1,4 +1,4 @@
-"""Which episodes are for what: model and classifier never see the same ones."""
+"""Which episodes are for what."""
 
 from dataclasses import dataclass, replace
 

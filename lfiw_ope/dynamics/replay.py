@@ -70,7 +70,10 @@ class Continuations:
     ) -> "Continuations":
         """Stretches of `steps` steps that are logged to their end.
 
-        A stretch that the log truncates is left out, unless the episode terminated in it.
+        A stretch that the log truncates is left out. One in which the episode terminates is kept
+        where it began early enough to be logged whole had the episode gone on to the length of the
+        longest: which stretches there are must not depend on how they end, or those that begin late
+        would be the terminated ones alone.
 
         Args:
             log: the transitions.
@@ -82,11 +85,12 @@ class Continuations:
                 None for as many as a stretch has.
         """
         stride = steps if stride is None else stride
+        longest = int(log.lengths.max())
         begins, owner = [episodes.new_empty(0)], [episodes.new_empty(0)]
         for episode in episodes.tolist():
             length, first = int(log.lengths[episode]), int(log.first[episode])
             ends_in_log = bool(log.terminated[first + length - 1])
-            last_start = length - 1 if ends_in_log else length - steps
+            last_start = min(length - 1, longest - steps) if ends_in_log else length - steps
             starts = torch.arange(0, max(0, last_start + 1), stride, device=log.first.device)
             begins.append(first + starts)
             owner.append(torch.full_like(starts, episode))

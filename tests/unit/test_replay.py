@@ -49,25 +49,50 @@ def stretches(log, episodes=(0, 1, 2, 3, 4), steps=3, most=100, seed=0):
 
 def test_stretches_follow_each_other_to_the_episode_s_end(log):
     found = stretches(log)
-    # 7 steps, cut: two stretches, the last step left out. 6 steps: two. 8 steps, ended: two and a
-    # remainder of two. Of the short ones, that which ended.
-    assert found.episode.tolist() == [0, 0, 1, 1, 2, 2, 2, 4]
-    assert found.states[0, :, 0].tolist() == [0, 3, 100, 103, 200, 203, 206, 400]
-    assert len(found) == 8
-    assert found.states.shape == (4, 8, 1)
-    assert found.actions.shape == (3, 8, 1)
-    assert found.rewards.shape == found.known.shape == (3, 8)
+    # 7 steps, cut: two stretches, the last step left out. 6 steps: two. 8 steps: two; a third
+    # could not have been logged whole. Of the short ones, that which ended.
+    assert found.episode.tolist() == [0, 0, 1, 1, 2, 2, 4]
+    assert found.states[0, :, 0].tolist() == [0, 3, 100, 103, 200, 203, 400]
+    assert len(found) == 7
+    assert found.states.shape == (4, 7, 1)
+    assert found.actions.shape == (3, 7, 1)
+    assert found.rewards.shape == found.known.shape == (3, 7)
 
 
 def test_after_the_end_rewards_and_actions_are_zero_and_the_state_stays(log):
     found = stretches(log)
-    last = 6  # 8 steps: the remainder
+    last = 6  # of 2 steps
     assert found.known[:, last].tolist() == [True, True, False]
     assert found.rewards[:, last].tolist() == [1.0, 1.0, 0.0]
-    assert found.actions[:, last, 0].tolist() == [206.5, 207.5, 0.0]
-    assert found.states[:, last, 0].tolist() == [206, 207, 208, 208]
+    assert found.actions[:, last, 0].tolist() == [400.5, 401.5, 0.0]
+    assert found.states[:, last, 0].tolist() == [400, 401, 402, 402]
     assert found.known[:, :last].all()
     assert found.states[:, 1, 0].tolist() == [3, 4, 5, 6]
+
+
+def test_which_stretches_there_are_does_not_depend_on_how_they_end():
+    """Episodes of a limit of 40 steps that end with a chance of 3 % in each, whatever the state.
+
+    Of all stretches of 30 steps a share of 1 − 0.97²⁹ ends before its last step; with n of them,
+    which overlap in threes at most, the standard error of that share p is below √(3 p (1 − p) / n).
+    """
+    rng, limit = np.random.default_rng(0), 40
+    ends = rng.geometric(0.03, 2000)
+    lengths = np.minimum(ends, limit)
+    data = ope.Trajectories(
+        states=np.zeros((int((lengths + 1).sum()), 1)),
+        actions=np.zeros((int(lengths.sum()), 1)),
+        rewards=np.ones(int(lengths.sum())),
+        lengths=lengths,
+        terminated=ends <= limit,
+        truncated=ends > limit,
+        action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
+    )
+    log = DeviceLog.of(data, "cpu")
+    found = Continuations.of(log, torch.arange(2000), 30, 10_000, generator(), stride=10)
+    share = float((~found.known.all(0)).double().mean())
+    expected = 1 - 0.97**29
+    assert abs(share - expected) < 4 * math.sqrt(3 * expected * (1 - expected) / len(found))
 
 
 def test_stretches_may_overlap(log):
@@ -92,8 +117,8 @@ def test_too_many_stretches_are_thinned_at_random(log):
         assert found.states[0, :, 0].tolist() == every.states[0, chosen, 0].tolist()
         assert found.episode.tolist() == every.episode[chosen].tolist()
         count += chosen
-    # A share of 400 draws has a standard error of √(3/8 · 5/8 / 400) = 2.4 %: 4.5 of them.
-    assert (count / 400 - 3 / 8).abs().max() < 4.5 * math.sqrt(3 / 8 * 5 / 8 / 400)
+    # A share of 400 draws has a standard error of √(3/7 · 4/7 / 400) = 2.4 %: 4.5 of them.
+    assert (count / 400 - 3 / 7).abs().max() < 4.5 * math.sqrt(3 / 7 * 4 / 7 / 400)
 
 
 @pytest.mark.parametrize("episodes", [[3], [3, 3], []])

@@ -132,7 +132,6 @@ class Replayed:
     """
 
     marks: tuple[int, ...]
-
     returns: Tensor
     states: Tensor
 

@@ -214,10 +214,11 @@ class LFIW(ModelEstimator[LFIWConfig]):
             checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
         calibrated = {}
-        for k in SIR_CANDIDATES if self.chooses else ():
+        if self.chooses:
             log = DeviceLog.of(data, config.dynamics.device)
             episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
-            calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
+            for k in SIR_CANDIDATES:
+                calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         model = replace(
             model, ratio=ratio, resampling_ratios=calibrated, draws=config.draws, seconds=seconds

@@ -1,7 +1,7 @@
 """From simulated rollouts to an estimate, for one policy and one form of weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,7 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.selection import NoiseSelection
 from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
+from lfiw_ope.ratio_moments import Moments
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout
 from lfiw_ope.simulated_error import SimulatedError
@@ -39,6 +40,7 @@ class Appraisal:
         seconds: wall-clock by stage; "classifier" is left out of what does not use it.
         noise: of the simulated step.
         selection: how noise and weights were chosen, if they were.
+        moments: by k, of the ratio that was calibrated for k candidates.
         notes: warnings of the fit.
     """
 
@@ -51,6 +53,7 @@ class Appraisal:
     seconds: dict[str, float]
     noise: str
     selection: NoiseSelection | None = None
+    moments: dict[int, Moments] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def estimate(self, place: int, weighting: Weighting) -> Estimate:
@@ -79,7 +82,7 @@ class Appraisal:
             value=weighted.value,
             intervals=told.intervals,
             no_interval=told.no_interval,
-            diagnostics={**told.diagnostics, **self._losses()},
+            diagnostics={**told.diagnostics, **self._losses(), **self._moments(weighting)},
             noise_kind=self.noise,
             mc_standard_error=weighted.mc_standard_error,
             seed=self.seed,
@@ -112,6 +115,13 @@ class Appraisal:
         losses |= {f"bias[{name}]": of for name, of in self.selection.biases.items()}
         errors = self.selection.bias_errors.items()
         return losses | {f"bias_error[{name}]": of for name, of in errors}
+
+    def _moments(self, weighting: Weighting) -> dict[str, float]:
+        """What calibration made of the moments, where candidates were chosen by it."""
+        if not weighting.calibrated:
+            return {}
+        found = self.moments[weighting.candidates]._asdict()
+        return {f"moments.{name}": value for name, value in found.items()}
 
     def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:
         """Rewards of each slot's rollout, which may have run through other slots before."""

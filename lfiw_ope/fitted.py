@@ -19,6 +19,7 @@ from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.members import member_values
 from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.ratio import TransitionRatio
+from lfiw_ope.ratio_moments import Moments
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import ROWS_AT_ONCE, simulate
@@ -36,14 +37,16 @@ class FittedModel(Answering):
     and `member_spread`, the standard error over members of the plain model's value;
     `anchor_gap`, the root mean square of the model's errors on anchors, and `bias_bound`, what the
     intervals take the bias on this policy to be at most (`lfiw_ope.simulated_error`).
+    Where SIR goes by calibrated moments it has `moments.gap`, `moments.tilted_gap`,
+    `moments.candidates` and `moments.tilted_candidates` (`lfiw_ope.ratio_moments.Moments`).
 
     Attributes:
         estimand: what is estimated.
         dynamics: the fitted ensemble.
         ratio: the fitted density ratio, or None for the plain model. Weighted forms are simulated
             with the noise that it was fitted against, `ratio.dynamics`, whatever noise was chosen.
-        resampling_ratios: by k, the ratio that uniformly weighted SIR of k candidates goes by, its
-            moments calibrated; with another k it goes by `ratio`.
+        calibrated_ratios: by k, the ratio whose moments were calibrated for SIR of k candidates.
+        moments: by k, what the calibration found (`lfiw_ope.ratio_moments.Moments`).
         initial_states: `[N, S]`, on the model's device.
         action_size: A.
         action_kind: of the data's actions.
@@ -81,7 +84,8 @@ class FittedModel(Answering):
     selection: NoiseSelection | None = None
     notes: tuple[str, ...] = ()
     label: str | None = None
-    resampling_ratios: dict[int, TransitionRatio] = field(default_factory=dict)
+    calibrated_ratios: dict[int, TransitionRatio] = field(default_factory=dict)
+    moments: dict[int, Moments] = field(default_factory=dict)
 
     @property
     def spaces(self) -> Spaces:
@@ -114,13 +118,15 @@ class FittedModel(Answering):
         return replace(
             self,
             dynamics=self.dynamics.with_noise(candidate.noise),
-            weighting=Weighting(form="uniform", candidates=candidate.sir_candidates),
+            weighting=candidate.weighting,
             label=None,
         )
 
-    def resampling_ratio(self, candidates: int) -> TransitionRatio | None:
-        """The ratio that uniformly weighted SIR of so many candidates goes by."""
-        return self.resampling_ratios.get(candidates, self.ratio)
+    def ratio_for(self, weighting: Weighting) -> TransitionRatio | None:
+        """The ratio that a form of weights rests on, if it rests on one."""
+        if not weighting.needs_ratio:
+            return None
+        return self.calibrated_ratios[weighting.candidates] if weighting.calibrated else self.ratio
 
     def plain_model(self) -> "FittedModel":
         """The same model without weights and without resampling, with the same noise."""
@@ -152,16 +158,15 @@ class FittedModel(Answering):
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
             by_ratio = weighting.needs_ratio and self._noise_was_chosen_without_ratio
-            drops = weighting.form == "uniform" and weighting.candidates > 1
-            simulations.setdefault((weighting.resampling, by_ratio, drops), []).append(index)
+            way = weighting.resampling, by_ratio, weighting.calibrated
+            simulations.setdefault(way, []).append(index)
         self.check(policies)
         error = self._error(policies, progress)
         found: dict[tuple[int, int], Estimate] = {}
-        for (resampling, by_ratio, drops), places in simulations.items():
+        for (resampling, by_ratio, _), places in simulations.items():
             chosen = [weightings[index] for index in places]
             dynamics = self.ratio.dynamics if by_ratio and self.ratio else self.dynamics
-            ratio = self.resampling_ratio(resampling.candidates) if drops else self.ratio
-            told = self._simulate(policies, dynamics, ratio, resampling, chosen, error, progress)
+            told = self._simulate(policies, dynamics, resampling, chosen, error, progress)
             for policy_index, of_policy in told:
                 for index, estimate in zip(places, of_policy, strict=True):
                     found[policy_index, index] = estimate
@@ -171,15 +176,13 @@ class FittedModel(Answering):
         self,
         policies: Sequence[Policy],
         dynamics: EnsembleDynamics,
-        ratio: TransitionRatio | None,
         resampling: Resampling,
         weightings: Sequence[Weighting],
         error: SimulatedError,
         progress: Progress,
     ) -> Iterator[tuple[int, list[Estimate]]]:
         """Each policy's index, with its estimates by forms that share one way of resampling."""
-        if not any(weighting.needs_ratio for weighting in weightings):
-            ratio = None
+        ratio = next(filter(None, map(self.ratio_for, weightings)), None)
         draws = self.draws if any(weighting.conditional for weighting in weightings) else 1
         at_once = max(1, ROWS_AT_ONCE // (self.rollouts * max(draws, resampling.candidates)))
         groups = group_policies(policies, self.initial_states.device, at_once)
@@ -210,6 +213,7 @@ class FittedModel(Answering):
                 seconds=seconds,
                 noise=dynamics.noise.kind,
                 selection=self.selection,
+                moments=self.moments,
                 notes=self.notes,
             )
             for place, index in enumerate(group.indices):
@@ -249,6 +253,12 @@ class FittedModel(Answering):
             raise ConfigError(
                 f"The weighting {weighting.label!r} needs a density ratio, and a plain model was "
                 "fitted; fit LFIW instead of ModelBased."
+            )
+        if weighting.calibrated and weighting.candidates not in self.calibrated_ratios:
+            there = ", ".join(map(str, self.calibrated_ratios)) or "none"
+            raise ConfigError(
+                f"The ratio was not calibrated for {weighting.candidates} candidates (it was for: "
+                f"{there}); leave calibrated=True out, or name that form in LFIWConfig."
             )
         if weighting.conditional and self.draws < 2:
             raise ConfigError(

@@ -72,14 +72,14 @@ bounded where a rollout leaves the log."""
 
 
 def tilted(tilt: Tensor, inputs: Tensor, outcome: Tensor) -> Tensor:
-    """`[...]`, eᵀ A φ with φ = (1, s, a), or (1) where A has one column.
+    """`[...]`, eᵀ A φ with φ = (1, s, a).
 
     Args:
-        tilt: `[S + 1, 1 + S + A]` or `[S + 1, 1]`, A.
+        tilt: `[S + 1, 1 + S + A]`, A.
         inputs: `[..., S + A]`, standardised (s, a).
         outcome: `[..., S + 1]`, standardised (s', r), e.
     """
-    inputs = inputs[..., : tilt.shape[1] - 1].clamp(-MOST_INPUT, MOST_INPUT)
+    inputs = inputs.clamp(-MOST_INPUT, MOST_INPUT)
     slope = tilt[:, 0] + inputs @ tilt[:, 1:].T
     return (outcome.clamp(-MOST_OUTCOME, MOST_OUTCOME) * slope).sum(-1)
 
@@ -91,10 +91,11 @@ class TransitionRatio(nn.Module):
     (Grover et al. 2019, section 3). Build it with `lfiw_ope.fit_transition_ratio`.
 
     Attributes:
-        tilt: A of `lfiw_ope.ratio_moments`, which adds to the log-ratio; None adds nothing.
+        tilt: `[S + 1, 1 + S + A]`, A of `lfiw_ope.ratio_moments`, which adds to the log-ratio;
+            zeros add nothing.
     """
 
-    tilt: Tensor | None
+    tilt: Tensor
 
     def __init__(
         self,
@@ -110,7 +111,8 @@ class TransitionRatio(nn.Module):
         self.inputs, self.outcomes = inputs, outcomes
         features = inputs.mean.numel() + outcomes.mean.numel() + 1  # and whether it terminated
         self.classifiers = ClassifierEnsemble(config, features, generator)
-        self.register_buffer("tilt", None)
+        size = outcomes.mean.numel(), 1 + inputs.mean.numel()
+        self.register_buffer("tilt", torch.zeros(size, dtype=outcomes.mean.dtype))
 
     @property
     def report(self) -> ClassifierReport | None:
@@ -161,8 +163,7 @@ class TransitionRatio(nn.Module):
         mean = getattr(transition, "mean", None)
         features = self.features(self.given(state, action, mean), transition)
         log_ratio = self.classifiers.log_ratio(features)
-        if self.tilt is not None:
-            log_ratio = log_ratio + tilted(self.tilt, *self.parts(features))
+        log_ratio = log_ratio + tilted(self.tilt, *self.parts(features))
         draws_lead = features.dim() > state.dim()
         if self.config.average == "estimates" and draws_lead:
             return log_ratio.movedim(0, 1)

@@ -16,12 +16,18 @@ to which the tilt is the dual solution: they are the stationary point of the con
     Φ(A) = E[log Σ_j w(s, a, e_j) exp(e_jᵀ A φ)] − E[eᵀ A φ]
 
 as in exponential tilting and calibration of survey weights (Deville and Särndal 1992) and entropy
-balancing (Hainmueller 2012).
+balancing (Hainmueller 2012). Moments that the candidates cannot have would drive A to infinity and
+leave one of k candidates all weight: A is kept within bounds, and halved until the candidates keep
+half of their effective number.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog, thin
@@ -37,13 +43,38 @@ MOST_NUMBERS = 1 << 25
 """Of candidates' outcomes that are kept at once, 128 MB."""
 
 EACH = 10
-"""Transitions that there must be for each number in A; with fewer, φ is 1 alone."""
+"""Transitions that there must be for each number in A; with fewer, φ is 1 alone, and with fewer
+than that for each entry of e, A is 0."""
 
 RIDGE = 1e-3
-"""Of |A|², so that A stays finite where the candidates cannot have the moments."""
+"""Of |A|². At the minimum of Φ(A) + RIDGE |A|² the moments differ by 2 RIDGE A."""
+
+MOST_TILT = 2.0
+"""Of each number in A: with normal candidates, a shift of e by two standard deviations."""
+
+LEAST_CANDIDATES = 0.5
+"""Of the effective number of candidates, 1 / Σ_j p_j², that a tilt leaves, on average."""
 
 ITERATIONS = 60
-"""Of L-BFGS, at most."""
+"""Of L-BFGS-B, at most."""
+
+HALVINGS = 10
+
+
+class Moments(NamedTuple):
+    """How SIR's moments E[e φᵀ] differ from held-out ones, and how many candidates have weight.
+
+    Attributes:
+        gap: root mean square of the differences, in standard deviations of e, without the tilt.
+        tilted_gap: the same with the tilt.
+        candidates: mean of 1 / Σ_j p_j², without the tilt.
+        tilted_candidates: the same with the tilt.
+    """
+
+    gap: float
+    tilted_gap: float
+    candidates: float
+    tilted_candidates: float
 
 
 def calibrate_moments(
@@ -54,8 +85,10 @@ def calibrate_moments(
     seed: int,
     *,
     left_out: Sequence[Sequence[int]] | None = None,
-) -> TransitionRatio:
+) -> tuple[TransitionRatio, Moments]:
     """The ratio with the tilt that gives SIR of k candidates the moments of these episodes.
+
+    The moments themselves come with it.
 
     Args:
         ratio: the ratio; networks are shared with the result, not copied.
@@ -70,7 +103,7 @@ def calibrate_moments(
     size = ratio.outcomes.mean.numel()
     most = min(MOST_TRANSITIONS, max(1, MOST_NUMBERS // (candidates * size)))
     rows = thin(log.rows_of(list(episodes)), most, generator)
-    inputs, real, outcomes, log_ratios = [], [], [], []
+    inputs, real_outcomes, outcomes, log_ratios = [], [], [], []
     with torch.no_grad():
         member = members_of(ratio.dynamics, log, left_out, seed)
         for some, centre in centred(ratio.config, ratio.dynamics, log, rows, member):
@@ -79,46 +112,75 @@ def calibrate_moments(
             standardised = ratio.inputs(torch.cat((some.state, some.action), -1))
             given, outcome = ratio.parts(ratio.features(Given(standardised, centre), some))
             inputs.append(given)
-            real.append(outcome)
+            real_outcomes.append(outcome)
             features = ratio.features(ratio.given(state, action, drawn.mean), drawn)
             outcomes.append(ratio.parts(features)[1][:, 0])
             log_ratios.append(ratio.classifiers.log_ratio(features)[:, 0])
-    columns = 1 + inputs[0].shape[-1]
-    if len(rows) < EACH * size * columns:
-        columns = 1
-    tilt = solve(
-        torch.cat(inputs),
-        torch.cat(real),
-        torch.cat(outcomes, 1),
-        torch.cat(log_ratios, 1),
-        columns,
-    )
-    return ratio.with_tilt(tilt)
+    given, real = torch.cat(inputs), torch.cat(real_outcomes)
+    candidates_at = torch.cat(outcomes, 1), torch.cat(log_ratios, 1)
+    columns = 1 + given.shape[-1]
+    if len(rows) < EACH * real.shape[-1] * columns:
+        columns = 1 if len(rows) >= EACH * real.shape[-1] else 0
+    tilt = solve(given, real, *candidates_at, columns)
+    gap, before = moments(torch.zeros_like(tilt), given, real, *candidates_at)
+    tilted_gap, after = moments(tilt, given, real, *candidates_at)
+    return ratio.with_tilt(tilt), Moments(gap, tilted_gap, before, after)
 
 
 def solve(
     inputs: Tensor, real: Tensor, outcomes: Tensor, log_ratios: Tensor, columns: int
 ) -> Tensor:
-    """A `[D, columns]` that minimises Φ(A) + RIDGE |A|² at B pairs (s, a).
+    """A `[D, 1 + S + A]` that minimises Φ(A) + RIDGE |A|² at B pairs (s, a), within its bounds.
 
     Args:
         inputs: `[B, S + A]`, standardised (s, a).
         real: `[B, D]`, logged outcomes.
         outcomes: `[k, B, D]`, of the candidates.
         log_ratios: `[k, B]`, theirs.
-        columns: of φ, 1 + S + A, or 1.
+        columns: of φ that A is not 0 in: all, 1, or 0.
     """
-    tilt = real.new_zeros((real.shape[-1], columns)).requires_grad_()
-    optimiser = torch.optim.LBFGS([tilt], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-    log_ratios = log_ratios.to(real.dtype)
+    tilt = real.new_zeros((real.shape[-1], 1 + inputs.shape[-1]))
+    if not columns:
+        return tilt
 
-    def step() -> Tensor:
-        optimiser.zero_grad()
-        level = torch.logsumexp(log_ratios + tilted(tilt, inputs, outcomes), 0)
-        loss = (level - tilted(tilt, inputs, real)).mean() + RIDGE * tilt.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        free = torch.as_tensor(flat, dtype=real.dtype, device=real.device).view(len(tilt), columns)
+        free.requires_grad_()
+        full = torch.nn.functional.pad(free, (0, tilt.shape[1] - columns))
+        level = torch.logsumexp(log_ratios + tilted(full, inputs, outcomes), 0)
+        value = (level - tilted(full, inputs, real)).mean() + RIDGE * free.square().sum()
+        (slope,) = torch.autograd.grad(value, free)
+        return value.item(), slope.flatten().double().cpu().numpy()
 
     with torch.enable_grad():
-        optimiser.step(step)  # type: ignore[no-untyped-call]
-    return tilt.detach()
+        found = minimize(
+            loss,
+            np.zeros(len(tilt) * columns),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(-MOST_TILT, MOST_TILT),
+            options={"maxiter": ITERATIONS},
+        )
+    tilt[:, :columns] = torch.as_tensor(found.x, dtype=tilt.dtype).view(len(tilt), columns)
+    least = (
+        LEAST_CANDIDATES * moments(torch.zeros_like(tilt), inputs, real, outcomes, log_ratios)[1]
+    )
+    for _ in range(HALVINGS):
+        if moments(tilt, inputs, real, outcomes, log_ratios)[1] >= least:
+            return tilt
+        tilt = tilt / 2
+    return torch.zeros_like(tilt)
+
+
+def moments(
+    tilt: Tensor, inputs: Tensor, real: Tensor, outcomes: Tensor, log_ratios: Tensor
+) -> tuple[float, float]:
+    """Root mean square of E[Σ_j p_j e_j φᵀ] − E[e φᵀ], and the mean of 1 / Σ_j p_j².
+
+    The arguments are `solve`'s.
+    """
+    chance = torch.softmax(log_ratios + tilted(tilt, inputs, outcomes), 0).to(real.dtype)
+    error = (chance[..., None] * outcomes).sum(0) - real
+    phi = torch.nn.functional.pad(inputs, (1, 0), value=1.0)
+    gap = error.T @ phi / len(phi)
+    return float(gap.square().mean().sqrt()), float((1.0 / chance.square().sum(0)).mean())

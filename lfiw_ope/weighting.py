@@ -25,6 +25,8 @@ class Weighting:
         candidates: k of sampling-importance-resampling: each step goes on from one of k draws,
             chosen in proportion to their ratios, and its ratio is then the k draws' mean. A
             weighted form carries that mean, "uniform" drops it.
+        calibrated: choose candidates by a ratio whose moments were calibrated for this k
+            (`lfiw_ope.ratio_moments`), with "uniform" alone.
         conditional: divide each ratio by its mean over K draws of the model at the same (s, a).
         clip: lowest and highest ratio of a step; 0 and infinity leave a side open.
         exponent: α, weights are w^α.
@@ -47,6 +49,7 @@ class Weighting:
 
     form: Literal["uniform", "trajectory", "stepwise"] = "trajectory"
     candidates: int = 1
+    calibrated: bool = False
     conditional: bool = False
     clip: tuple[float, float] | None = None
     exponent: float = 1.0
@@ -69,7 +72,7 @@ class Weighting:
             share = getattr(self, name)
             if share is not None:
                 real(name, share, least=0.0, most=1.0)
-        for name in ("conditional", "pareto", "self_normalised"):
+        for name in ("calibrated", "conditional", "pareto", "self_normalised"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
         if self.clip is not None:
@@ -97,7 +100,7 @@ class Weighting:
     def label(self) -> str:
         """A short name for tables, such as "c-LFIW first 80"."""
         if self.form == "uniform":
-            return f"SIR {self.candidates}" if self.candidates > 1 else "model"
+            return "calibrated " * self.calibrated + self._sir if self._sir else "model"
         smc = self.resample_below is not None
         parts = [
             "c-" * self.conditional + ("SMC" if smc else "LFIW" if self._whole else "stepwise")
@@ -108,8 +111,8 @@ class Weighting:
             parts.append(f"below {self.resample_below:g}")
         if self.populations != POPULATIONS:
             parts.append(f"of {self.populations} populations")
-        if self.candidates > 1:
-            parts.append(f"SIR {self.candidates}")
+        if self._sir:
+            parts.append(self._sir)
         if self.clip is not None:
             parts.append(f"clipped {self.clip[0]:g} to {self.clip[1]:g}")
         if self.exponent != 1.0:
@@ -125,6 +128,10 @@ class Weighting:
         if not self.self_normalised:
             parts.append("unnormalised")
         return " ".join(parts)
+
+    @property
+    def _sir(self) -> str:
+        return f"SIR {self.candidates}" if self.candidates > 1 else ""
 
     @property
     def _whole(self) -> bool:
@@ -175,6 +182,11 @@ def _refuse_contradictions(weighting: Weighting) -> None:
     elif weighting.form == "uniform" and (shaping or smc):
         what = shaping[0] if shaping else "resample_below"
         reason = f"uniform weights leave nothing for {what} to work on; choose a weighted form."
+    elif weighting.calibrated and (weighting.form != "uniform" or weighting.candidates == 1):
+        reason = (
+            'calibrated is of the form "uniform" with 2 or more candidates, and this is '
+            f'"{weighting.form}" with {weighting.candidates}.'
+        )
     elif weighting.candidates > 1 and weighting.conditional:
         reason = (
             "conditional normalisation divides by the mean that sampling-importance-resampling "

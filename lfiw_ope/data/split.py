@@ -10,12 +10,16 @@ from lfiw_ope.errors import DataError
 from lfiw_ope.seeding import numpy_generator
 from lfiw_ope.wording import counted
 
-DIFFERENT = "model and classifier are fitted, stopped and calibrated on different episodes"
+DIFFERENT = "models are fitted, stopped and scored on different episodes"
+
+LEAST_SCORED = 3
+"""Episodes that candidates are scored on: their standard error comes from differences of them."""
 
 
 @dataclass(frozen=True)
 class EpisodeSplit:
-    """Episodes by what they are for. No episode is in two parts.
+    """Episodes by what they are for. No episode is in two parts, but the classifiers' can be the
+    dynamics', where each member of the dynamics leaves some out (`with_ratio_from_dynamics`).
 
     Attributes:
         dynamics: that the dynamics learn from.
@@ -57,14 +61,16 @@ class EpisodeSplit:
         Raises:
             DataError: if there are too few episodes for one in each part.
         """
-        needed = (4 if ratio_share > 0 else 2) + (scored_share > 0)
+        needed = (4 if ratio_share > 0 else 2) + LEAST_SCORED * (scored_share > 0)
         if episodes < needed:
             raise DataError(
                 f"The data hold {episodes} episodes; at least {needed} are needed, because "
                 f"{DIFFERENT}."
             )
         order = numpy_generator(seed, "episodes").permutation(episodes)
-        n_scored = max(1, round(scored_share * episodes)) if scored_share > 0 else 0
+        n_scored = 0
+        if scored_share > 0:
+            n_scored = max(LEAST_SCORED, round(scored_share * episodes))
         order, scored = np.split(order, [episodes - n_scored])
         for_ratio = 0
         if ratio_share > 0:

@@ -4,11 +4,13 @@ From states of episodes that the model was not trained on, the policy that logge
 model for a few steps; partial returns and states are scored against the logged continuation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from scipy.stats import CensoredData, ecdf
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog
@@ -70,10 +72,11 @@ class Continuations:
     ) -> "Continuations":
         """Stretches of `steps` steps that are logged to their end.
 
-        A stretch that the log truncates is left out. One in which the episode terminates is kept
-        where it began early enough to be logged whole had the episode gone on to the length of the
-        longest: which stretches there are must not depend on how they end, or those that begin late
-        would be the terminated ones alone.
+        A stretch that the log truncates is left out. Whether a stretch is in must not depend on how
+        it ends, or those that begin late would be the terminated ones alone. So of those that
+        terminate at T < t + H as many are kept as had been logged whole, had they gone on: a share
+        of G(t + H) / G(T), with G(x) the chance that the log does not truncate an episode before x
+        steps, by Kaplan and Meier's (1958) estimate from all episodes.
 
         Args:
             log: the transitions.
@@ -85,13 +88,17 @@ class Continuations:
                 None for as many as a stretch has.
         """
         stride = steps if stride is None else stride
-        longest = int(log.lengths.max())
+        whole = _logged_whole(log)
         begins, owner = [episodes.new_empty(0)], [episodes.new_empty(0)]
         for episode in episodes.tolist():
             length, first = int(log.lengths[episode]), int(log.first[episode])
-            ends_in_log = bool(log.terminated[first + length - 1])
-            last_start = min(length - 1, longest - steps) if ends_in_log else length - steps
-            starts = torch.arange(0, max(0, last_start + 1), stride, device=log.first.device)
+            starts = torch.arange(0, length, stride, device=log.first.device)
+            reached = starts + steps <= length
+            if log.terminated[first + length - 1]:
+                share = whole(starts + steps) / whole(torch.full_like(starts, length))
+                lots = torch.rand(len(starts), generator=generator, device=starts.device)
+                reached |= lots < share
+            starts = starts[reached]
             begins.append(first + starts)
             owner.append(torch.full_like(starts, episode))
         begin, episode_of = torch.cat(begins), torch.cat(owner)
@@ -119,6 +126,25 @@ class Continuations:
 
     def __len__(self) -> int:
         return len(self.episode)
+
+
+def _logged_whole(log: DeviceLog) -> Callable[[Tensor], Tensor]:
+    """G, the chance that the log does not truncate an episode before so many steps."""
+    lengths = log.lengths.cpu().numpy()
+    terminated = log.terminated[log.first + log.lengths - 1].cpu().numpy()
+    if terminated.all():
+        return torch.ones_like
+    truncation = CensoredData(uncensored=lengths[~terminated], right=lengths[terminated])
+    later, longest = ecdf(truncation).sf, lengths.max()
+    # The longest being cut, that length is the limit, also of those that end right there.
+    limited = bool((~terminated & (lengths == longest)).any())
+
+    def whole(steps: Tensor) -> Tensor:
+        at = steps.cpu().numpy()
+        share = np.where(limited & (at > longest), 0.0, later.evaluate(at - 1))
+        return torch.as_tensor(share, device=steps.device)
+
+    return whole
 
 
 @dataclass(frozen=True)

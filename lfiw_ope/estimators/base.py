@@ -34,9 +34,9 @@ MIN_EPISODES = 10
 
 
 NOT_CHOSEN = (
-    f"The log is too small to choose noise and weights, which takes {MIN_EPISODES} or more "
-    'episodes of some steps each. The noise is "bootstrap", without weights; name another by '
-    "DynamicsConfig(noise=...)."
+    f"Noise and weights were not chosen on held-out data: that takes {MIN_EPISODES} or more "
+    f"episodes, and among them enough of {STEPS} steps (or of the horizon's), or such as end "
+    'before. The noise is "bootstrap", without weights; name another by DynamicsConfig(noise=...).'
 )
 
 
@@ -210,7 +210,7 @@ class ModelEstimator(ABC, Generic[Config]):
                 self.estimand,
                 rollouts=self.config.rollouts,
                 seed=seed,
-                ratio=model.resampling_ratio(model.weighting.candidates) if resampled else None,
+                ratio=model.ratio_for(model.weighting) if resampled else None,
                 resampling=Resampling(candidates=model.weighting.candidates),
                 progress=progress,
             )
@@ -232,9 +232,8 @@ class ModelEstimator(ABC, Generic[Config]):
         for candidate in candidates:
             noisy = model.dynamics.with_noise(candidate.noise)
             models[candidate] = noisy
-            if candidate.sir_candidates > 1:
-                ratio = model.resampling_ratio(candidate.sir_candidates)
-                assert ratio is not None
+            ratio = model.ratio_for(candidate.weighting)
+            if ratio is not None:
                 models[candidate] = InducedDynamics(noisy, ratio, candidate.sir_candidates)
         selection = select_noise(
             models,

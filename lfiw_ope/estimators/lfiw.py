@@ -213,15 +213,20 @@ class LFIW(ModelEstimator[LFIWConfig]):
             progress=progress,
             checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
-        calibrated = {}
-        if self.chooses:
-            log = DeviceLog.of(data, config.dynamics.device)
-            episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
-            for k in SIR_CANDIDATES:
-                calibrated[k] = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
+        log = DeviceLog.of(data, config.dynamics.device)
+        episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
+        calibrated, moments = {}, {}
+        for k in self.calibrates:
+            found = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
+            calibrated[k], moments[k] = found
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         model = replace(
-            model, ratio=ratio, resampling_ratios=calibrated, draws=config.draws, seconds=seconds
+            model,
+            ratio=ratio,
+            calibrated_ratios=calibrated,
+            moments=moments,
+            draws=config.draws,
+            seconds=seconds,
         )
         model = self._completed(model, data, split, seed, progress, self.candidates())
         return replace(model, label="LFIW") if self.chooses else self.adopt(model)
@@ -230,6 +235,14 @@ class LFIW(ModelEstimator[LFIWConfig]):
     def chooses(self) -> bool:
         """Whether weights, and noise with them, are chosen on held-out episodes."""
         return self.config.weighting == "auto"
+
+    @property
+    def calibrates(self) -> tuple[int, ...]:
+        """The numbers of candidates of SIR that moments are calibrated for."""
+        weighting = self.config.weighting
+        if isinstance(weighting, Weighting):
+            return (weighting.candidates,) if weighting.calibrated else ()
+        return SIR_CANDIDATES
 
     def candidates(self) -> list[Candidate]:
         """What is chosen among, from the simplest; nothing where the form is named."""
@@ -243,7 +256,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
     @property
     def sharing_key(self) -> object:
         """All settings but those that come after the fits of dynamics and ratio."""
-        return LFIW, self.chooses, settings_but(self, "weighting", "draws", "fallback")
+        return LFIW, self.calibrates, settings_but(self, "weighting", "draws", "fallback")
 
     def adopt(self, fitted: FittedModel) -> FittedModel:
         """Weigh by another's ratio; see `lfiw_ope.sharing.SharingEstimator`."""

@@ -22,6 +22,7 @@ from lfiw_ope.dynamics.replay import Continuations, LoggedBehaviour, replay, sco
 from lfiw_ope.intervals.simulated import clustered
 from lfiw_ope.seeding import torch_generator
 from lfiw_ope.types import Dynamics
+from lfiw_ope.weighting import Weighting
 
 STEPS = 30
 """H: candidates differ little over a few steps, and after many a replay of logged behaviour means
@@ -32,11 +33,10 @@ MARKS = 3
 what it does to a rollout shows late."""
 
 STRETCHES = 800
-"""Of held-out episodes, at most. They overlap: one begins at every mark of another."""
+"""Of held-out episodes, at most. Each begins a third of H after the one before, so they overlap."""
 
 DRAWS = 8
 """Rollouts of each stretch."""
-
 
 KNOWN = 3.0
 """Standard errors from which on a bias counts as one: five candidates make ten comparisons, of
@@ -57,6 +57,12 @@ class Candidate:
 
     noise: NoiseKind
     sir_candidates: int = 1
+
+    @property
+    def weighting(self) -> Weighting:
+        """Its form of weights."""
+        several = self.sir_candidates > 1
+        return Weighting(form="uniform", candidates=self.sir_candidates, calibrated=several)
 
     def __str__(self) -> str:
         return self.noise + f" + SIR {self.sir_candidates}" * (self.sir_candidates > 1)
@@ -118,7 +124,8 @@ def select_noise(
         seed: of stretches and draws; the candidates share them.
 
     Returns:
-        None where no held-out episode has `steps` steps or ends before.
+        None where fewer than two held-out episodes have a stretch that is logged to its end: one
+        alone says nothing of its standard error.
     """
     started = time.perf_counter()
     device = log.rewards.device
@@ -126,7 +133,8 @@ def select_noise(
     drawing = torch_generator(seed, "selection", "stretches", device=device)
     stride = math.ceil(steps / MARKS)
     logged = Continuations.of(log, numbers, steps, STRETCHES, drawing, stride=stride)
-    if not len(logged):
+    scored = len(torch.unique(logged.episode))
+    if scored < 2:
         return None
     judged = {c: judge(model, behaviour, logged, seed) for c, model in candidates.items()}
     losses = {c: of_loss for c, (of_loss, _) in judged.items()}
@@ -147,7 +155,7 @@ def select_noise(
         {str(c): errors[c] for c in candidates},
         steps,
         len(logged),
-        len(torch.unique(logged.episode)),
+        scored,
         time.perf_counter() - started,
     )
 

@@ -39,7 +39,7 @@ def fit(bed):
     return ope.LFIW(ope.Estimand(6, 0.9), CONFIG).fit(bed[1], seed=0)
 
 
-@pytest.mark.parametrize("episodes", [5, 6, 10, 97])
+@pytest.mark.parametrize("episodes", [7, 8, 10, 97])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize("scored", [0.0, 0.1])
 def test_every_episode_has_one_part(episodes, share, scored):
@@ -55,7 +55,7 @@ def test_every_episode_has_one_part(episodes, share, scored):
 @pytest.mark.parametrize("scored", [0.0, 0.1])
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_a_log_too_short_to_split_is_refused(share, scored):
-    needed = (4 if share else 2) + (scored > 0)
+    needed = (4 if share else 2) + (3 if scored else 0)
     EpisodeSplit.draw(needed, seed=0, ratio_share=share, scored_share=scored)
     with pytest.raises(ope.DataError, match="episodes"):
         EpisodeSplit.draw(needed - 1, seed=0, ratio_share=share, scored_share=scored)

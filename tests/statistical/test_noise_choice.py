@@ -140,7 +140,8 @@ class Counted:
     edges = torch.tensor([-0.4, 0.4])
 
     def __init__(self, model, states, actions):
-        self.model, self.tilt = model, None
+        self.model, self.tilt = model, torch.zeros((1, 4))
+        self.scale = float(model.noise.residuals.std())
         e, place = self.error(states[:-1], actions, states[1:]), region(states[:-1])
         e = torch.bucketize(e, self.edges)
         counts = torch.ones((3, len(self.edges) + 1))  # one more in each, so that none is empty
@@ -155,9 +156,8 @@ class Counted:
     def log_ratio(self, state, action, transition):
         e = self.error(state, action, transition.next_state)
         found = self.table[region(state), torch.bucketize(e, self.edges)]
-        if self.tilt is None:
-            return found
-        return found + tilted(self.tilt, one_hot(region(state), 3).float(), e[..., None])
+        outcome = e[..., None] / self.scale
+        return found + tilted(self.tilt, one_hot(region(state), 3).float(), outcome)
 
     def calibrated(self, states, actions, candidates):
         """With the moments that SIR of so many candidates should have."""
@@ -167,8 +167,8 @@ class Counted:
         other = copy.copy(self)
         other.tilt = solve(
             one_hot(region(state), 3).float(),
-            self.error(state, action, states[1:].flatten(0, 1))[:, None],
-            self.error(state, action, drawn.next_state)[..., None],
+            self.error(state, action, states[1:].flatten(0, 1))[:, None] / self.scale,
+            self.error(state, action, drawn.next_state)[..., None] / self.scale,
             self.log_ratio(state, action, drawn),
             columns=4,
         )

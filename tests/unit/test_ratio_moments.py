@@ -9,10 +9,19 @@ from testbeds import linear_gaussian, log_of
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.dynamics import fit_dynamics
+from lfiw_ope.estimators.selection import Candidate
 from lfiw_ope.intervals.simulated import spread_of
 from lfiw_ope.ratio import tilted
 from lfiw_ope.ratio_fit import fit_transition_ratio
-from lfiw_ope.ratio_moments import EACH, RIDGE, calibrate_moments, solve
+from lfiw_ope.ratio_moments import (
+    EACH,
+    LEAST_CANDIDATES,
+    MOST_TILT,
+    RIDGE,
+    calibrate_moments,
+    solve,
+)
+from lfiw_ope.ratio_moments import moments as measured
 
 ROWS, CANDIDATES = 4000, 4
 
@@ -48,7 +57,7 @@ def test_resampling_has_the_logged_moments():
 def test_a_tilt_of_many_normal_candidates_is_the_mean():
     """exp(A e) N(e; 0, 1) is N(A, 1). With k candidates the mean is A + O(1/k): k = 256 here."""
     outcomes, real = normal(256, 500, 1), 0.4 + normal(500, 1, seed=1)
-    tilt = solve(torch.zeros((500, 0)), real, outcomes, torch.zeros((256, 500)), columns=1)
+    tilt = solve(torch.zeros((500, 1)), real, outcomes, torch.zeros((256, 500)), columns=1)[:, 0]
     # The mean of 500 logged outcomes stands in for 0.4; the candidates' own adds 1 / √(256 · 500).
     assert float(tilt) == pytest.approx(float(real.mean()), abs=4 / math.sqrt(256 * 500) + 1 / 256)
 
@@ -81,8 +90,9 @@ def test_calibration_leaves_the_ratio_as_it_is_and_shares_its_networks(bed):
     ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
     rows = log.at(log.rows_of([80]))
     before = ratio.log_ratio(rows.state, rows.action, rows)
-    calibrated = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
-    assert ratio.tilt is None
+    calibrated, _ = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
+    assert not ratio.tilt.any()
+    assert calibrated.tilt.any()
     assert torch.equal(ratio.log_ratio(rows.state, rows.action, rows), before)
     assert calibrated.classifiers is ratio.classifiers
     given = ratio.parts(ratio.features(ratio.given(rows.state, rows.action), rows))
@@ -94,8 +104,37 @@ def test_few_transitions_calibrate_the_mean_alone(bed):
     ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
     outcomes, columns = ratio.outcomes.mean.numel(), 1 + ratio.inputs.mean.numel()
     enough = math.ceil(EACH * outcomes * columns / 12)  # episodes of 12 steps
-    assert calibrate_moments(ratio, log, range(enough), 4, 0).tilt.shape == (outcomes, columns)
-    assert calibrate_moments(ratio, log, range(enough - 1), 4, 0).tilt.shape == (outcomes, 1)
+    for_means = math.ceil(EACH * outcomes / 12)
+    tilts = {
+        episodes: calibrate_moments(ratio, log, range(episodes), CANDIDATES, 0)[0].tilt
+        for episodes in (enough, enough - 1, for_means - 1)
+    }
+    assert tilts[enough][:, 1:].all()
+    assert tilts[enough - 1][:, 0].all()
+    assert not tilts[enough - 1][:, 1:].any()
+    assert not tilts[for_means - 1].any()
+
+
+def test_moments_out_of_the_candidates_reach_leave_most_candidates_their_weight():
+    """Logged outcomes 30 standard deviations from all candidates: no weights have their mean."""
+    inputs, outcomes = normal(ROWS, 1), normal(16, ROWS, 2, seed=1)
+    real = normal(ROWS, 2, seed=2) + torch.tensor([30.0, 0.0])
+    even = torch.zeros(outcomes.shape[:2])
+    tilt = solve(inputs, real, outcomes, even, columns=2)
+    none = torch.zeros_like(tilt)
+    gap, candidates = measured(none, inputs, real, outcomes, even)
+    tilted_gap, left = measured(tilt, inputs, real, outcomes, even)
+    assert candidates == pytest.approx(16)
+    assert left >= LEAST_CANDIDATES * 16
+    assert tilted_gap < gap
+    assert tilt.abs().max() <= MOST_TILT
+
+
+def test_a_calibrated_ratio_is_saved_and_loaded_with_its_tilt(bed):
+    ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
+    calibrated, _ = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
+    ratio.load_state_dict(calibrated.state_dict())
+    assert torch.equal(ratio.tilt, calibrated.tilt)
 
 
 @pytest.mark.parametrize("member_episodes", ["jackknife", "bootstrap"])
@@ -146,11 +185,28 @@ def test_the_default_resamples_by_calibrated_ratios_and_named_forms_do_not(bed):
     ratio = ope.RatioConfig(members=2, hidden=(16,), fit=NETS)
     config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, rollouts=60)
     fit = ope.LFIW(ope.Estimand(6), config).fit(bed[0], 0)
-    assert sorted(fit.resampling_ratios) == [4, 16]
-    assert fit.ratio.tilt is None
-    assert all(fit.resampling_ratio(k).tilt is not None for k in (4, 16))
-    assert fit.resampling_ratio(5) is fit.ratio
-    named = ope.LFIWConfig(
-        dynamics=dynamics, ratio=ratio, weighting=ope.Weighting(form="uniform", candidates=4)
-    )
-    assert not ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0).resampling_ratios
+    assert sorted(fit.calibrated_ratios) == sorted(fit.moments) == [4, 16]
+    assert not fit.ratio.tilt.any()
+    assert fit.with_candidate(Candidate("bootstrap", 4)).weighting.calibrated
+    plain = ope.Weighting(form="uniform", candidates=4)
+    calibrated = ope.Weighting(form="uniform", candidates=4, calibrated=True)
+    assert fit.ratio_for(plain) is fit.ratio
+    assert fit.ratio_for(calibrated) is fit.calibrated_ratios[4]
+    _, _, policy = linear_gaussian()
+    [[one, other]] = fit.estimate_forms([policy], [plain, calibrated])
+    assert one.value != other.value
+    assert other.diagnostics["moments.tilted_gap"] < other.diagnostics["moments.gap"]
+    assert not any(name.startswith("moments") for name in one.diagnostics)
+    named = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, weighting=plain)
+    fit = ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0)
+    assert not fit.calibrated_ratios
+    with pytest.raises(ope.ConfigError, match="not calibrated for 4 candidates"):
+        fit.estimate_forms([policy], [calibrated])
+    named = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, weighting=calibrated)
+    assert list(ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0).calibrated_ratios) == [4]
+
+
+@pytest.mark.parametrize(("form", "candidates"), [("stepwise", 4), ("uniform", 1)])
+def test_only_uniform_resampling_is_calibrated(form, candidates):
+    with pytest.raises(ope.ConfigError, match="calibrated is of the form"):
+        ope.Weighting(form=form, candidates=candidates, calibrated=True)

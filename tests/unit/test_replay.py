@@ -18,8 +18,9 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-LENGTHS = (7, 6, 8, 2, 2)
+LENGTHS = (7, 6, 7, 7, 2)
 ENDS = (False, True, True, False, True)
+"""The log cuts its episodes off after 7 steps."""
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +50,19 @@ def stretches(log, episodes=(0, 1, 2, 3, 4), steps=3, most=100, seed=0):
 
 def test_stretches_follow_each_other_to_the_episode_s_end(log):
     found = stretches(log)
-    # 7 steps, cut: two stretches, the last step left out. 6 steps: two. 8 steps: two; a third
-    # could not have been logged whole. Of the short ones, that which ended.
-    assert found.episode.tolist() == [0, 0, 1, 1, 2, 2, 4]
-    assert found.states[0, :, 0].tolist() == [0, 3, 100, 103, 200, 203, 400]
-    assert len(found) == 7
-    assert found.states.shape == (4, 7, 1)
-    assert found.actions.shape == (3, 7, 1)
-    assert found.rewards.shape == found.known.shape == (3, 7)
+    # 7 steps, cut or ended: two stretches; a third could not have been logged whole. 6 steps: two.
+    # 2 steps, ended: one.
+    assert found.episode.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+    assert found.states[0, :, 0].tolist() == [0, 3, 100, 103, 200, 203, 300, 303, 400]
+    assert len(found) == 9
+    assert found.states.shape == (4, 9, 1)
+    assert found.actions.shape == (3, 9, 1)
+    assert found.rewards.shape == found.known.shape == (3, 9)
 
 
 def test_after_the_end_rewards_and_actions_are_zero_and_the_state_stays(log):
     found = stretches(log)
-    last = 6  # of 2 steps
+    last = 8  # of 2 steps
     assert found.known[:, last].tolist() == [True, True, False]
     assert found.rewards[:, last].tolist() == [1.0, 1.0, 0.0]
     assert found.actions[:, last, 0].tolist() == [400.5, 401.5, 0.0]
@@ -70,29 +71,39 @@ def test_after_the_end_rewards_and_actions_are_zero_and_the_state_stays(log):
     assert found.states[:, 1, 0].tolist() == [3, 4, 5, 6]
 
 
-def test_which_stretches_there_are_does_not_depend_on_how_they_end():
-    """Episodes of a limit of 40 steps that end with a chance of 3 % in each, whatever the state.
+@pytest.mark.parametrize("limits", [(40,), (35, 40, 60), (10, 80)])
+def test_which_stretches_there_are_does_not_depend_on_how_they_end(limits):
+    """Episodes of a limit at random that end with a chance of 3 % in each step, whatever the state.
 
     Of all stretches of 30 steps a share of 1 − 0.97²⁹ ends before its last step; with n of them,
     which overlap in threes at most, the standard error of that share p is below √(3 p (1 − p) / n).
     """
-    rng, limit = np.random.default_rng(0), 40
-    ends = rng.geometric(0.03, 2000)
-    lengths = np.minimum(ends, limit)
+    rng = np.random.default_rng(0)
+    ends, limit = rng.geometric(0.03, 2000), rng.choice(limits, 2000)
+    found = long_stretches(np.minimum(ends, limit), ends <= limit)
+    share = float((~found.known.all(0)).double().mean())
+    expected = 1 - 0.97**29
+    assert abs(share - expected) < 4 * math.sqrt(3 * expected * (1 - expected) / len(found))
+
+
+def test_a_log_in_which_all_episodes_end_early_has_stretches():
+    found = long_stretches(np.full(20, 12), np.ones(20, bool))
+    assert found.episode.tolist() == [episode for episode in range(20) for _ in range(2)]
+
+
+def long_stretches(lengths, terminated):
+    """Of 30 steps, one begun every 10 steps."""
     data = ope.Trajectories(
         states=np.zeros((int((lengths + 1).sum()), 1)),
         actions=np.zeros((int(lengths.sum()), 1)),
         rewards=np.ones(int(lengths.sum())),
         lengths=lengths,
-        terminated=ends <= limit,
-        truncated=ends > limit,
+        terminated=terminated,
+        truncated=~terminated,
         action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
     )
-    log = DeviceLog.of(data, "cpu")
-    found = Continuations.of(log, torch.arange(2000), 30, 10_000, generator(), stride=10)
-    share = float((~found.known.all(0)).double().mean())
-    expected = 1 - 0.97**29
-    assert abs(share - expected) < 4 * math.sqrt(3 * expected * (1 - expected) / len(found))
+    log, every = DeviceLog.of(data, "cpu"), torch.arange(len(lengths))
+    return Continuations.of(log, every, 30, 10_000, generator(), stride=10)
 
 
 def test_stretches_may_overlap(log):
@@ -117,15 +128,15 @@ def test_too_many_stretches_are_thinned_at_random(log):
         assert found.states[0, :, 0].tolist() == every.states[0, chosen, 0].tolist()
         assert found.episode.tolist() == every.episode[chosen].tolist()
         count += chosen
-    # A share of 400 draws has a standard error of √(3/7 · 4/7 / 400) = 2.4 %: 4.5 of them.
-    assert (count / 400 - 3 / 7).abs().max() < 4.5 * math.sqrt(3 / 7 * 4 / 7 / 400)
+    # A share of 400 draws has a standard error of √(1/3 · 2/3 / 400) = 2.4 %: 4.5 of them.
+    assert (count / 400 - 1 / 3).abs().max() < 4.5 * math.sqrt(1 / 3 * 2 / 3 / 400)
 
 
 @pytest.mark.parametrize("episodes", [[3], [3, 3], []])
 def test_there_may_be_no_stretch_at_all(log, episodes):
-    found = stretches(log, episodes)
+    found = stretches(log, episodes, steps=8)
     assert len(found) == 0
-    assert found.states.shape == (4, 0, 1)
+    assert found.states.shape == (9, 0, 1)
 
 
 class AsLogged:

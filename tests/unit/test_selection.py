@@ -136,6 +136,8 @@ def test_stretches_are_of_the_given_episodes_alone(bed):
 def test_no_choice_is_made_where_no_episode_is_long_enough(bed):
     assert select(bed, {SIMPLE: Watched(bed[0])}, steps=13) is None
     assert select(bed, {SIMPLE: Watched(bed[0])}, episodes=[]) is None
+    # One episode alone has stretches, and no standard error.
+    assert select(bed, {SIMPLE: Watched(bed[0])}, episodes=[3]) is None
 
 
 def test_one_seed_is_one_choice(bed):
@@ -191,7 +193,7 @@ def test_lfiw_chooses_and_says_how(data):
     assert (fit.selection.steps, fit.selection.episodes) == (6, 4)
     chosen = fit.selection.chosen
     assert fit.dynamics.noise.kind == chosen.noise
-    assert fit.weighting == ope.Weighting(form="uniform", candidates=chosen.sir_candidates)
+    assert fit.weighting == chosen.weighting
     found = fit.estimate(policy)
     assert found.noise_kind == chosen.noise
     for name in names:
@@ -217,7 +219,7 @@ def test_sir_that_is_chosen_is_simulated(data, monkeypatch):
     monkeypatch.setattr(selection, "judge", judge)
     fit = lfiw().fit(log, seed=0)
     assert fit.selection.chosen == Candidate("bootstrap", 4)
-    assert fit.weighting == ope.Weighting(form="uniform", candidates=4)
+    assert fit.weighting == ope.Weighting(form="uniform", candidates=4, calibrated=True)
     found = fit.estimate(policy)
     assert found.noise_kind == "bootstrap"
     assert found.value != fit.plain_model().estimate(policy).value

@@ -16,18 +16,16 @@ to which the tilt is the dual solution: they are the stationary point of the con
     Φ(A) = E[log Σ_j w(s, a, e_j) exp(e_jᵀ A φ)] − E[eᵀ A φ]
 
 as in exponential tilting and calibration of survey weights (Deville and Särndal 1992) and entropy
-balancing (Hainmueller 2012). Moments that the candidates cannot have would drive A to infinity and
-leave one of k candidates all weight: A is kept within bounds, and halved until the candidates keep
-half of their effective number.
+balancing (Hainmueller 2012). Moments of few or dependent transitions are noise in part: a ridge,
+Φ(A) + ρ |A|², is chosen by cross-validation of Φ, and A is 0 where none lowers it. Moments that the
+candidates cannot have would drive A to infinity and leave one of k candidates all weight: A is
+halved until the candidates keep half of their effective number.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog, thin
@@ -42,21 +40,14 @@ MOST_TRANSITIONS = 1 << 14
 MOST_NUMBERS = 1 << 25
 """Of candidates' outcomes that are kept at once, 128 MB."""
 
-EACH = 10
-"""Transitions that there must be for each number in A; with fewer, φ is 1 alone, and with fewer
-than that for each entry of e, A is 0."""
-
-RIDGE = 1e-3
-"""Of |A|². At the minimum of Φ(A) + RIDGE |A|² the moments differ by 2 RIDGE A."""
-
-MOST_TILT = 2.0
-"""Of each number in A: with normal candidates, a shift of e by two standard deviations."""
+RIDGES = (1.0, 0.1, 0.01)
+"""ρ, from the strongest. At the minimum of Φ(A) + ρ |A|² the moments differ by 2 ρ A."""
 
 LEAST_CANDIDATES = 0.5
 """Of the effective number of candidates, 1 / Σ_j p_j², that a tilt leaves, on average."""
 
 ITERATIONS = 60
-"""Of L-BFGS-B, at most."""
+"""Of L-BFGS, at most."""
 
 HALVINGS = 10
 
@@ -116,71 +107,82 @@ def calibrate_moments(
             features = ratio.features(ratio.given(state, action, drawn.mean), drawn)
             outcomes.append(ratio.parts(features)[1][:, 0])
             log_ratios.append(ratio.classifiers.log_ratio(features)[:, 0])
-    given, real = torch.cat(inputs), torch.cat(real_outcomes)
-    candidates_at = torch.cat(outcomes, 1), torch.cat(log_ratios, 1)
-    columns = 1 + given.shape[-1]
-    if len(rows) < EACH * real.shape[-1] * columns:
-        columns = 1 if len(rows) >= EACH * real.shape[-1] else 0
-    tilt = solve(given, real, *candidates_at, columns)
-    gap, before = moments(torch.zeros_like(tilt), given, real, *candidates_at)
-    tilted_gap, after = moments(tilt, given, real, *candidates_at)
+    seen = Candidates(
+        torch.cat(inputs),
+        torch.cat(real_outcomes),
+        torch.cat(outcomes, 1),
+        torch.cat(log_ratios, 1),
+    )
+    tilt = seen.tilt()
+    (gap, before), (tilted_gap, after) = (seen.moments(one) for one in (0.0 * tilt, tilt))
     return ratio.with_tilt(tilt), Moments(gap, tilted_gap, before, after)
 
 
-def solve(
-    inputs: Tensor, real: Tensor, outcomes: Tensor, log_ratios: Tensor, columns: int
-) -> Tensor:
-    """A `[D, 1 + S + A]` that minimises Φ(A) + RIDGE |A|² at B pairs (s, a), within its bounds.
+class Candidates(NamedTuple):
+    """k candidates of the simulated step at each of B logged pairs (s, a)."""
 
-    Args:
-        inputs: `[B, S + A]`, standardised (s, a).
-        real: `[B, D]`, logged outcomes.
-        outcomes: `[k, B, D]`, of the candidates.
-        log_ratios: `[k, B]`, theirs.
-        columns: of φ that A is not 0 in: all, 1, or 0.
-    """
-    tilt = real.new_zeros((real.shape[-1], 1 + inputs.shape[-1]))
-    if not columns:
-        return tilt
+    inputs: Tensor  # [B, S + A], standardised (s, a)
+    real: Tensor  # [B, D], logged outcomes, standardised
+    outcomes: Tensor  # [k, B, D], the candidates'
+    log_ratios: Tensor  # [k, B]
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        free = torch.as_tensor(flat, dtype=real.dtype, device=real.device).view(len(tilt), columns)
-        free.requires_grad_()
-        full = torch.nn.functional.pad(free, (0, tilt.shape[1] - columns))
-        level = torch.logsumexp(log_ratios + tilted(full, inputs, outcomes), 0)
-        value = (level - tilted(full, inputs, real)).mean() + RIDGE * free.square().sum()
-        (slope,) = torch.autograd.grad(value, free)
-        return value.item(), slope.flatten().double().cpu().numpy()
+    def tilt(self) -> Tensor:
+        """`[D, 1 + S + A]`, A at the ridge that cross-validation takes."""
+        middle = len(self.real) // 2
+        halves = self._part(slice(middle)), self._part(slice(middle, None))
+        none = self.real.new_zeros((self.real.shape[-1], 1 + self.inputs.shape[-1]))
+        if not middle:
+            return none
+        found, lowest, ridge = [none, none], sum(half.objective(none) for half in halves), None
+        for tried in RIDGES:
+            found = [half.solve(tried, start) for half, start in zip(halves, found, strict=True)]
+            other = halves[0].objective(found[1]) + halves[1].objective(found[0])
+            if other >= lowest:
+                break
+            lowest, ridge = other, tried
+        return none if ridge is None else self._spread(self.solve(ridge, (found[0] + found[1]) / 2))
 
-    with torch.enable_grad():
-        found = minimize(
-            loss,
-            np.zeros(len(tilt) * columns),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=Bounds(-MOST_TILT, MOST_TILT),
-            options={"maxiter": ITERATIONS},
-        )
-    tilt[:, :columns] = torch.as_tensor(found.x, dtype=tilt.dtype).view(len(tilt), columns)
-    least = (
-        LEAST_CANDIDATES * moments(torch.zeros_like(tilt), inputs, real, outcomes, log_ratios)[1]
-    )
-    for _ in range(HALVINGS):
-        if moments(tilt, inputs, real, outcomes, log_ratios)[1] >= least:
-            return tilt
-        tilt = tilt / 2
-    return torch.zeros_like(tilt)
+    def _part(self, rows: slice) -> "Candidates":
+        outcomes, log_ratios = self.outcomes[:, rows], self.log_ratios[:, rows]
+        return Candidates(self.inputs[rows], self.real[rows], outcomes, log_ratios)
 
+    def solve(self, ridge: float, start: Tensor) -> Tensor:
+        """A that minimises Φ(A) + ρ |A|²."""
+        tilt = start.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([tilt], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
-def moments(
-    tilt: Tensor, inputs: Tensor, real: Tensor, outcomes: Tensor, log_ratios: Tensor
-) -> tuple[float, float]:
-    """Root mean square of E[Σ_j p_j e_j φᵀ] − E[e φᵀ], and the mean of 1 / Σ_j p_j².
+        def step() -> Tensor:
+            optimiser.zero_grad()
+            loss = self._objective(tilt) + ridge * tilt.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
 
-    The arguments are `solve`'s.
-    """
-    chance = torch.softmax(log_ratios + tilted(tilt, inputs, outcomes), 0).to(real.dtype)
-    error = (chance[..., None] * outcomes).sum(0) - real
-    phi = torch.nn.functional.pad(inputs, (1, 0), value=1.0)
-    gap = error.T @ phi / len(phi)
-    return float(gap.square().mean().sqrt()), float((1.0 / chance.square().sum(0)).mean())
+        with torch.enable_grad():
+            optimiser.step(step)  # type: ignore[no-untyped-call]
+        return tilt.detach()
+
+    def objective(self, tilt: Tensor) -> float:
+        """Φ(A)."""
+        return float(self._objective(tilt))
+
+    def _objective(self, tilt: Tensor) -> Tensor:
+        level = torch.logsumexp(self.log_ratios + tilted(tilt, self.inputs, self.outcomes), 0)
+        return (level - tilted(tilt, self.inputs, self.real)).mean()
+
+    def moments(self, tilt: Tensor) -> tuple[float, float]:
+        """Root mean square of E[Σ_j p_j e_j φᵀ] − E[e φᵀ], and the mean of 1 / Σ_j p_j²."""
+        logits = self.log_ratios + tilted(tilt, self.inputs, self.outcomes)
+        chance = torch.softmax(logits, 0).to(self.real.dtype)
+        error = (chance[..., None] * self.outcomes).sum(0) - self.real
+        phi = torch.nn.functional.pad(self.inputs, (1, 0), value=1.0)
+        gap = error.T @ phi / len(phi)
+        return float(gap.square().mean().sqrt()), float((1.0 / chance.square().sum(0)).mean())
+
+    def _spread(self, tilt: Tensor) -> Tensor:
+        """A, halved until candidates keep their effective number."""
+        least = LEAST_CANDIDATES * self.moments(torch.zeros_like(tilt))[1]
+        for _ in range(HALVINGS):
+            if self.moments(tilt)[1] >= least:
+                return tilt
+            tilt = tilt / 2
+        return torch.zeros_like(tilt)

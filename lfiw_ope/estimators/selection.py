@@ -5,7 +5,9 @@ logged them acts in it for up to H steps. First, a value is a mean: candidates a
 mean partial return is known, at three standard errors, to be off, and by more than that of the
 least biased one. Then partial returns and states are scored against the logged continuations
 (CRPS and energy score), and the simplest candidate within one standard error of the best is taken.
-All comparisons are paired: every candidate meets the same stretches.
+Of the numbers of SIR's candidates none is simpler: they share the networks and cost the same, so
+that of the least loss is taken. All comparisons are paired: every candidate meets the same
+stretches.
 """
 
 import math
@@ -146,6 +148,8 @@ def select_noise(
     for candidate, of in losses.items():
         excess[candidate], errors[candidate] = paired(of - losses[best], logged.episode)
     chosen = next(c for c in unbiased if excess[c] <= errors[c])
+    if chosen.sir_candidates > 1:
+        chosen = min((c for c in unbiased if c.sir_candidates > 1), key=means.__getitem__)
     return NoiseSelection(
         chosen,
         {str(c): means[c] for c in candidates},

@@ -21,7 +21,7 @@ from lfiw_ope.dynamics import Noise
 from lfiw_ope.estimators.selection import Candidate, select_noise
 from lfiw_ope.induced import InducedDynamics
 from lfiw_ope.ratio import tilted
-from lfiw_ope.ratio_moments import solve
+from lfiw_ope.ratio_moments import Candidates
 
 HORIZON, EPISODES, LOGGED, ROLLOUTS, TRUE_EPISODES = 30, 4000, 4800, 12_000, 160_000
 CALIBRATED = 1000
@@ -165,13 +165,12 @@ class Counted:
         generator = torch.Generator().manual_seed(0)
         drawn = draws(self.model, state, action, candidates, generator)
         other = copy.copy(self)
-        other.tilt = solve(
+        other.tilt = Candidates(
             one_hot(region(state), 3).float(),
             self.error(state, action, states[1:].flatten(0, 1))[:, None] / self.scale,
             self.error(state, action, drawn.next_state)[..., None] / self.scale,
             self.log_ratio(state, action, drawn),
-            columns=4,
-        )
+        ).tilt()
         return other
 
 

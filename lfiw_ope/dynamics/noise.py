@@ -100,7 +100,8 @@ class Noise(nn.Module):
             row = torch.randint(rows, (n,), generator=generator, device=device)
             drawn = self.residuals.view(members * rows, size)[member * rows + row]
         else:
-            drawn = torch.randn((n, size), generator=generator, device=device)
+            dtype = self.factor.dtype
+            drawn = torch.randn((n, size), generator=generator, device=device, dtype=dtype)
             if self.kind == "gaussian":
                 drawn = drawn @ self.factor.T
             elif log_scale is not None:

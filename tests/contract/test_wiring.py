@@ -256,15 +256,17 @@ def test_states_on_the_bounds_are_warned_of(bed, fit):
     assert "100% of simulated steps left the range of the data" in found.warnings[0]
 
 
-def test_a_default_dtype_of_float64_changes_nothing(bed, fit):
+@pytest.mark.parametrize("weighting", [CONFIG.weighting, "auto"], ids=["named", "auto"])
+def test_a_default_dtype_of_float64_changes_nothing(bed, weighting):
     layers = torch.nn.Linear(3, 2)
     limit = torch.ones(1, 2)
     head = ope.policies.heads.GaussianHead(0 * limit, -limit, limit)
     policy = ope.MLPPolicy.from_layers([layers.weight.T], [layers.bias], head, activation="tanh")
-    expected = fit.estimate(policy)
+    lfiw = ope.LFIW(ope.Estimand(6, 0.9), replace(CONFIG, weighting=weighting))
+    expected = lfiw.fit(bed[1], seed=0).estimate(policy)
     torch.set_default_dtype(torch.float64)
     try:
-        again = ope.LFIW(ope.Estimand(6, 0.9), CONFIG).fit(bed[1], seed=0).estimate(policy)
+        again = lfiw.fit(bed[1], seed=0).estimate(policy)
     finally:
         torch.set_default_dtype(torch.float32)
     assert again.value == pytest.approx(expected.value, rel=1e-4)

@@ -1,7 +1,7 @@
 """From simulated rollouts to an estimate, for one policy and one form of weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,6 @@ from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.selection import NoiseSelection
 from lfiw_ope.populations import trace, weigh_populations
 from lfiw_ope.ratio import TransitionRatio
-from lfiw_ope.ratio_moments import Moments
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import Rollout
 from lfiw_ope.simulated_error import SimulatedError
@@ -40,7 +39,6 @@ class Appraisal:
         seconds: wall-clock by stage; "classifier" is left out of what does not use it.
         noise: of the simulated step.
         selection: how noise and weights were chosen, if they were.
-        moments: by k, of the ratio that was calibrated for k candidates.
         notes: warnings of the fit.
     """
 
@@ -53,7 +51,6 @@ class Appraisal:
     seconds: dict[str, float]
     noise: str
     selection: NoiseSelection | None = None
-    moments: dict[int, Moments] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def estimate(self, place: int, weighting: Weighting) -> Estimate:
@@ -118,9 +115,9 @@ class Appraisal:
 
     def _moments(self, weighting: Weighting) -> dict[str, float]:
         """What calibration made of the moments, where candidates were chosen by it."""
-        if not weighting.calibrated:
+        if not weighting.calibrated or self.ratio is None or self.ratio.moments is None:
             return {}
-        found = self.moments[weighting.candidates]._asdict()
+        found = self.ratio.moments._asdict()
         return {f"moments.{name}": value for name, value in found.items()}
 
     def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:

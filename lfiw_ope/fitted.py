@@ -19,7 +19,6 @@ from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
 from lfiw_ope.members import member_values
 from lfiw_ope.policies.stacking import group_policies, probe
 from lfiw_ope.ratio import TransitionRatio
-from lfiw_ope.ratio_moments import Moments
 from lfiw_ope.resampling import Resampling
 from lfiw_ope.results import Estimate
 from lfiw_ope.rollout import ROWS_AT_ONCE, simulate
@@ -38,7 +37,7 @@ class FittedModel(Answering):
     `anchor_gap`, the root mean square of the model's errors on anchors, and `bias_bound`, what the
     intervals take the bias on this policy to be at most (`lfiw_ope.simulated_error`).
     Where SIR goes by calibrated moments it has `moments.gap`, `moments.tilted_gap`,
-    `moments.candidates` and `moments.tilted_candidates` (`lfiw_ope.ratio_moments.Moments`).
+    `moments.candidates` and `moments.tilted_candidates` (`lfiw_ope.ratio.Moments`).
 
     Attributes:
         estimand: what is estimated.
@@ -46,7 +45,6 @@ class FittedModel(Answering):
         ratio: the fitted density ratio, or None for the plain model. Weighted forms are simulated
             with the noise that it was fitted against, `ratio.dynamics`, whatever noise was chosen.
         calibrated_ratios: by k, the ratio whose moments were calibrated for SIR of k candidates.
-        moments: by k, what the calibration found (`lfiw_ope.ratio_moments.Moments`).
         initial_states: `[N, S]`, on the model's device.
         action_size: A.
         action_kind: of the data's actions.
@@ -85,7 +83,6 @@ class FittedModel(Answering):
     notes: tuple[str, ...] = ()
     label: str | None = None
     calibrated_ratios: dict[int, TransitionRatio] = field(default_factory=dict)
-    moments: dict[int, Moments] = field(default_factory=dict)
 
     @property
     def spaces(self) -> Spaces:
@@ -113,8 +110,10 @@ class FittedModel(Answering):
             candidate: such as one of those that `LFIW.candidates()` lists.
 
         Raises:
-            ConfigError: if the networks were not trained for that noise.
+            ConfigError: if the networks were not trained for that noise, or the ratio was not
+                calibrated for so many candidates.
         """
+        self._check_weighting(candidate.weighting)
         return replace(
             self,
             dynamics=self.dynamics.with_noise(candidate.noise),
@@ -213,7 +212,6 @@ class FittedModel(Answering):
                 seconds=seconds,
                 noise=dynamics.noise.kind,
                 selection=self.selection,
-                moments=self.moments,
                 notes=self.notes,
             )
             for place, index in enumerate(group.indices):

@@ -27,8 +27,7 @@ class RatioConfig(ClassifierConfig):
             with any weight, and resampling then takes too many of the large ones.
         smoothing: the classifiers see logged and simulated (s', r) with Gaussian noise of this many
             standard errors of the model's mean at (s, a), by its members, so that they do not tell
-            apart what is well below the model's own uncertainty. 0 adds none; the default is chosen
-            on development tasks among 0, 0.5, 1 and 2.
+            apart what is well below the model's own uncertainty. 0 adds none.
     """
 
     features: Literal["error", "residual", "raw"] = "error"
@@ -41,6 +40,24 @@ class RatioConfig(ClassifierConfig):
         super().__post_init__()
         choice("features", self.features, ("error", "residual", "raw"))
         real("smoothing", self.smoothing, least=0.0, most=100.0)
+
+
+class Moments(NamedTuple):
+    """How SIR's moments E[e φᵀ] differ from logged ones, and how many candidates have weight.
+
+    See `lfiw_ope.ratio_moments`.
+
+    Attributes:
+        gap: root mean square of the differences, in standard deviations of e, without the tilt.
+        tilted_gap: the same with the tilt, at the transitions that it was solved for.
+        candidates: mean of 1 / Σ_j p_j², without the tilt.
+        tilted_candidates: the same with the tilt.
+    """
+
+    gap: float
+    tilted_gap: float
+    candidates: float
+    tilted_candidates: float
 
 
 class Given(NamedTuple):
@@ -94,9 +111,11 @@ class TransitionRatio(nn.Module):
     Attributes:
         tilt: `[S + 1, 1 + S + A]`, A of `lfiw_ope.ratio_moments`, which adds to the log-ratio;
             zeros add nothing.
+        moments: what the calibration that made the tilt found; None where there was none.
     """
 
     tilt: Tensor
+    moments: Moments | None = None
 
     def __init__(
         self,
@@ -125,9 +144,10 @@ class TransitionRatio(nn.Module):
         """How their training went."""
         return self.classifiers.fit_report
 
-    def with_tilt(self, tilt: Tensor) -> "TransitionRatio":
+    def with_tilt(self, tilt: Tensor, moments: Moments) -> "TransitionRatio":
         """The same classifiers with another tilt; parameters are shared, not copied."""
         other = copy.copy(self)
+        other.moments = moments
         other._buffers = {**self._buffers, "tilt": tilt}
         return other
 
@@ -161,10 +181,11 @@ class TransitionRatio(nn.Module):
 
         Where `average` is "estimates", each classifier's own: `[K, C, ..., n]` or `[C, ..., n]`.
         """
-        mean = getattr(transition, "mean", None)
-        features = self.features(self.given(state, action, mean), transition)
+        given = self.given(state, action, getattr(transition, "mean", None))
+        features = self.features(given, transition)
         log_ratio = self.classifiers.log_ratio(features)
-        log_ratio = log_ratio + tilted(self.tilt, *self.parts(features))
+        # By the inputs of (s, a) as they are, and not repeated for each of K draws there.
+        log_ratio = log_ratio + tilted(self.tilt, given.inputs, self.parts(features)[1])
         draws_lead = features.dim() > state.dim()
         if self.config.average == "estimates" and draws_lead:
             return log_ratio.movedim(0, 1)

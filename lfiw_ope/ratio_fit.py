@@ -47,7 +47,7 @@ class _RealOrSimulated(TwoSampleObjective):
         pairs = [self._pair(rows, generator) for rows in torch.split(held_out, ROWS_AT_ONCE)]
         real, simulated = (torch.cat(features) for features in zip(*pairs, strict=True))
         self.held_out = real, simulated
-        middle = _episode_boundary(log, held_out)
+        middle = episode_boundary(log, held_out)
         self.halves = middle, middle
         self.kept = self._keep(train)
 
@@ -130,7 +130,7 @@ class _Predicted(NamedTuple):
     member: Tensor  # [R], that each is compared with
 
 
-def _episode_boundary(log: DeviceLog, rows: Tensor) -> int:
+def episode_boundary(log: DeviceLog, rows: Tensor) -> int:
     """Of rows in the order of their episodes, the boundary of two episodes nearest to the middle.
 
     One episode alone is cut in its middle.

@@ -7,7 +7,9 @@ gets an exponential tilt, bilinear in the outcome e = (s', r) and in φ = (1, s,
 
     log w'(s, a, e) = log w(s, a, e) + eᵀ A φ(s, a)
 
-A is chosen so that SIR of k candidates has the moments of held-out transitions,
+e and (s, a) are clipped (`lfiw_ope.ratio.tilted`), here as in a rollout. A is chosen so that SIR of
+k candidates has the moments of logged transitions, each as the member sees it that did not learn
+from it,
 
     E[Σ_j p_j e_j φᵀ] = E[e φᵀ],   p_j ∝ w'(s, a, e_j),   j = 1..k
 
@@ -20,6 +22,9 @@ balancing (Hainmueller 2012). Moments of few or dependent transitions are noise 
 Φ(A) + ρ |A|², is chosen by cross-validation of Φ, and A is 0 where none lowers it. Moments that the
 candidates cannot have would drive A to infinity and leave one of k candidates all weight: A is
 halved until the candidates keep half of their effective number.
+
+Errors of members that left out a group each all but cancel over the groups. So this undoes what
+resampling does to the mean, and not what the dynamics themselves have wrong.
 """
 
 from collections.abc import Sequence
@@ -30,8 +35,15 @@ from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog, thin
 from lfiw_ope.drawing import draws
-from lfiw_ope.ratio import Given, TransitionRatio, tilted
-from lfiw_ope.ratio_fit import centred, members_of
+from lfiw_ope.ratio import (
+    MOST_INPUT,
+    MOST_OUTCOME,
+    Given,
+    Moments,
+    TransitionRatio,
+    tilted,
+)
+from lfiw_ope.ratio_fit import centred, episode_boundary, members_of
 from lfiw_ope.seeding import torch_generator
 
 MOST_TRANSITIONS = 1 << 14
@@ -52,22 +64,6 @@ ITERATIONS = 60
 HALVINGS = 10
 
 
-class Moments(NamedTuple):
-    """How SIR's moments E[e φᵀ] differ from held-out ones, and how many candidates have weight.
-
-    Attributes:
-        gap: root mean square of the differences, in standard deviations of e, without the tilt.
-        tilted_gap: the same with the tilt.
-        candidates: mean of 1 / Σ_j p_j², without the tilt.
-        tilted_candidates: the same with the tilt.
-    """
-
-    gap: float
-    tilted_gap: float
-    candidates: float
-    tilted_candidates: float
-
-
 def calibrate_moments(
     ratio: TransitionRatio,
     log: DeviceLog,
@@ -76,10 +72,8 @@ def calibrate_moments(
     seed: int,
     *,
     left_out: Sequence[Sequence[int]] | None = None,
-) -> tuple[TransitionRatio, Moments]:
+) -> TransitionRatio:
     """The ratio with the tilt that gives SIR of k candidates the moments of these episodes.
-
-    The moments themselves come with it.
 
     Args:
         ratio: the ratio; networks are shared with the result, not copied.
@@ -102,10 +96,11 @@ def calibrate_moments(
             drawn = draws(ratio.dynamics, state, action, candidates, generator)
             standardised = ratio.inputs(torch.cat((some.state, some.action), -1))
             given, outcome = ratio.parts(ratio.features(Given(standardised, centre), some))
-            inputs.append(given)
-            real_outcomes.append(outcome)
+            inputs.append(given.clamp(-MOST_INPUT, MOST_INPUT))
+            real_outcomes.append(outcome.clamp(-MOST_OUTCOME, MOST_OUTCOME))
             features = ratio.features(ratio.given(state, action, drawn.mean), drawn)
-            outcomes.append(ratio.parts(features)[1][:, 0])
+            drawn_outcome = ratio.parts(features)[1][:, 0]
+            outcomes.append(drawn_outcome.clamp(-MOST_OUTCOME, MOST_OUTCOME))
             log_ratios.append(ratio.classifiers.log_ratio(features)[:, 0])
     seen = Candidates(
         torch.cat(inputs),
@@ -113,9 +108,9 @@ def calibrate_moments(
         torch.cat(outcomes, 1),
         torch.cat(log_ratios, 1),
     )
-    tilt = seen.tilt()
+    tilt = seen.tilt(episode_boundary(log, rows))
     (gap, before), (tilted_gap, after) = (seen.moments(one) for one in (0.0 * tilt, tilt))
-    return ratio.with_tilt(tilt), Moments(gap, tilted_gap, before, after)
+    return ratio.with_tilt(tilt, Moments(gap, tilted_gap, before, after))
 
 
 class Candidates(NamedTuple):
@@ -126,12 +121,15 @@ class Candidates(NamedTuple):
     outcomes: Tensor  # [k, B, D], the candidates'
     log_ratios: Tensor  # [k, B]
 
-    def tilt(self) -> Tensor:
-        """`[D, 1 + S + A]`, A at the ridge that cross-validation takes."""
-        middle = len(self.real) // 2
+    def tilt(self, middle: int) -> Tensor:
+        """`[D, 1 + S + A]`, A at the ridge that cross-validation takes.
+
+        Args:
+            middle: where its two parts meet; a part may be empty, and A is then 0.
+        """
         halves = self._part(slice(middle)), self._part(slice(middle, None))
         none = self.real.new_zeros((self.real.shape[-1], 1 + self.inputs.shape[-1]))
-        if not middle:
+        if not 0 < middle < len(self.real):
             return none
         found, lowest, ridge = [none, none], sum(half.objective(none) for half in halves), None
         for tried in RIDGES:

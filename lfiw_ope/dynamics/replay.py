@@ -4,13 +4,12 @@ From states of episodes that the model was not trained on, the policy that logge
 model for a few steps; partial returns and states are scored against the logged continuation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.stats import CensoredData, ecdf
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog
@@ -88,16 +87,17 @@ class Continuations:
                 None for as many as a stretch has.
         """
         stride = steps if stride is None else stride
-        whole = _logged_whole(log)
+        whole = _logged_whole(log, steps)
         begins, owner = [episodes.new_empty(0)], [episodes.new_empty(0)]
         for episode in episodes.tolist():
             length, first = int(log.lengths[episode]), int(log.first[episode])
             starts = torch.arange(0, length, stride, device=log.first.device)
             reached = starts + steps <= length
             if log.terminated[first + length - 1]:
-                share = whole(starts + steps) / whole(torch.full_like(starts, length))
-                lots = torch.rand(len(starts), generator=generator, device=starts.device)
-                reached |= lots < share
+                lots = torch.rand(
+                    len(starts), generator=generator, device=starts.device, dtype=torch.float64
+                )
+                reached |= lots * whole[length] < whole[starts + steps]
             starts = starts[reached]
             begins.append(first + starts)
             owner.append(torch.full_like(starts, episode))
@@ -128,23 +128,22 @@ class Continuations:
         return len(self.episode)
 
 
-def _logged_whole(log: DeviceLog) -> Callable[[Tensor], Tensor]:
-    """G, the chance that the log does not truncate an episode before so many steps."""
+def _logged_whole(log: DeviceLog, steps: int) -> Tensor:
+    """`[longest + steps + 1]` float64, G(x): the log does not truncate an episode before x steps.
+
+    An episode that terminates after T steps was not truncated in its first T − 1 and says no more:
+    it would not have been truncated at its last step either way.
+    """
+    from scipy.stats import CensoredData, ecdf
+
     lengths = log.lengths.cpu().numpy()
     terminated = log.terminated[log.first + log.lengths - 1].cpu().numpy()
-    if terminated.all():
-        return torch.ones_like
-    truncation = CensoredData(uncensored=lengths[~terminated], right=lengths[terminated])
-    later, longest = ecdf(truncation).sf, lengths.max()
-    # The longest being cut, that length is the limit, also of those that end right there.
-    limited = bool((~terminated & (lengths == longest)).any())
-
-    def whole(steps: Tensor) -> Tensor:
-        at = steps.cpu().numpy()
-        share = np.where(limited & (at > longest), 0.0, later.evaluate(at - 1))
-        return torch.as_tensor(share, device=steps.device)
-
-    return whole
+    at = np.arange(lengths.max() + steps + 1)
+    share = np.ones(len(at))
+    if not terminated.all():
+        cut = CensoredData(uncensored=lengths[~terminated], right=lengths[terminated] - 1)
+        share = ecdf(cut).sf.evaluate(at - 1)
+    return torch.as_tensor(share, dtype=torch.float64, device=log.rewards.device)
 
 
 @dataclass(frozen=True)

@@ -215,16 +215,15 @@ class LFIW(ModelEstimator[LFIWConfig]):
         )
         log = DeviceLog.of(data, config.dynamics.device)
         episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]
-        calibrated, moments = {}, {}
-        for k in self.calibrates:
-            found = calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
-            calibrated[k], moments[k] = found
+        calibrated = {
+            k: calibrate_moments(ratio, log, episodes, k, seed, left_out=left_out)
+            for k in self.calibrates
+        }
         seconds = {**model.seconds, "classifier": time.perf_counter() - started}
         model = replace(
             model,
             ratio=ratio,
             calibrated_ratios=calibrated,
-            moments=moments,
             draws=config.draws,
             seconds=seconds,
         )

@@ -5,9 +5,8 @@ logged them acts in it for up to H steps. First, a value is a mean: candidates a
 mean partial return is known, at three standard errors, to be off, and by more than that of the
 least biased one. Then partial returns and states are scored against the logged continuations
 (CRPS and energy score), and the simplest candidate within one standard error of the best is taken.
-Of the numbers of SIR's candidates none is simpler: they share the networks and cost the same, so
-that of the least loss is taken. All comparisons are paired: every candidate meets the same
-stretches.
+Of SIR's k none is simpler: they share all networks, so that of the least loss is taken. All
+comparisons are paired: every candidate meets the same stretches.
 """
 
 import math
@@ -16,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from lfiw_ope.data.tensors import DeviceLog
@@ -149,7 +149,7 @@ def select_noise(
         excess[candidate], errors[candidate] = paired(of - losses[best], logged.episode)
     chosen = next(c for c in unbiased if excess[c] <= errors[c])
     if chosen.sir_candidates > 1:
-        chosen = min((c for c in unbiased if c.sir_candidates > 1), key=means.__getitem__)
+        chosen = best
     return NoiseSelection(
         chosen,
         {str(c): means[c] for c in candidates},
@@ -169,7 +169,7 @@ def not_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Cand
 
     All share the noise of the logged returns, which alone can make one of them look unbiased. So a
     candidate is left out where its own bias and the paired difference from the least one are both
-    beyond three standard errors.
+    beyond three standard errors, or as many as are as rare by Student's t with so few episodes.
 
     Args:
         errors: `[B]` of each candidate, simulated minus logged partial returns.
@@ -180,7 +180,8 @@ def not_biased(errors: Mapping[Candidate, Tensor], episode: Tensor) -> list[Cand
     least = min(absolute, key=lambda c: float(absolute[c].mean()))
     more = {c: paired(of - absolute[least], episode) for c, of in absolute.items()}
     own = {c: paired(of, episode) for c, of in absolute.items()}
-    return [c for c in errors if any(bias <= KNOWN * error for bias, error in (own[c], more[c]))]
+    known = float(stdtrit(len(torch.unique(episode)) - 1, ndtr(KNOWN)))
+    return [c for c in errors if any(bias <= known * error for bias, error in (own[c], more[c]))]
 
 
 def judge(

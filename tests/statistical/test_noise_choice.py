@@ -170,7 +170,7 @@ class Counted:
             self.error(state, action, states[1:].flatten(0, 1))[:, None] / self.scale,
             self.error(state, action, drawn.next_state)[..., None] / self.scale,
             self.log_ratio(state, action, drawn),
-        ).tilt()
+        ).tilt(len(state) // 2)
         return other
 
 

@@ -1,5 +1,6 @@
 """Calibrated moments of resampling, and classifiers that see no less than the model's error."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.dynamics import fit_dynamics
+from lfiw_ope.dynamics import EnsembleDynamics, fit_dynamics
 from lfiw_ope.estimators.selection import Candidate
 from lfiw_ope.intervals.simulated import spread_of
 from lfiw_ope.ratio import tilted
@@ -50,7 +51,9 @@ def test_resampling_has_the_logged_moments(ridge):
 def test_cross_validation_takes_the_weakest_ridge_where_moments_are_known():
     """4000 rows know moments to 1/60, and the ratio is off by 0.2 and more."""
     seen = erring(ROWS)
-    assert torch.allclose(seen.tilt(), seen.solve(RIDGES[-1], torch.zeros((2, 2))), atol=1e-3)
+    assert torch.allclose(
+        seen.tilt(ROWS // 2), seen.solve(RIDGES[-1], torch.zeros((2, 2))), atol=1e-3
+    )
 
 
 def test_moments_that_are_noise_are_not_calibrated():
@@ -62,13 +65,14 @@ def test_moments_that_are_noise_are_not_calibrated():
     rows, size = 60, 20
     real, outcomes = normal(rows, size), normal(CANDIDATES, rows, size, seed=1)
     seen = Candidates(normal(rows, size, seed=2), real, outcomes, torch.zeros((CANDIDATES, rows)))
-    assert not seen.tilt().any()
+    assert not seen.tilt(rows // 2).any()
     assert seen.solve(RIDGES[-1], torch.zeros((size, 1 + size))).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_one_transition_calibrates_nothing(rows):
-    assert not erring(rows).tilt().any()
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_one_part_of_transitions_calibrates_nothing(rows):
+    assert not erring(rows).tilt(0).any()
+    assert not erring(rows).tilt(rows).any()
 
 
 def test_a_tilt_of_many_normal_candidates_is_the_mean():
@@ -109,7 +113,7 @@ def test_calibration_leaves_the_ratio_as_it_is_and_shares_its_networks(bed):
     ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
     rows = log.at(log.rows_of([80]))
     before = ratio.log_ratio(rows.state, rows.action, rows)
-    calibrated, _ = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
+    calibrated = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
     assert not ratio.tilt.any()
     assert calibrated.tilt.any()
     assert torch.equal(ratio.log_ratio(rows.state, rows.action, rows), before)
@@ -124,7 +128,7 @@ def test_moments_out_of_the_candidates_reach_leave_most_candidates_their_weight(
     outcomes, shift = normal(16, ROWS, 2, seed=1), torch.tensor([30.0, 0.0])
     real = normal(ROWS, 2, seed=2) + shift
     seen = Candidates(normal(ROWS, 1), real, outcomes, torch.zeros(outcomes.shape[:2]))
-    tilt = seen.tilt()
+    tilt = seen.tilt(ROWS // 2)
     gap, candidates = seen.moments(torch.zeros_like(tilt))
     tilted_gap, left = seen.moments(tilt)
     assert candidates == pytest.approx(16)
@@ -132,9 +136,27 @@ def test_moments_out_of_the_candidates_reach_leave_most_candidates_their_weight(
     assert tilted_gap < gap
 
 
+def test_transitions_are_compared_with_the_member_that_left_them_out(bed):
+    """The mean of one member is off by 100, and it is the one that is compared or not."""
+    dynamics, log = bed[1], DeviceLog.of(bed[0], "cpu")
+    ratio, apart = ratio_of(bed), []
+
+    def member_mean(predicted, member, state):
+        return EnsembleDynamics.member_mean(dynamics, predicted, member, state) + 100.0 * (
+            member[:, None] == 3
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamics, "member_mean", member_mean)
+        for left_out in ([range(80, 120), [], [], []], [[], [], [], range(80, 120)]):
+            seen = calibrate_moments(ratio, log, range(80, 120), 4, 0, left_out=left_out)
+            apart.append(seen.moments.gap)
+    assert apart[0] < 1.0 < apart[1]
+
+
 def test_a_calibrated_ratio_is_saved_and_loaded_with_its_tilt(bed):
     ratio, log = ratio_of(bed), DeviceLog.of(bed[0], "cpu")
-    calibrated, _ = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
+    calibrated = calibrate_moments(ratio, log, range(80, 120), CANDIDATES, 0)
     ratio.load_state_dict(calibrated.state_dict())
     assert torch.equal(ratio.tilt, calibrated.tilt)
 
@@ -187,7 +209,7 @@ def test_the_default_resamples_by_calibrated_ratios_and_named_forms_do_not(bed):
     ratio = ope.RatioConfig(members=2, hidden=(16,), fit=NETS)
     config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, rollouts=60)
     fit = ope.LFIW(ope.Estimand(6), config).fit(bed[0], 0)
-    assert sorted(fit.calibrated_ratios) == sorted(fit.moments) == [4, 16]
+    assert sorted(fit.calibrated_ratios) == [4, 16]
     assert not fit.ratio.tilt.any()
     assert fit.with_candidate(Candidate("bootstrap", 4)).weighting.calibrated
     plain = ope.Weighting(form="uniform", candidates=4)
@@ -196,14 +218,15 @@ def test_the_default_resamples_by_calibrated_ratios_and_named_forms_do_not(bed):
     assert fit.ratio_for(calibrated) is fit.calibrated_ratios[4]
     _, _, policy = linear_gaussian()
     [[one, other]] = fit.estimate_forms([policy], [plain, calibrated])
-    assert one.value != other.value
-    assert other.diagnostics["moments.tilted_gap"] < other.diagnostics["moments.gap"]
+    assert other.diagnostics["moments.gap"] == fit.calibrated_ratios[4].moments.gap
     assert not any(name.startswith("moments") for name in one.diagnostics)
     named = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, weighting=plain)
     fit = ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0)
     assert not fit.calibrated_ratios
     with pytest.raises(ope.ConfigError, match="not calibrated for 4 candidates"):
         fit.estimate_forms([policy], [calibrated])
+    with pytest.raises(ope.ConfigError, match="not calibrated for 4 candidates"):
+        fit.with_candidate(Candidate("bootstrap", 4))
     named = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, weighting=calibrated)
     assert list(ope.LFIW(ope.Estimand(6), named).fit(bed[0], 0).calibrated_ratios) == [4]
 
@@ -212,3 +235,14 @@ def test_the_default_resamples_by_calibrated_ratios_and_named_forms_do_not(bed):
 def test_only_uniform_resampling_is_calibrated(form, candidates):
     with pytest.raises(ope.ConfigError, match="calibrated is of the form"):
         ope.Weighting(form=form, candidates=candidates, calibrated=True)
+
+
+def test_fits_that_are_calibrated_for_other_numbers_are_not_shared():
+    calibrated = (ope.Weighting(form="uniform", candidates=k, calibrated=True) for k in (4, 16))
+    keys = [
+        ope.LFIW(ope.Estimand(6), ope.LFIWConfig(weighting=weighting)).sharing_key
+        for weighting in ("auto", ope.Weighting(), *calibrated)
+    ]
+    assert all(one != other for one, other in itertools.combinations(keys, 2))
+    plain = ope.LFIWConfig(weighting=ope.Weighting(form="uniform", candidates=4))
+    assert ope.LFIW(ope.Estimand(6), plain).sharing_key == keys[1]

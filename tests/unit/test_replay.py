@@ -9,6 +9,7 @@ from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.dynamics import replay as replaying
 from lfiw_ope.dynamics.replay import Continuations, replay, score
 from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
 from lfiw_ope.policy_ratio.clone import ClonedBehaviour
@@ -86,6 +87,20 @@ def test_which_stretches_there_are_does_not_depend_on_how_they_end(limits):
     assert abs(share - expected) < 4 * math.sqrt(3 * expected * (1 - expected) / len(found))
 
 
+def test_episodes_that_end_where_others_are_cut_were_not_seen_to_go_on():
+    """Limits of 40 and 80, of which half the episodes end at step 40: G(41) is 1/2.
+
+    Those that end at 40 would be cut there or not, which nobody saw. Taken for not cut, as they are
+    by their length alone, they would make it 3/4. A share of n = 2000 · 1/2 episodes that go on has
+    a standard error of √(1/4 / n).
+    """
+    rng = np.random.default_rng(0)
+    terminated, limit = rng.random(2000) < 0.5, rng.choice([40, 80], 2000)
+    lengths = np.where(terminated, 40, limit)
+    log = log_of_lengths(lengths, terminated)
+    assert abs(float(replaying._logged_whole(log, 30)[41]) - 0.5) < 4 * math.sqrt(0.25 / 1000)
+
+
 def test_a_log_in_which_all_episodes_end_early_has_stretches():
     found = long_stretches(np.full(20, 12), np.ones(20, bool))
     assert found.episode.tolist() == [episode for episode in range(20) for _ in range(2)]
@@ -93,6 +108,11 @@ def test_a_log_in_which_all_episodes_end_early_has_stretches():
 
 def long_stretches(lengths, terminated):
     """Of 30 steps, one begun every 10 steps."""
+    log, every = log_of_lengths(lengths, terminated), torch.arange(len(lengths))
+    return Continuations.of(log, every, 30, 10_000, generator(), stride=10)
+
+
+def log_of_lengths(lengths, terminated):
     data = ope.Trajectories(
         states=np.zeros((int((lengths + 1).sum()), 1)),
         actions=np.zeros((int(lengths.sum()), 1)),
@@ -102,8 +122,7 @@ def long_stretches(lengths, terminated):
         truncated=~terminated,
         action_spec=ope.ActionSpec.continuous([-np.inf], [np.inf]),
     )
-    log, every = DeviceLog.of(data, "cpu"), torch.arange(len(lengths))
-    return Continuations.of(log, every, 30, 10_000, generator(), stride=10)
+    return DeviceLog.of(data, "cpu")
 
 
 def test_stretches_may_overlap(log):

@@ -114,6 +114,32 @@ def test_a_sharper_candidate_is_left_out_for_its_bias(bed, monkeypatch, bias, ch
     assert found.biases[str(COMPLEX)] == pytest.approx(-bias * found.bias_errors[str(COMPLEX)])
 
 
+def test_three_episodes_know_no_bias_at_three_standard_errors():
+    """With 2 degrees of freedom a Student's t is beyond 3 in 9.5 % of cases; as rare as 3 standard
+    errors are of a normal, 0.27 %, is 19.
+    """
+    episode, sign = torch.arange(3), torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    error = paired(sign, episode)[1]
+    for bias, kept in ((10.0, [SIMPLE, MIDDLE]), (30.0, [SIMPLE])):
+        errors = {SIMPLE: 0 * sign, MIDDLE: sign + bias * error}
+        assert selection.not_biased(errors, episode) == kept
+
+
+def test_of_sir_the_number_of_candidates_with_the_least_loss_is_taken(bed, monkeypatch):
+    """SIR of 4 is half a standard error worse than SIR of 16, and no simpler."""
+    noise = torch.randn(480, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = noise - noise.mean()
+
+    def judge(model, behaviour, logged, seed):  # noqa: ARG001
+        _, error = paired(noise, logged.episode)
+        of = {"none": 9.0 + 0 * noise, "SIR 4": noise + 0.5 * error, "SIR 16": 0 * noise}
+        return of[model], torch.zeros(len(logged), dtype=torch.float64)
+
+    monkeypatch.setattr(selection, "judge", judge)
+    found = select(bed, {SIMPLE: "none", COMPLEX: "SIR 4", Candidate("bootstrap", 16): "SIR 16"})
+    assert found.chosen == Candidate("bootstrap", 16)
+
+
 def test_all_candidates_meet_the_same_stretches(bed):
     models = {one: Watched(bed[0], shift) for one, shift in ((SIMPLE, 0.0), (MIDDLE, 0.1))}
     found = select(bed, models)

@@ -11,7 +11,7 @@ import lfiw_ope as ope
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.dynamics import EnsembleDynamics
 from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.ratio_fit import _episode_boundary
+from lfiw_ope.ratio_fit import episode_boundary
 from lfiw_ope.samples import source_of
 
 CONFIG = ope.ClassifierConfig(
@@ -234,12 +234,12 @@ def test_held_out_episodes_are_cut_between_two():
     truth, _, policy = linear_gaussian()
     data = log_of(truth, policy, episodes=6, horizon=10, seed=0)
     log = DeviceLog.of(data, "cpu")
-    assert _episode_boundary(log, log.rows_of([4, 0, 5])) in (10, 20)
-    assert _episode_boundary(log, log.rows_of([4, 0])) == 10
-    assert _episode_boundary(log, log.rows_of([3])) == 5
+    assert episode_boundary(log, log.rows_of([4, 0, 5])) in (10, 20)
+    assert episode_boundary(log, log.rows_of([4, 0])) == 10
+    assert episode_boundary(log, log.rows_of([3])) == 5
     thinned = log.rows_of([5, 2, 1])[torch.tensor([0, 11, 12, 13, 14, 15, 25])]
-    assert _episode_boundary(log, thinned) == 1
-    assert _episode_boundary(log, log.rows_of([3])[:1]) == 0
+    assert episode_boundary(log, thinned) == 1
+    assert episode_boundary(log, log.rows_of([3])[:1]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,108 @@
-"""The main job on a shipped task: behaviour data in, the target policy's value out."""
+"""The main job on a shipped task: logged data in, the target policy's value out, beside the truth.
+
+The case that is shown by default is a stochastic one; its size was chosen by what it takes to run.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lfiw_envs import MeasuredValue, Task
+from lfiw_envs import LADDERS, PAPER, Ladder, LadderValue, Question
+from numpy.typing import NDArray
 
-from lfiw_ope.catalogue import Options, lfiw
+from lfiw_ope.bench.datasets import dataset
+from lfiw_ope.catalogue import Options, estimators_named, lfiw
 from lfiw_ope.data.collect import collect
-from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.estimand import Estimand
 from lfiw_ope.estimators.lfiw import LFIWConfig
-from lfiw_ope.plots import new_figure, plot_ess, plot_estimates, plot_weights, save_figure
+from lfiw_ope.fitted import FittedModel
+from lfiw_ope.padding import PaddedEpisodes
+from lfiw_ope.plots import new_figure, plot_estimates, plot_returns_so_far, save_figure
 from lfiw_ope.policies.actor_file import load_actor
 from lfiw_ope.results import Estimate
+from lfiw_ope.rollout import simulate
+from lfiw_ope.seeding import derive
 from lfiw_ope.stored import plain_settings, provenance, write_text
-from lfiw_ope.types import Progress, silent
+from lfiw_ope.types import Policy, Progress, silent
 from lfiw_ope.weighting import Weighting
 
-ENVIRONMENTS = 50
-"""Played side by side when collecting: enough to make the policy's batches worth while."""
+PLAYED = 100
+"""Real episodes of the target for the figure; the true value is of many more."""
+
+
+@dataclass(frozen=True)
+class DemoCase:
+    """What the demo evaluates.
+
+    Attributes:
+        ladder: the environment, with its policies and their true values.
+        data: which of the ladder's recipes is logged.
+        target: policy that is evaluated; it has not acted in the log.
+        transitions: that are logged, if not told otherwise.
+        said: the case, in a sentence.
+    """
+
+    ladder: Ladder
+    data: str
+    target: str
+    transitions: int
+    said: str
+
+    @property
+    def question(self) -> str:
+        """The ladder's question of the shortest horizon, by its name."""
+        return min(self.ladder.questions, key=lambda name: self.ladder.questions[name].horizon)
+
+    @property
+    def asked(self) -> Question:
+        """Horizon and discount."""
+        return self.ladder.question(self.question)
+
+    @property
+    def truth(self) -> LadderValue:
+        """The target's value, measured by playing it in the real environment."""
+        return self.ladder.value(self.target, self.question)
+
+
+DEMOS = {
+    "ledge": DemoCase(
+        LADDERS["ledge"],
+        "replay",
+        "sac_1",
+        20_000,
+        "A point mass is paid for walking near an edge, and random gusts throw it off. Five stages "
+        "of a policy in training (PPO) were logged; the target was trained by another algorithm "
+        "(SAC).",
+    ),
+    **{
+        name: DemoCase(
+            ladder,
+            "behaviour",
+            "target",
+            50_000,
+            f"The behaviour and the target policy of {ladder.env_id} are those of the paper's "
+            "comparison.",
+        )
+        for name, ladder in PAPER.items()
+    },
+}
+"""By name; the first is the default."""
+
+
+@dataclass(frozen=True)
+class DemoRow:
+    """One way to tell the target's value.
+
+    Attributes:
+        name: in a few words.
+        estimate: what it says.
+        error: estimate minus truth.
+    """
+
+    name: str
+    estimate: Estimate
+    error: float
 
 
 @dataclass(frozen=True)
@@ -29,62 +110,48 @@ class DemoResult:
     """What the demo found.
 
     Attributes:
-        task: name.
+        name: of the case.
         command: that gives this result.
         truth: the target's measured value.
-        behaviour: the log's mean return.
         data: the log, in words.
-        answer: what `LFIW` says, which may be the plain model's value.
-        estimates: the plain model, then each form of weights, as they are.
-        config: of the estimator.
+        rows: the log's mean return, the model without weights, the published product, FQE, `LFIW`.
+        chosen: noise and weights that `LFIW` chose; None where there was nothing to choose by.
+        config: of `LFIW`.
+        returns_so_far: `[n, T]` each, Σ_{u<=t} γ^u r_u of some real episodes of the target, and
+            of the simulated ones that `model` and `LFIW()` are means of.
     """
 
-    task: str
+    name: str
     command: str
-    truth: MeasuredValue
-    behaviour: float
+    truth: LadderValue
     data: str
-    answer: Estimate
-    estimates: tuple[Estimate, ...]
+    rows: tuple[DemoRow, ...]
+    chosen: str | None
     config: LFIWConfig
+    returns_so_far: dict[str, NDArray[np.float64]]
 
-    def error(self, estimate: Estimate) -> float:
-        """Estimate minus truth."""
-        return estimate.value - self.truth.mean
-
-
-def forms(horizon: int) -> list[Weighting]:
-    """The plain model, the published forms, and ours."""
-    first = round(0.8 * horizon)
-    return [
-        Weighting(form="uniform"),
-        Weighting(),
-        Weighting(first=first),
-        Weighting(form="stepwise"),
-        Weighting(form="stepwise", first=first),
-        Weighting(conditional=True),
-        Weighting(form="stepwise", conditional=True),
-        Weighting(conditional=True, temper=0.5),
-        Weighting(conditional=True, first_ess=0.5),
-        Weighting(form="uniform", candidates=4),
-    ]
+    @property
+    def answer(self) -> Estimate:
+        """What `LFIW` says."""
+        return self.rows[-1].estimate
 
 
 def run_demo(
-    task: Task,
+    name: str,
     *,
     seed: int,
-    episodes: int = 500,
+    transitions: int | None = None,
     options: Options | None = None,
     progress: Progress = silent,
 ) -> DemoResult:
-    """Collect behaviour data in the real simulator, fit, and evaluate the target policy.
+    """Log behaviour in the real simulator, fit, and evaluate the target policy.
 
     Args:
-        task: one with a behaviour and a target policy.
+        name: in `DEMOS`.
         seed: of data, training and rollouts.
-        episodes: to collect.
-        options: rollouts, updates and device; None is the estimator's defaults.
+        transitions: to log; None is the case's own number.
+        options: rollouts, updates and device; None is the estimators' defaults. What is known of
+            the environment's reward and termination is used, whatever they say.
         progress: told how far each stage is.
 
     Raises:
@@ -92,76 +159,113 @@ def run_demo(
         DataError: if there are too few episodes.
         DivergedError: if a training or the simulation diverges.
     """
+    case = DEMOS[name]
     options = options or Options()
-    estimator = lfiw(Estimand(task.horizon, task.discount), options)
-    data = _collect(task, episodes, seed, progress)
+    command = _command(name, seed, transitions, options)
+    known = case.ladder.rules()
+    options = replace(options, reward=known.reward, termination=known.termination)
+    count = case.transitions if transitions is None else transitions
+    estimand = Estimand(*case.asked)
+    estimator = lfiw(estimand, options)
+    simulating_nothing = replace(options, rollouts=None)
+    others = estimators_named(("behaviour", "fqe"), estimand, simulating_nothing)
+    data = dataset(case.ladder, case.data, count, seed, cache=None, progress=progress)
+    target = load_actor(case.ladder.policy_path(case.target))
+
     fitted = estimator.fit(data, seed, progress=progress)
-    target = load_actor(task.policy_path("target"))
-    every = [*forms(task.horizon), fitted.weighting]
-    estimates = fitted.estimate_forms([target], every, progress=progress)[0]
-    answer = fitted.answer(estimates.pop(), estimates[0])
+    forms = [Weighting(form="uniform"), Weighting(), fitted.weighting]
+    model, product, weighted = fitted.estimate_forms([target], forms, progress=progress)[0]
+    logged, fqe = (
+        other.fit(data, seed, progress=progress).estimate(target) for other in others.values()
+    )
+    found = {
+        "log's mean return": logged,
+        "model": model,
+        "published product": product,
+        "FQE": fqe,
+        "LFIW()": fitted.answer(weighted, model),
+    }
+    truth = case.truth
     return DemoResult(
-        task=task.name,
-        command=_command(task, seed, episodes, options),
-        truth=task.value("target"),
-        behaviour=float(data.returns(task.horizon, task.discount).mean()),
+        name=name,
+        command=command,
+        truth=truth,
         data=repr(data),
-        answer=answer,
-        estimates=tuple(estimates),
+        rows=tuple(DemoRow(row, of, of.value - truth.mean) for row, of in found.items()),
+        chosen=None if fitted.selection is None else str(fitted.selection.chosen),
         config=estimator.config,
+        returns_so_far=_returns_so_far(case, fitted, target, seed),
     )
 
 
-def _command(task: Task, seed: int, episodes: int, options: Options) -> str:
-    given = {"seed": seed, "episodes": episodes, **options.changed()}
-    return " ".join([f"lfiw-ope demo {task.name}", *(f"--{k} {v}" for k, v in given.items())])
+def _command(name: str, seed: int, transitions: int | None, options: Options) -> str:
+    given = {"transitions": transitions} if transitions is not None else {}
+    given = {"seed": seed, **given, **options.changed()}
+    return " ".join([f"lfiw-ope demo {name}", *(f"--{k} {v}" for k, v in given.items())])
 
 
-def _collect(task: Task, episodes: int, seed: int, progress: Progress) -> Trajectories:
-    env = task.make_vector(min(ENVIRONMENTS, max(episodes, 1)))
+def _returns_so_far(
+    case: DemoCase, fitted: FittedModel, target: Policy, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Of real episodes, and of the very rollouts that the estimates rest on."""
+    env = case.ladder.make_vector(PLAYED)
     try:
-        behaviour = load_actor(task.policy_path("behaviour"))
-        return collect(env, behaviour, episodes=episodes, seed=seed, progress=progress)
+        played = collect(env, target, episodes=PLAYED, seed=derive(seed, "demo", "played"))
     finally:
         env.close()
+    found = {"real": PaddedEpisodes.of(played, case.asked.horizon).rewards.numpy()}
+    shown = [("model", fitted.plain_model())]
+    if not fitted.weighting.resampling.none:
+        shown.append(("LFIW()", fitted))
+    for name, model in shown:
+        rollout = simulate(
+            target,
+            model.dynamics,
+            model.initial_states,
+            horizon=case.asked.horizon,
+            rollouts=model.rollouts,
+            seed=model.seed,
+            ratio=model.ratio_for(model.weighting),
+            resampling=model.weighting.resampling,
+        )
+        found[name] = rollout.rewards[0].double().cpu().numpy()
+    discounts = case.asked.discount ** np.arange(case.asked.horizon)
+    return {name: np.cumsum(discounts * rewards, axis=1) for name, rewards in found.items()}
 
 
 def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
     """Write the result as JSON and as a figure; each appears whole or not at all."""
     stored = {
-        "task": result.task,
+        "demo": result.name,
         "command": result.command,
         "truth": asdict(result.truth),
-        "behaviour_mean_return": result.behaviour,
         "data": result.data,
         "config": plain_settings(result.config),
         **provenance(),
-        "answer": _row(result, result.answer),
-        "estimates": [_row(result, estimate) for estimate in result.estimates],
+        "chosen": result.chosen,
+        "rows": [
+            {"row": row.name, **row.estimate.to_dict(arrays=False), "error": row.error}
+            for row in result.rows
+        ],
     }
     text = json.dumps(stored, indent=1, allow_nan=False)
-    saved = write_text(folder / f"demo_{result.task}.json", text + "\n")
-    return saved, _save_figure(result, folder / f"demo_{result.task}.png")
-
-
-def _row(result: DemoResult, estimate: Estimate) -> dict[str, Any]:
-    return {**estimate.to_dict(arrays=False), "error": result.error(estimate)}
+    saved = write_text(folder / f"demo_{result.name}.json", text + "\n")
+    return saved, _save_figure(result, folder / f"demo_{result.name}.png")
 
 
 def _save_figure(result: DemoResult, path: Path) -> Path:
     figure = new_figure(13, 4)
-    left, middle, right = figure.subplots(1, 3)
-    truth = (result.truth.mean, result.truth.standard_error)
-    shown = (*result.estimates, result.answer)
-    plot_estimates(left, shown, truth=truth, behaviour=result.behaviour)
-    by_name = {estimate.estimator: estimate for estimate in result.estimates}
-    plot_ess(middle, [by_name["stepwise"], by_name["c-stepwise"]])
-    plot_weights(right, by_name["c-LFIW"])
-    steps = result.estimates[0].estimand.horizon
-    figure.suptitle(f"{result.task}: value of the target policy over {steps} steps")
+    left, right = figure.subfigures(1, 2, width_ratios=(2, 3))
+    truth = result.truth.mean, result.truth.standard_error
+    names = [row.name for row in result.rows]
+    estimates = [row.estimate for row in result.rows]
+    plot_estimates(left.subplots(), estimates, names=names, truth=truth)
+    panels = right.subplots(1, len(result.returns_so_far), sharey=True, sharex=True)
+    for ax, (name, returns) in zip(panels, result.returns_so_far.items(), strict=True):
+        plot_returns_so_far(ax, returns, value=result.truth.mean)
+        ax.set_title("real" if name == "real" else f"simulated: {name}")
+    panels[0].set_ylabel("return so far")
+    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
+    steps = DEMOS[result.name].asked.horizon
+    figure.suptitle(f"{result.name}: what is the target policy worth over {steps} steps?")
     return save_figure(figure, path)
-
-
-def relative_error(result: DemoResult, estimate: Estimate) -> float:
-    """|estimate − truth| / |truth|"""
-    return float(np.abs(result.error(estimate)) / max(abs(result.truth.mean), 1e-12))

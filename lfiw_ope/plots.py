@@ -87,6 +87,7 @@ def plot_estimates(
     ax: Any,
     estimates: Sequence[Estimate],
     *,
+    names: Sequence[str] | None = None,
     truth: tuple[float, float] | None = None,
     behaviour: float | None = None,
 ) -> Any:
@@ -97,6 +98,7 @@ def plot_estimates(
     Args:
         ax: matplotlib axes.
         estimates: top to bottom.
+        names: of the rows; the estimators' own if None.
         truth: measured value and its standard error.
         behaviour: the log's mean return.
     """
@@ -123,11 +125,33 @@ def plot_estimates(
         ax.axvline(truth[0], color=TRUTH, lw=1.5, label="truth")
     if behaviour is not None:
         ax.axvline(behaviour, color="#888888", lw=1.2, ls="--", label="behaviour's mean return")
-    ax.set_yticks(rows, [estimate.label for estimate in estimates])
+    ax.set_yticks(rows, names or [estimate.label for estimate in estimates])
     ax.set_ylim(-0.7, len(estimates) - 0.3)
-    ax.set_xlabel("value (± 2 s.e. of what is sampled, hollow: unknown;\npale: interval)")
+    ax.set_xlabel(
+        "value (line: ± 2 standard errors of sampling,\nhollow: not known; band: interval)"
+    )
     if truth is not None or behaviour is not None:
         ax.legend(frameon=False, fontsize=8, loc="best")
+    return ax
+
+
+def plot_returns_so_far(
+    ax: Any, returns: NDArray[np.float64], *, value: float | None = None, shown: int = 25
+) -> Any:
+    """Returns of episodes up to each step: the first ones, and the mean of all.
+
+    Args:
+        ax: matplotlib axes.
+        returns: `[n, T]`, Σ_{u<=t} γ^u r_u.
+        value: expected return of the whole horizon.
+        shown: episodes that are drawn.
+    """
+    steps = np.arange(1, returns.shape[1] + 1)
+    ax.plot(steps, returns[:shown].T, color=WEIGHTED, lw=0.8, alpha=0.4)
+    ax.plot(steps, returns.mean(0), color=TRUTH, lw=2, label=f"mean of {len(returns)} episodes")
+    if value is not None:
+        ax.axhline(value, color=TRUTH, lw=1, ls="--", label="true value")
+    ax.set_xlabel("step")
     return ax
 
 

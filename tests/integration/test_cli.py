@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lfiw_envs import TASKS
+from lfiw_ope.demo import DEMOS
 
 COMMAND = Path(sys.executable).with_name("lfiw-ope")
 
@@ -18,38 +18,35 @@ def run(*words, cwd):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The demo as it is, but for fewer episodes and rollouts and a shorter training."""
+    """The demo as it is, but for fewer transitions and rollouts and a shorter training."""
     folder = tmp_path_factory.mktemp("demo")
-    fewer = ("--episodes", "20", "--rollouts", "60", "--updates", "300")
+    fewer = ("--transitions", "2000", "--rollouts", "60", "--updates", "300")
     return folder, run("demo", *fewer, cwd=folder)
 
 
 def test_demo_prints_and_saves_a_real_result(demo):
     folder, done = demo
     assert done.returncode == 0, done.stderr
-    value = TASKS["swimmer"].value("target")
-    assert f"truth {value.mean:.2f} ± {value.standard_error:.2f}" in done.stdout
-    saved = json.loads((folder / "results" / "demo_swimmer.json").read_text())
-    names = [estimate["estimator"] for estimate in saved["estimates"]]
-    assert names == [
-        *("model", "LFIW", "LFIW first 80", "stepwise", "stepwise first 80"),
-        *("c-LFIW", "c-stepwise", "c-LFIW tempered 0.5", "c-LFIW first by ESS 0.5", "SIR 4"),
-    ]
-    answer = saved["answer"]
+    value = DEMOS["ledge"].truth
+    said = " ".join(done.stdout.split())
+    assert f"True value: {value.mean:.2f} ± {value.standard_error:.2f}" in said
+    saved = json.loads((folder / "results" / "demo_ledge.json").read_text())
+    names = [row["row"] for row in saved["rows"]]
+    assert names == ["log's mean return", "model", "published product", "FQE", "LFIW()"]
+    answer = saved["rows"][-1]
     assert answer["estimator"] == "LFIW"
     assert "loss[bootstrap + SIR 16]" in answer["diagnostics"]
-    assert f"LFIW() says {answer['value']:.2f}" in " ".join(done.stdout.split())
-    assert all(said in " ".join(done.stdout.split()) for said in answer["warnings"])
-    for estimate in saved["estimates"]:
-        assert f"{estimate['value']:.2f}" in done.stdout
-        assert estimate["error"] == pytest.approx(estimate["value"] - value.mean)
-        assert 1 <= estimate["ess"] <= 60 + 1e-6
-        assert math.isfinite(estimate["value"])
+    assert f"LFIW() chose {saved['chosen']} on held-out episodes" in said
+    assert all(warning in said for warning in answer["warnings"])
+    for row in saved["rows"]:
+        assert f"{row['row']} {row['value']:.2f}" in said
+        assert row["error"] == pytest.approx(row["value"] - value.mean)
+        assert math.isfinite(row["value"])
     assert saved["config"]["rollouts"] == 60
-    assert (folder / "results" / "demo_swimmer.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "results" / "demo_ledge.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in (folder / "results").iterdir()) == [
-        "demo_swimmer.json",
-        "demo_swimmer.png",
+        "demo_ledge.json",
+        "demo_ledge.png",
     ]
 
 
@@ -60,8 +57,7 @@ def test_demo_says_how_far_it_is_in_plain_lines(demo):
         stage: sum(f" {stage} " in line for line in lines)
         for stage in ("collect", "dynamics", "classifier", "rollout")
     }
-    # All 20 episodes, of 20 environments, end at one step; the others show each tenth.
-    assert counts.pop("collect") == 2
+    # Each stage shows each tenth; the five policies that make the log share one count.
     assert all(8 <= count <= 12 for count in counts.values()), counts
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
@@ -70,10 +66,10 @@ def test_demo_says_how_far_it_is_in_plain_lines(demo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("demo", "walker"), "There is no task 'walker'; choose one of swimmer"),
+        (("demo", "walker"), "There is no task 'walker'; choose one of ledge"),
         (("demo", "--rollouts", "1"), "rollouts is 1; it must be a whole number, 2 or more"),
-        (("demo", "--episodes", "0"), "episodes is 0; it must be a whole number, 1 or more"),
-        (("demo", "--episodes", "3"), "The data hold 3 episodes; at least 4 are needed"),
+        (("demo", "--transitions", "0"), "transitions is 0; it must be a whole number, 5 or more"),
+        (("demo", "swimmer", "--transitions", "300"), "The data hold 3 episodes; at least 4"),
         (("demo", "--seed", "-1"), "The seed is -1"),
         (("demo", "--device", "warp"), "The device 'warp' cannot be used"),
         (("demo", "--output", "file"), "The output file is a file; name a folder"),

@@ -1,231 +1,241 @@
-"""Which weights, and which fallback, should `LFIW()` have? Chosen on development tasks.
+"""Is any form of weights better than what `LFIW()` chooses? Asked on all development tasks.
 
-    PYTHONPATH=tests python experiments/default_weighting.py
+    python experiments/default_weighting.py                     # all cells, one after the other
+    python experiments/default_weighting.py --worker 0 --threads 1 & \\
+        python experiments/default_weighting.py --worker 1 --threads 1
+    python experiments/default_weighting.py --report-only
 
-It takes half an hour on one core. A stopped run goes on from the cells that it has stored; one that
-finds them all, in `results/default_weighting.json` or in its folder, only writes the report.
+A cell is a development task and a seed: its "replay" data of 1e5 transitions, the ten policies of
+its ladder, its shortest horizon, 500 rollouts. One fit of `LFIW()` gives all forms; the weighted
+ones are simulated with bootstrap noise, which their ratio rests on. A task's error is the root mean
+square, over seeds and the policies that the data support, of estimate minus measured value in
+ranges of the ladder. Nothing is refused, capped or left out.
 
-`development_tasks.py` holds the tasks; none of them is in a report. For each task and seed,
-process, policies, log and fit are drawn anew, and every form of `forms()` is estimated from the one
-fit. The error of an estimate is measured in standard deviations of the target's return. A task's
-error is the root mean square over its seeds and targets, a form's error the mean over tasks.
-Nothing is capped.
+The rule, written before any result of these tasks was seen: the default stays unless the named form
+of least mean error over tasks is better than it by more than the standard error of that gain over
+tasks, both with all tasks and, chosen without each task in turn, in the mean over the tasks left
+out: with dozens of forms one is best by luck.
 
-The rule (`default_choice.py` carries it out):
-
-1. A candidate is a form with thresholds of a fallback out of `LEAST_ESS` × `MOST_ACCURACY`; where
-   the fallback says so, the plain model's value stands in.
-2. The candidate of least error leads. Those within one standard error of it tie: that of the mean
-   of the tasks' paired differences. Of those that tie the simplest is chosen: the model before any
-   weights, then the fewest settings that differ from a plain trajectory product, then the stricter
-   fallback.
-3. Hundreds of candidates have a lucky one among them. So the choice stands only if its gain over
-   the model is above the gain's standard error, and if the same is true of the gains on each task
-   of what is chosen without that task.
-4. Otherwise no form is shown to be better. The default is then the safest weighted form: that whose
-   error rises above the model's least, without a fallback, added up over tasks. Its fallback is the
-   loosest that lets no task's error rise by more than `MOST_HARM`.
-
-The rule was written down before any result, except for step 3 and the unit of `MOST_HARM`, which
-was the model's own error: a look at the pilot, seed 0 and some of seed 1, led to them. Step 3 only
-makes it harder for a form to be chosen. Seed 3 was added after a look at the others. What the rule
-says without the pilot is stored too.
-
-What came of it: no form is shown to be better than the plain model, and the safest three can hardly
-be told apart. The rule names "LFIW first by ESS 0.5" on all seeds, "stepwise tempered 0.8" without
-the pilot, and named "c-LFIW first by ESS 0.5" on seeds 0 to 2. Our reading, beyond the rule, is
-`Weighting(form="stepwise", temper=0.8)` with `Fallback(least_ess=0.0, most_accuracy=0.9)`: it is
-the rule's form on the seeds that had no part in the rule (on all of them it harms second least),
-its error is below the model's on most tasks and little above it on any, and where H is chosen by
-ESS it is 0, the plain model, in two estimates of five. A least ESS before tempering would take away
-half of what the form gains. The accuracy of 0.9 is set by hand: an eighth of the estimates fall
-back by it here, which costs the form nothing and gains nothing; it is there for classes that are
-separable. Seeds differ more than tasks do: the form's gain by seed is in the report, and its mean
-over seeds is within its standard error of 0.
-
-One of the tasks, CartPole, is a report task of the benchmark that came later (with other policies,
-another horizon and other values). What the rule says without it is printed from the stored cells:
-
-    PYTHONPATH=tests python experiments/default_weighting.py --without CartPole-v1
-
-The recommendation on all seeds is the same; without the pilot too, it is "c-LFIW tempered 0.8".
+The precision is pinned to bfloat16. A finished cell is a file in `results/default_weighting/` and
+is not repeated; `results/default_weighting.{json,md,png}` are written from all there are.
 """
 
 import json
 import time
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
-from default_choice import Study, gain_by_seed, rounded, verdict
-from default_tables import as_text, fallback_rows, form_rows, plot
-from development_tasks import TASKS, Target, draw
+from lfiw_envs import LADDERS
+from lfiw_envs.ladders import DEVELOPMENT
+from noise_and_weights import DATA, INTERVAL, TRANSITIONS, commit, question, rules, settings
+from numpy.typing import NDArray
 
 import lfiw_ope as ope
+from lfiw_ope.bench.datasets import dataset
+from lfiw_ope.bench.support import SUPPORTED
+from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 from lfiw_ope.stored import write_text
 
-RESULTS = Path(__file__).parent / "results" / "default_weighting.json"
-HOW = "PYTHONPATH=tests python experiments/default_weighting.py"
+RESULTS = Path(__file__).parent / "results"
+CELLS = RESULTS / "default_weighting"
+SEEDS = (0, 1)
 ROLLOUTS = 500
-PILOT = (0,)
-"""Seeds that were seen in all tasks before the rule was final."""
-
+DEFAULT = "LFIW()"
 SHARES = (0.1, 0.25, 0.5, 0.8)
 
 
-def forms() -> list[ope.Weighting]:
-    """The plain model first."""
-    made = [ope.Weighting(form="uniform")]
-    for form, conditional in product(("trajectory", "stepwise"), (False, True)):
-        made += [
-            ope.Weighting(form=form, conditional=conditional, temper=temper)  # type: ignore[arg-type]
-            for temper in (None, *SHARES)
-        ]
+def forms() -> dict[str, ope.Weighting]:
+    """Named forms of weights."""
+    made = [
+        ope.Weighting(form=form, conditional=conditional, temper=temper)  # type: ignore[arg-type]
+        for form, conditional in product(("trajectory", "stepwise"), (False, True))
+        for temper in (None, *SHARES)
+    ]
     for conditional in (False, True):
         made += [ope.Weighting(conditional=conditional, first_ess=share) for share in (0.1, 0.5)]
         made += [
-            ope.Weighting(conditional=conditional, pareto=True),
             ope.Weighting(conditional=conditional, exponent=0.5),
             ope.Weighting(conditional=conditional, clip=(0.1, 10.0)),
             ope.Weighting(conditional=conditional, resample_below=0.5),
         ]
-    made += [ope.Weighting(form="uniform", candidates=k) for k in (4, 16)]
-    return [*made, ope.Weighting(candidates=4)]
+    made += [
+        ope.Weighting(form="uniform", candidates=k, calibrated=calibrated)
+        for calibrated in (False, True)
+        for k in (4, 16)
+    ]
+    named = {one.label + ", calibrated" * one.calibrated: one for one in made}
+    named["SIR 4, mean weight carried"] = ope.Weighting(candidates=4)
+    return named
 
 
-def label(weighting: ope.Weighting) -> str:
-    """The library's, and whether the mean weight of candidates is carried."""
-    carried = weighting.candidates > 1 and weighting.form != "uniform"
-    return weighting.label + " carried" * carried
-
-
-def cell(name: str, seed: int) -> dict[str, Any]:
-    """Every form's estimate of every target, from one log and one fit."""
-    started = time.perf_counter()
-    task = TASKS[name]
-    data, targets = draw(name, seed)
+def run(task: str, seed: int) -> dict[str, Any]:
+    """One cell: the error of every form on every policy."""
+    ladder = LADDERS[task]
+    name = question(ladder)
+    estimand = ope.Estimand(*ladder.question(name))
+    data = dataset(ladder, DATA, TRANSITIONS, seed)
+    policies = [ope.load_actor(ladder.policy_path(policy)) for policy in ladder.targets]
+    truth = np.array([ladder.value(policy, name).mean for policy in ladder.targets])
+    dynamics, ratio = settings()
     config = ope.LFIWConfig(
-        dynamics=ope.DynamicsConfig(
-            activation="silu",
-            layer_norm=False,
-            noise="gaussian",
-            member_episodes="all",
-            hidden=task.hidden,
-            fit=ope.FitConfig(updates=task.updates, evaluate_every=100),
-        ),
-        ratio=ope.RatioConfig(
-            members=3,
-            hidden=(64, 64),
-            features="residual",
-            fit=ope.FitConfig(updates=task.updates, evaluate_every=100),
-        ),
-        weighting=ope.Weighting(form="stepwise", temper=0.8),
-        ratio_share=0.3,
-        rollouts=ROLLOUTS,
+        dynamics=dynamics, ratio=ratio, rollouts=ROLLOUTS, draws=8, interval=INTERVAL
     )
-    fit = ope.LFIW(ope.Estimand(task.horizon), config).fit(data, seed)
-    fitted = time.perf_counter()
-    estimates = fit.estimate_forms([target.policy for target in targets], forms())
+    lfiw = ope.LFIW(estimand, config, **rules(ladder))
+    started = time.perf_counter()
+    fitted = lfiw.fit(data, seed)
+    middle = time.perf_counter()
+    assert fitted.selection is not None
+    assert fitted.ratio is not None
+    values = {DEFAULT: [one.value for one in fitted.estimate(policies)]}
+    for candidate in lfiw.candidates():
+        if candidate.sir_candidates == 1:
+            plain = fitted.with_candidate(candidate)
+            name_of = f"model, {candidate} noise".replace("none noise", "no noise")
+            values[name_of] = [one.value for one in plain.estimate(policies)]
+    for of_policy in fitted.estimate_forms(policies, list(forms().values())):
+        for form, estimate in zip(forms(), of_policy, strict=True):
+            values.setdefault(form, []).append(estimate.value)
     return {
-        "task": name,
+        "task": task,
         "seed": seed,
-        "transitions": data.num_transitions,
-        "targets": [_row(*pair) for pair in zip(targets, estimates, strict=True)],
-        "seconds": {"fit": fitted - started, "forms": time.perf_counter() - fitted},
+        "question": name,
+        "supported": [ladder.support(policy, DATA) >= SUPPORTED for policy in ladder.targets],
+        "chosen": str(fitted.selection.chosen),
+        "accuracy": fitted.ratio.report.accuracy,
+        "seconds": {"fit": middle - started, "forms": time.perf_counter() - middle},
+        "commit": commit(),
+        "errors": {
+            form: [round(float(e), 5) for e in (np.array(of) - truth) / np.ptp(truth)]
+            for form, of in values.items()
+        },
     }
 
 
-def _row(target: Target, estimates: list[ope.Estimate]) -> dict[str, Any]:
-    weighted = estimates[1]
+def task_errors(stored: list[dict[str, Any]], form: str) -> NDArray[np.float64]:
+    """`[tasks]`, root mean square errors."""
+    squares: dict[str, list[float]] = {}
+    for cell in stored:
+        errors = np.array(cell["errors"][form])[np.array(cell["supported"])]
+        squares.setdefault(cell["task"], []).extend(errors**2)
+    return np.array([np.sqrt(np.mean(of)) for of in squares.values()])
+
+
+def gain(default: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean over tasks of how much less the other's error is, and its standard error."""
+    difference = default - other
+    return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
+
+
+def report(stored: list[dict[str, Any]]) -> dict[str, Any]:
+    """All forms, and the rule carried out."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in stored))
+    errors = {form: task_errors(stored, form) for form in stored[0]["errors"]}
+    default = errors[DEFAULT]
+    rest = [form for form in errors if form != DEFAULT]
+    best = min(rest, key=lambda form: errors[form].mean())
+    left_out = []
+    for place, task in enumerate(tasks):
+        kept = np.arange(len(tasks)) != place
+        other = min(rest, key=lambda form: errors[form][kept].mean())
+        left_out.append((task, other, float(default[place] - errors[other][place])))
+    gained = np.array([one[-1] for one in left_out])
+    mean, error = gain(default, errors[best])
+    elsewhere, elsewhere_error = gained.mean(), gained.std(ddof=1) / len(gained) ** 0.5
     return {
-        "distance": target.distance,
-        "truth": rounded(target.value),
-        "standard_error": rounded(target.standard_error),
-        "spread": rounded(target.spread),
-        "bounded_share": rounded(weighted.bounded_share),
-        "accuracy": rounded(weighted.classifier_accuracy),
-        "log_loss": rounded(weighted.classifier_log_loss),
+        "command": "python experiments/default_weighting.py",
+        "commits": sorted({cell["commit"] for cell in stored}),
+        "tasks": tasks,
+        "seeds": sorted({cell["seed"] for cell in stored}),
+        "best": best,
+        "gain": [mean, error],
+        "left_out": left_out,
+        "left_out_gain": [float(elsewhere), float(elsewhere_error)],
+        "default_stays": bool(mean <= error or elsewhere <= elsewhere_error),
         "forms": {
-            label(weighting): [rounded(one.value), rounded(one.ess), rounded(one.raw_ess)]
-            for weighting, one in zip(forms(), estimates, strict=True)
+            form: {
+                "error": float(of.mean()),
+                "gain": gain(default, of),
+                "ratio": float(np.exp(np.log(of / default).mean())),
+                "worst_ratio": float((of / default).max()),
+                "by_task": [float(one) for one in of],
+            }
+            for form, of in sorted(errors.items(), key=lambda item: item[1].mean())
         },
     }
 
 
-def run(folder: Path, seeds: int) -> list[dict[str, Any]]:
-    """Every cell, seed by seed, so that a stopped run has every task; stored ones are read."""
-    stored = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else []
-    known = {(made["task"], made["seed"]): made for made in stored}
-    for seed in range(seeds):
-        for name in TASKS:
-            path = folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.json"
-            if path.exists():
-                known[name, seed] = json.loads(path.read_text())
-            if (name, seed) not in known:
-                known[name, seed] = made = cell(name, seed)
-                write_text(path, json.dumps(made) + "\n")
-                taken = made["seconds"]
-                typer.echo(f"{path.stem}: {taken['fit']:.0f} + {taken['forms']:.0f} s")
-    return [known[name, seed] for name in TASKS for seed in range(seeds)]
+def markdown(said: dict[str, Any]) -> str:
+    """The same as a page."""
+    lines = ["# Is any form of weights better than what `LFIW()` chooses?", ""]
+    lines += [__doc__.split("\n\n", 2)[2].strip(), ""]
+    (mean, error), (there, there_error) = said["gain"], said["left_out_gain"]
+    verdict = "The default stays." if said["default_stays"] else "The default should change."
+    lines += [
+        f"Commits {', '.join(said['commits'])}; seeds {', '.join(map(str, said['seeds']))}. Best "
+        f"named form: {said['best']}, its gain over the default {mean:+.4f} ± {error:.4f}; on "
+        f"tasks left out {there:+.4f} ± {there_error:.4f}. **{verdict}**",
+        "",
+        "Errors in ranges of the ladder. Gain: over the default, ± its standard error over tasks. "
+        "Ratio: of errors to the default's, geometric mean over tasks, and the worst task.",
+        "",
+        "| form | error | gain | ratio | worst | " + " | ".join(said["tasks"]) + " |",
+        "| --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(said["tasks"]),
+    ]
+    for form, row in said["forms"].items():
+        name = f"**{form}**" if form == DEFAULT else form
+        lines.append(
+            f"| {name} | {row['error']:.3f} | {row['gain'][0]:+.3f} ± {row['gain'][1]:.3f} "
+            f"| {row['ratio']:.2f} | {row['worst_ratio']:.2f} | "
+            + " | ".join(f"{one:.3f}" for one in row["by_task"])
+            + " |"
+        )
+    lines += ["", "| left out | best of the rest | its gain there |", "| --- | --- | ---: |"]
+    lines += [f"| {task} | {form} | {one:+.3f} |" for task, form, one in said["left_out"]]
+    return "\n".join(lines) + "\n"
 
 
-def settings(weighting: ope.Weighting) -> int:
-    """How many of them differ from a plain product's."""
-    plain = asdict(ope.Weighting())
-    return sum(value != plain[name] for name, value in asdict(weighting).items())
-
-
-def report(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that is said of the cells."""
-    complexity = {label(one): settings(one) for one in forms()}
-    study = Study.of(cells, complexity, ROLLOUTS)
-    rest = [made for made in cells if made["seed"] not in PILOT]
-    found = verdict(study)
-    told = dict.fromkeys((found["recommended_form"], label(ope.LFIWConfig().weighting)))
-    return {
-        "command": HOW,
-        "rollouts": ROLLOUTS,
-        **found,
-        "without_pilot": verdict(Study.of(rest, complexity, ROLLOUTS)),
-        "forms": form_rows(study),
-        "fallbacks": {name: fallback_rows(study, study.labels.index(name)) for name in told},
-        "gain_by_seed": {name: gain_by_seed(study, study.labels.index(name)) for name in told},
-        "classifier_accuracy": {
-            name: rounded(np.median(study.accuracy[study.task == index]))
-            for index, name in enumerate(study.tasks)
-        },
-        "cells": cells,
-    }
-
-
-def told_without(task: str) -> None:
-    """Print the verdict on the stored cells of all other tasks."""
-    complexity = {label(one): settings(one) for one in forms()}
-    cells = [made for made in json.loads(RESULTS.read_text())["cells"] if made["task"] != task]
-    rest = [made for made in cells if made["seed"] not in PILOT]
-    for name, some in (("all seeds", cells), ("without the pilot", rest)):
-        typer.echo(f"{name}: {verdict(Study.of(some, complexity, ROLLOUTS))['recommended']}")
+def draw(said: dict[str, Any]) -> Any:
+    """Each form's error over the default's, task by task, and the geometric mean."""
+    rows = sorted(said["forms"].items(), key=lambda item: -item[1]["ratio"])
+    default = np.array(said["forms"][DEFAULT]["by_task"])
+    figure = new_figure(7.5, 0.24 * len(rows) + 1.2)
+    ax = figure.add_subplot()
+    for height, (form, row) in enumerate(rows):
+        colour = PLAIN if form.startswith("model") else WEIGHTED
+        ratios = np.array(row["by_task"]) / default
+        ax.plot(ratios, [height] * len(ratios), "o", color=colour, alpha=0.35, ms=4)
+        ax.plot(row["ratio"], height, "D", color=TRUTH, ms=5)
+    ax.axvline(1.0, color=TRUTH, lw=1)
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(rows)), [form for form, _ in rows], fontsize=8)
+    ax.set_xlabel("error over that of LFIW() (dots: tasks; diamonds: geometric mean)")
+    return figure
 
 
 def main(
-    seeds: Annotated[int, typer.Option(help="draws of everything, for each task")] = 4,
-    folder: Annotated[Path, typer.Option(help="where finished cells are kept")] = Path("cells"),
-    without: Annotated[str | None, typer.Option(help="say the verdict without this task")] = None,
+    worker: Annotated[int | None, typer.Option(help="0 or 1: every other cell")] = None,
+    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
+    report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
 ) -> None:
-    if without is not None:
-        told_without(without)
-        return
-    said = report(run(folder, seeds))
-    lines = ",\n".join(json.dumps(made) for made in said["cells"])
-    head = json.dumps({**said, "cells": []}, indent=1)
-    write_text(RESULTS, head.replace('"cells": []', f'"cells": [\n{lines}\n ]') + "\n")
-    text = as_text(said)
-    write_text(RESULTS.with_suffix(".md"), text)
-    plot(said, RESULTS.with_suffix(".png"))
-    typer.echo(text)
+    torch.set_num_threads(threads)
+    CELLS.mkdir(parents=True, exist_ok=True)
+    order = {key: place for place, key in enumerate(product(SEEDS, DEVELOPMENT))}
+    for (seed, task), place in order.items() if not report_only else ():
+        path = CELLS / f"{task}-{seed}.json"
+        if not path.exists() and worker in (None, place % 2):
+            cell = run(task, seed)
+            write_text(path, json.dumps(cell, indent=1) + "\n")
+            typer.echo(f"{path.stem}: {cell['chosen']}, {cell['seconds']}")
+    stored = [json.loads(path.read_text(encoding="utf-8")) for path in CELLS.glob("*.json")]
+    stored.sort(key=lambda cell: order[cell["seed"], cell["task"]])
+    said = report(stored)
+    write_text(RESULTS / "default_weighting.json", json.dumps(said, indent=1) + "\n")
+    write_text(RESULTS / "default_weighting.md", markdown(said))
+    save_figure(draw(said), RESULTS / "default_weighting.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lfiw_ope.demo import DEMOS
 
 COMMAND = Path(sys.executable).with_name("lfiw-ope")

@@ -25,30 +25,22 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import typer
+from cells import ReportOnly, Threads, Worker, asked, commit, default_settings, finished, shortest
 from lfiw_envs import LADDERS
 from noise_and_weights import CELLS as KNOWN
-from noise_and_weights import (
-    INTERVAL,
-    STOCHASTIC,
-    TRANSITIONS,
-    before,
-    commit,
-    question,
-    rules,
-    settings,
-)
+from noise_and_weights import INTERVAL, STOCHASTIC, before
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
 from lfiw_ope.bench.suites import get_suite
 from lfiw_ope.bench.support import SUPPORTED
+from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = RESULTS / "before_and_after"
@@ -59,33 +51,28 @@ WAYS = ("model before", "model after", "lfiw before", "lfiw after")
 
 def cells() -> list[tuple[str, str, str, int]]:
     """Task, data set, question and seed, the first seed's first."""
-    asked = [(name, "replay", question(LADDERS[name])) for name in STOCHASTIC]
+    found = [(name, "replay", shortest(LADDERS[name])) for name in STOCHASTIC]
     small = list(product(SMALL.data[::-1], SMALL.ladders[::-1]))
-    asked += [(one.name, data, SMALL.asked(one)[0]) for data, one in small]
-    return [(*one, seed) for seed in SMALL.seeds for one in asked]
+    found += [(one.name, data, SMALL.asked(one)[0]) for data, one in small]
+    return [(*one, seed) for seed in SMALL.seeds for one in found]
 
 
-def run(task: str, data: str, asked: str, seed: int) -> dict[str, Any]:
+def run(task: str, data: str, question: str, seed: int) -> dict[str, Any]:
     """One cell."""
     ladder = LADDERS[task]
-    estimand = ope.Estimand(*ladder.question(asked))
-    log = dataset(ladder, data, TRANSITIONS, seed)
-    policies = [ope.load_actor(ladder.policy_path(policy)) for policy in ladder.targets]
-    truth = np.array([ladder.value(policy, asked).mean for policy in ladder.targets])
-    span = float(np.ptp(truth))
-    known = rules(ladder)
+    of = asked(ladder, data, question, seed)
     seconds: dict[str, float] = {}
 
     def errors(way: str, fitted: ope.FittedModel) -> list[float]:
         started = time.perf_counter()
-        values = np.array([estimate.value for estimate in fitted.estimate(policies)])
+        values = [estimate.value for estimate in fitted.estimate(of.policies)]
         seconds[way] = round(time.perf_counter() - started, 1)
-        return [round(float(error), 5) for error in (values - truth) / span]
+        return of.errors(values)
 
     cell: dict[str, Any] = {
         "task": task,
         "data": data,
-        "question": asked,
+        "question": question,
         "seed": seed,
         "purpose": ladder.purpose,
         "policies": list(ladder.targets),
@@ -93,7 +80,7 @@ def run(task: str, data: str, asked: str, seed: int) -> dict[str, Any]:
         "commit": commit(),
         "threads": torch.get_num_threads(),
     }
-    former = before(estimand, **known).fit(log, seed)
+    former = before(of.estimand, **of.known).fit(of.log, seed)
     cell["lfiw before"] = errors("lfiw before", former)
     cell["model before"] = errors("model before", former.plain_model())
     stored = KNOWN / f"{task}-{seed}.json"
@@ -105,12 +92,14 @@ def run(task: str, data: str, asked: str, seed: int) -> dict[str, Any]:
         cell["lfiw after"], cell["model after"] = found["lfiw"], found["model"]
         cell["chosen"] = {"lfiw": found["selection"]["chosen"], "model": found["model_noise"]}
     else:
-        dynamics, ratio = settings()
+        dynamics, ratio = default_settings()
         config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, interval=INTERVAL)
         plain = ope.ModelBasedConfig(dynamics=dynamics, interval=INTERVAL)
         with tempfile.TemporaryDirectory() as folder:  # both have the same dynamics
-            lfiw = ope.LFIW(estimand, config, **known).fit(log, seed, checkpoints=folder)
-            model = ope.ModelBased(estimand, plain, **known).fit(log, seed, checkpoints=folder)
+            lfiw = ope.LFIW(of.estimand, config, **of.known)
+            lfiw = lfiw.fit(of.log, seed, checkpoints=folder)
+            model = ope.ModelBased(of.estimand, plain, **of.known)
+            model = model.fit(of.log, seed, checkpoints=folder)
         assert lfiw.selection is not None
         assert model.selection is not None
         cell["lfiw after"] = errors("lfiw after", lfiw)
@@ -213,23 +202,9 @@ def _said(of: tuple[float, float, float]) -> str:
     return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")
 
 
-def main(
-    worker: Annotated[int | None, typer.Option(help="0 or 1: every other cell")] = None,
-    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
-    report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
-) -> None:
-    torch.set_num_threads(threads)
-    CELLS.mkdir(parents=True, exist_ok=True)
-    for place, key in enumerate(cells()) if not report_only else []:
-        path = CELLS / ("-".join(map(str, key)) + ".json")
-        if not path.exists() and worker in (None, place % 2):
-            cell = run(*key)
-            path.write_text(json.dumps(cell, indent=1, default=list) + "\n", encoding="utf-8")
-            typer.echo(f"{path.stem}: {cell['chosen']}")
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in CELLS.glob("*.json")]
-    order = {key: place for place, key in enumerate(cells())}
-    stored.sort(key=lambda c: order[c["task"], c["data"], c["question"], c["seed"]])
-    REPORT.write_text(report(stored), encoding="utf-8")
+def main(worker: Worker = None, threads: Threads = 2, report_only: ReportOnly = False) -> None:
+    stored = finished(CELLS, cells(), run, worker=worker, threads=threads, report_only=report_only)
+    write_text(REPORT, report(stored))
     typer.echo(f"Wrote {REPORT}")
 
 

@@ -31,8 +31,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
+from cells import commit
 from coverage_estimators import ESTIMATORS, beds
-from revision import commit
 from scipy import stats
 
 import lfiw_ope as ope

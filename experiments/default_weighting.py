@@ -24,18 +24,17 @@ import json
 import time
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
 import typer
+from cells import ReportOnly, Threads, Worker, asked, commit, default_settings, finished, shortest
 from lfiw_envs import LADDERS
 from lfiw_envs.ladders import DEVELOPMENT
-from noise_and_weights import DATA, INTERVAL, TRANSITIONS, commit, question, rules, settings
+from noise_and_weights import DATA, INTERVAL
 from numpy.typing import NDArray
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
 from lfiw_ope.bench.support import SUPPORTED
 from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 from lfiw_ope.stored import write_text
@@ -75,18 +74,16 @@ def forms() -> dict[str, ope.Weighting]:
 def run(task: str, seed: int) -> dict[str, Any]:
     """One cell: the error of every form on every policy."""
     ladder = LADDERS[task]
-    name = question(ladder)
-    estimand = ope.Estimand(*ladder.question(name))
-    data = dataset(ladder, DATA, TRANSITIONS, seed)
-    policies = [ope.load_actor(ladder.policy_path(policy)) for policy in ladder.targets]
-    truth = np.array([ladder.value(policy, name).mean for policy in ladder.targets])
-    dynamics, ratio = settings()
+    name = shortest(ladder)
+    of = asked(ladder, DATA, name, seed)
+    policies = of.policies
+    dynamics, ratio = default_settings()
     config = ope.LFIWConfig(
         dynamics=dynamics, ratio=ratio, rollouts=ROLLOUTS, draws=8, interval=INTERVAL
     )
-    lfiw = ope.LFIW(estimand, config, **rules(ladder))
+    lfiw = ope.LFIW(of.estimand, config, **of.known)
     started = time.perf_counter()
-    fitted = lfiw.fit(data, seed)
+    fitted = lfiw.fit(of.log, seed)
     middle = time.perf_counter()
     assert fitted.selection is not None
     assert fitted.ratio is not None
@@ -108,10 +105,7 @@ def run(task: str, seed: int) -> dict[str, Any]:
         "accuracy": fitted.ratio.report.accuracy,
         "seconds": {"fit": middle - started, "forms": time.perf_counter() - middle},
         "commit": commit(),
-        "errors": {
-            form: [round(float(e), 5) for e in (np.array(of) - truth) / np.ptp(truth)]
-            for form, of in values.items()
-        },
+        "errors": {form: of.errors(estimated) for form, estimated in values.items()},
     }
 
 
@@ -216,22 +210,9 @@ def draw(said: dict[str, Any]) -> Any:
     return figure
 
 
-def main(
-    worker: Annotated[int | None, typer.Option(help="0 or 1: every other cell")] = None,
-    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
-    report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
-) -> None:
-    torch.set_num_threads(threads)
-    CELLS.mkdir(parents=True, exist_ok=True)
-    order = {key: place for place, key in enumerate(product(SEEDS, DEVELOPMENT))}
-    for (seed, task), place in order.items() if not report_only else ():
-        path = CELLS / f"{task}-{seed}.json"
-        if not path.exists() and worker in (None, place % 2):
-            cell = run(task, seed)
-            write_text(path, json.dumps(cell, indent=1) + "\n")
-            typer.echo(f"{path.stem}: {cell['chosen']}, {cell['seconds']}")
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in CELLS.glob("*.json")]
-    stored.sort(key=lambda cell: order[cell["seed"], cell["task"]])
+def main(worker: Worker = None, threads: Threads = 2, report_only: ReportOnly = False) -> None:
+    keys = [(task, seed) for seed, task in product(SEEDS, DEVELOPMENT)]
+    stored = finished(CELLS, keys, run, worker=worker, threads=threads, report_only=report_only)
     said = report(stored)
     write_text(RESULTS / "default_weighting.json", json.dumps(said, indent=1) + "\n")
     write_text(RESULTS / "default_weighting.md", markdown(said))

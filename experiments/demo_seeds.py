@@ -7,16 +7,14 @@ Every seed logs its own data. A finished seed is a file in `results/demo/<task>/
 repeated; `results/demo/<task>.md` is written from all there are. No seed is left out.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
-from noise_and_weights import commit
+from cells import Threads, Worker, commit, finished
 
-from lfiw_ope.demo import DEMOS, run_demo, save_demo
+from lfiw_ope.demo import DEMOS, run_demo
 from lfiw_ope.stored import write_text
 
 RESULTS = Path(__file__).parent / "results" / "demo"
@@ -52,25 +50,14 @@ def report(task: str, stored: list[dict[str, Any]]) -> str:
 def main(
     task: Annotated[str, typer.Option(help=", ".join(DEMOS))] = "ledge",
     seeds: int = 10,
-    threads: Annotated[int, typer.Option(help="of PyTorch")] = 2,
-    worker: Annotated[
-        int, typer.Option(help="of two processes at once, 0 or 1: seeds of this parity first")
-    ] = 0,
+    worker: Worker = None,
+    threads: Threads = 2,
 ) -> None:
-    torch.set_num_threads(threads)
-    folder = RESULTS / task
-    for seed in sorted(range(seeds), key=lambda seed: seed % 2 != worker):
-        path = folder / f"{seed}.json"
-        if path.exists():
-            continue
-        saved, figure = save_demo(run_demo(task, seed=seed), folder / f"running_{seed}")
-        cell = {"commit": commit(), "seed": seed, **json.loads(saved.read_text())}
-        write_text(path, json.dumps(cell, indent=1) + "\n")
-        for made in (saved, figure):
-            made.unlink()
-        saved.parent.rmdir()
-    stored = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    text = report(task, stored)
+    def run(seed: int) -> dict[str, Any]:
+        return {"commit": commit(), "seed": seed, **run_demo(task, seed=seed).to_dict()}
+
+    keys = [(seed,) for seed in range(seeds)]
+    text = report(task, finished(RESULTS / task, keys, run, worker=worker, threads=threads))
     write_text(RESULTS / f"{task}.md", text)
     typer.echo(text)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
+from cells import commit
 from lfiw_envs import (
     Example,
     LinearGaussianPolicy,
@@ -26,7 +27,6 @@ from lfiw_envs import (
     random_mdp,
     taxi,
 )
-from revision import commit
 
 import lfiw_ope as ope
 from lfiw_ope.markdown import markdown_table

@@ -9,7 +9,7 @@ writes `results/leaderboard.{json,md,png}` beside this file. The same results ma
 import argparse
 from pathlib import Path
 
-from revision import commit
+from cells import commit
 from rich.console import Console
 
 from lfiw_ope.bench.leaderboard_files import write_leaderboard

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cells import commit
 from coverage_estimators import beds
-from revision import commit
 
 import lfiw_ope as ope
 from lfiw_ope.policy_ratio import fitted

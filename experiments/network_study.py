@@ -19,11 +19,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from cells import asked, commit, pinned, shortest
 from lfiw_envs import LADDERS
-from noise_and_weights import DATA, TRANSITIONS, commit, pinned, question, rules
+from noise_and_weights import DATA
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
 from lfiw_ope.bench.support import SUPPORTED
 from lfiw_ope.stored import write_text
 
@@ -51,18 +51,14 @@ VARIANTS = {
 def run(task: str, variant: str, seed: int) -> dict[str, Any]:
     """One cell."""
     ladder = LADDERS[task]
-    name = question(ladder)
-    estimand = ope.Estimand(*ladder.question(name))
-    data = dataset(ladder, DATA, TRANSITIONS, seed)
-    policies = [ope.load_actor(ladder.policy_path(policy)) for policy in ladder.targets]
-    truth = np.array([ladder.value(policy, name).mean for policy in ladder.targets])
+    of = asked(ladder, DATA, shortest(ladder), seed)
     supported = np.array([ladder.support(p, DATA) >= SUPPORTED for p in ladder.targets])
     config = replace(DEFAULT, **VARIANTS[variant])
     config = replace(config, noise="none", fit=pinned(config.fit))
     interval = ope.SimulatedIntervalConfig(method="none")
     settings = ope.ModelBasedConfig(dynamics=config, rollouts=ROLLOUTS, interval=interval)
     started = time.perf_counter()
-    model = ope.ModelBased(estimand, settings, **rules(ladder)).fit(data, seed)
+    model = ope.ModelBased(of.estimand, settings, **of.known).fit(of.log, seed)
     cell: dict[str, Any] = {
         "task": task,
         "variant": variant,
@@ -75,8 +71,8 @@ def run(task: str, variant: str, seed: int) -> dict[str, Any]:
     }
     for noise in ("none", "gaussian", "bootstrap"):
         noisy = replace(model, dynamics=model.dynamics.with_noise(noise))
-        values = np.array([estimate.value for estimate in noisy.estimate(policies)])
-        squares = ((values - truth) / np.ptp(truth)) ** 2
+        errors = of.errors([estimate.value for estimate in noisy.estimate(of.policies)])
+        squares = np.array(errors) ** 2
         cell[noise] = {
             "supported": float(np.sqrt(squares[supported].mean())),
             "all": float(np.sqrt(squares.mean())),

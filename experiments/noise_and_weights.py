@@ -1,7 +1,8 @@
 """Errors of `LFIW()` and of each candidate of noise and weights that it chooses among.
 
     python experiments/noise_and_weights.py                    # all cells, one after the other
-    python experiments/noise_and_weights.py --task ledge --seed 0
+    python experiments/noise_and_weights.py --worker 0 --threads 1 & \\
+        python experiments/noise_and_weights.py --worker 1 --threads 1
     python experiments/noise_and_weights.py --report-only
 
 A cell is a task and a seed: the task's "replay" data set of 1e5 transitions by that seed, all ten
@@ -20,21 +21,30 @@ ten times as long. A finished cell is a file in `results/noise_and_weights/` and
 `results/noise_and_weights.md` is written from all cells there are.
 """
 
-import json
 import platform
-import subprocess
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import typer
-from lfiw_envs import LADDERS, Ladder
+from cells import (
+    ReportOnly,
+    Threads,
+    Worker,
+    asked,
+    commit,
+    default_settings,
+    finished,
+    pinned,
+    shortest,
+)
+from lfiw_envs import LADDERS
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
 from lfiw_ope.bench.support import SUPPORTED
+from lfiw_ope.stored import write_text
 
 HERE = Path(__file__).parent
 CELLS = HERE / "results" / "noise_and_weights"
@@ -48,31 +58,11 @@ STOCHASTIC = (
     "pushed_half_cheetah",
 )
 DETERMINISTIC = ("half_cheetah", "hopper", "swimmer", "walker2d")
-TRANSITIONS = 100_000
 DATA = "replay"
-PRECISION = "bfloat16"
 INTERVAL = ope.SimulatedIntervalConfig(method="simulation")
 """Values are what is studied; intervals that hold the fit take each member's rollouts as well."""
 OFF = 0.03
 """RMSE of a plain model, in ranges, from which weights have something to gain."""
-
-
-def question(ladder: Ladder) -> str:
-    """The ladder's shortest horizon."""
-    return min(ladder.questions, key=lambda name: ladder.questions[name].horizon)
-
-
-def settings() -> tuple[ope.DynamicsConfig, ope.RatioConfig]:
-    """The defaults, in the pinned precision."""
-    dynamics, ratio = ope.DynamicsConfig(), ope.RatioConfig()
-    return (
-        ope.DynamicsConfig(fit=pinned(dynamics.fit)),
-        ope.RatioConfig(fit=pinned(ratio.fit)),
-    )
-
-
-def pinned(fit: ope.FitConfig) -> ope.FitConfig:
-    return ope.FitConfig(**{**vars(fit), "precision": PRECISION})
 
 
 def before(estimand: ope.Estimand, **known: Any) -> ope.LFIW:
@@ -92,46 +82,33 @@ def before(estimand: ope.Estimand, **known: Any) -> ope.LFIW:
     return ope.LFIW(estimand, config, **known)
 
 
-def rules(ladder: Ladder) -> dict[str, Any]:
-    """What is known of the environment, as an estimator takes it."""
-    try:
-        known = ladder.rules()
-    except ValueError:
-        return {}
-    return {"reward": known.reward, "termination": known.termination}
-
-
 def run(task: str, seed: int) -> dict[str, Any]:
     """One cell."""
     ladder = LADDERS[task]
-    name = question(ladder)
-    estimand = ope.Estimand(*ladder.question(name))
-    data = dataset(ladder, DATA, TRANSITIONS, seed)
-    policies = [ope.load_actor(ladder.policy_path(policy)) for policy in ladder.targets]
-    truth = np.array([ladder.value(policy, name).mean for policy in ladder.targets])
-    span = float(np.ptp(truth))
+    name = shortest(ladder)
+    of = asked(ladder, DATA, name, seed)
+    policies = of.policies
 
     def errors(estimates: list[ope.Estimate]) -> list[float]:
-        return [round(float(e), 5) for e in (np.array([x.value for x in estimates]) - truth) / span]
+        return of.errors([estimate.value for estimate in estimates])
 
-    dynamics, ratio = settings()
+    dynamics, ratio = default_settings()
     cell: dict[str, Any] = {
         "task": task,
         "seed": seed,
         "purpose": ladder.purpose,
         "question": name,
-        "range": span,
+        "range": of.range,
         "policies": list(ladder.targets),
         "support": [ladder.support(policy, DATA) for policy in ladder.targets],
         "commit": commit(),
         "machine": f"{platform.machine()}, AMX {torch.cpu._is_amx_tile_supported()}",
         "threads": torch.get_num_threads(),
     }
-    known = rules(ladder)
     started = time.perf_counter()
     config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio, interval=INTERVAL)
-    lfiw = ope.LFIW(estimand, config, **known)
-    fitted = lfiw.fit(data, seed)
+    lfiw = ope.LFIW(of.estimand, config, **of.known)
+    fitted = lfiw.fit(of.log, seed)
     cell["seconds"] = {**fitted.seconds, "fit": time.perf_counter() - started}
     assert fitted.selection is not None
     assert fitted.ratio is not None
@@ -150,21 +127,12 @@ def run(task: str, seed: int) -> dict[str, Any]:
     cell["plain"] = cell["candidates"][fitted.selection.chosen.noise]
     if task in STOCHASTIC:
         plain = ope.ModelBasedConfig(dynamics=dynamics, interval=INTERVAL)
-        model = ope.ModelBased(estimand, plain, **known).fit(data, seed)
+        model = ope.ModelBased(of.estimand, plain, **of.known).fit(of.log, seed)
         cell["model"] = errors(model.estimate(policies))
         cell["model_noise"] = str(model.selection.chosen) if model.selection else None
-        cell["before"] = errors(before(estimand, **known).fit(data, seed).estimate(policies))
+        former = before(of.estimand, **of.known).fit(of.log, seed)
+        cell["before"] = errors(former.estimate(policies))
     return cell
-
-
-def commit() -> str:
-    """The short hash of the code that runs, "+" where files differ from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True).stdout
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "../lfiw_ope").strip()
-    return git("rev-parse", "--short", "HEAD").strip() + "+" * bool(changed)
 
 
 def rmse(cell: dict[str, Any], errors: list[float]) -> float:
@@ -219,26 +187,12 @@ def report(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(
-    task: Annotated[str | None, typer.Option(help="one task; else all")] = None,
-    seed: Annotated[int | None, typer.Option(help="one seed; else 0 and 1")] = None,
-    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
-    report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
-) -> None:
-    torch.set_num_threads(threads)
-    CELLS.mkdir(parents=True, exist_ok=True)
-    tasks = [task] if task else [*STOCHASTIC, *DETERMINISTIC]
-    for number in [seed] if seed is not None else [0, 1]:
-        for one in tasks if not report_only else []:
-            path = CELLS / f"{one}-{number}.json"
-            if not path.exists():
-                cell = run(one, number)
-                path.write_text(json.dumps(cell, indent=1, default=list) + "\n", encoding="utf-8")
-                typer.echo(f"{path.stem}: {cell['selection']['chosen']}")
-    order = {name: place for place, name in enumerate([*STOCHASTIC, *DETERMINISTIC])}
-    cells = [json.loads(path.read_text(encoding="utf-8")) for path in CELLS.glob("*.json")]
-    cells.sort(key=lambda cell: (order[cell["task"]], cell["seed"]))
-    REPORT.write_text(report(cells), encoding="utf-8")
+def main(worker: Worker = None, threads: Threads = 2, report_only: ReportOnly = False) -> None:
+    tasks = [*STOCHASTIC, *DETERMINISTIC]
+    keys = [(task, seed) for seed in (0, 1) for task in tasks]
+    cells = finished(CELLS, keys, run, worker=worker, threads=threads, report_only=report_only)
+    cells.sort(key=lambda cell: (tasks.index(cell["task"]), cell["seed"]))
+    write_text(REPORT, report(cells))
     typer.echo(f"Wrote {REPORT}")
 
 

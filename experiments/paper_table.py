@@ -26,13 +26,21 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import typer
+from cells import (
+    ReportOnly,
+    Threads,
+    Worker,
+    commit,
+    default_settings,
+    finished,
+    pinned,
+    rules,
+)
 from lfiw_envs import LADDERS, PAPER, Ladder
-from noise_and_weights import commit, pinned, rules, settings
 
 import lfiw_ope as ope
 from lfiw_ope.bench.datasets import dataset
@@ -94,7 +102,7 @@ def run(kind: str, task: str, seed: int) -> dict[str, Any]:
     truth = of.ladder.value(of.target, QUESTION)
     log = dataset(of.ladder, of.data, TRANSITIONS, seed)
     target = ope.load_actor(of.ladder.policy_path(of.target))
-    dynamics, ratio = settings()
+    dynamics, ratio = default_settings()
     known = rules(of.ladder)
     config = ope.LFIWConfig(dynamics=dynamics, ratio=ratio)
     published = ope.LFIWConfig(
@@ -261,23 +269,10 @@ def write_report(stored: list[dict[str, Any]]) -> None:
     save_figure(draw(stored), RESULTS / "paper_table.png")
 
 
-def main(
-    worker: Annotated[int | None, typer.Option(help="0 or 1: every other cell")] = None,
-    threads: Annotated[int, typer.Option(help="of PyTorch; 1 where other work runs")] = 2,
-    report_only: Annotated[bool, typer.Option(help="run nothing")] = False,
-) -> None:
-    torch.set_num_threads(threads)
-    CELLS.mkdir(parents=True, exist_ok=True)
-    order = {key: place for place, key in enumerate(cells())}
-    for key, place in order.items() if not report_only else ():
-        path = CELLS / ("-".join(map(str, key)) + ".json")
-        if not path.exists() and worker in (None, place % 2):
-            cell = run(*key)
-            write_text(path, json.dumps(cell, indent=1, allow_nan=False) + "\n")
-            typer.echo(f"{path.stem}: {cell['chosen']}")
-    stored = [json.loads(path.read_text(encoding="utf-8")) for path in CELLS.glob("*.json")]
-    stored.sort(key=lambda cell: order[cell["kind"], cell["task"], cell["seed"]])
-    write_report(stored)
+def main(worker: Worker = None, threads: Threads = 2, report_only: ReportOnly = False) -> None:
+    write_report(
+        finished(CELLS, cells(), run, worker=worker, threads=threads, report_only=report_only)
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The case that is shown by default is a stochastic one; its size was chosen by wh
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lfiw_envs import LADDERS, PAPER, Ladder, LadderValue, Question
@@ -139,6 +140,22 @@ class DemoResult:
         """What `LFIW` says."""
         return self.rows[-1].estimate
 
+    def to_dict(self) -> dict[str, Any]:
+        """All but the trajectories, plain enough for JSON."""
+        return {
+            "demo": self.name,
+            "command": self.command,
+            "truth": asdict(self.truth),
+            "data": self.data,
+            "config": plain_settings(self.config),
+            **provenance(),
+            "chosen": self.chosen,
+            "rows": [
+                {"row": row.name, **row.estimate.to_dict(arrays=False), "error": row.error}
+                for row in self.rows
+            ],
+        }
+
 
 def run_demo(
     name: str,
@@ -239,20 +256,7 @@ def _returns_so_far(
 
 def save_demo(result: DemoResult, folder: Path) -> tuple[Path, Path]:
     """Write the result as JSON and as a figure; each appears whole or not at all."""
-    stored = {
-        "demo": result.name,
-        "command": result.command,
-        "truth": asdict(result.truth),
-        "data": result.data,
-        "config": plain_settings(result.config),
-        **provenance(),
-        "chosen": result.chosen,
-        "rows": [
-            {"row": row.name, **row.estimate.to_dict(arrays=False), "error": row.error}
-            for row in result.rows
-        ],
-    }
-    text = json.dumps(stored, indent=1, allow_nan=False)
+    text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
     saved = write_text(folder / f"demo_{result.name}.json", text + "\n")
     return saved, _save_figure(result, folder / f"demo_{result.name}.png")
 

@@ -5,12 +5,12 @@
     python experiments/same_numbers.py dump . after.json
     python experiments/same_numbers.py compare before.json after.json
 
-`dump` fits every estimator of a tree's contract tests (`tests/contract/test_estimators.py`) to every
-test-bed and estimand of theirs, in float32 on one thread, and stores each estimate of two policies:
-value, standard errors, intervals, effective sample sizes, and a digest of returns and log-weights.
-`compare` lists what differs and exits with 1 where anything does. Estimates that only one file has
-are listed, too, and are not a difference: an option may be new, or gone. Both dumps must be made on
-one machine.
+`dump` fits every estimator of a tree's contract tests (`tests/contract/test_estimators.py`) to each
+of their test-beds and estimands, in float32 on one thread, and stores the estimates of two
+policies: value, standard errors, intervals, effective sample sizes, and a digest of returns and
+log-weights. `compare` lists what differs and exits with 1 where anything does. Estimates that only
+one file has are listed, too, and are not a difference: an option may be new, or gone. Both dumps
+must be made on one machine.
 """
 
 import hashlib
@@ -47,7 +47,10 @@ def plain(estimate: Any) -> dict[str, Any]:
     for array in (estimate.returns, estimate.log_weights, estimate.ess_by_step):
         digest.update(b"none" if array is None else array.tobytes())
     ends = [(one.level, one.low, one.high) for one in estimate.intervals]
-    names = ("value", "standard_error", "mc_standard_error", "ess", "raw_ess", "classifier_log_loss")
+    names = (
+        *("value", "standard_error", "mc_standard_error", "ess", "raw_ess"),
+        "classifier_log_loss",
+    )
     return {
         **{name: repr(getattr(estimate, name, None)) for name in names},
         "intervals": repr(ends),

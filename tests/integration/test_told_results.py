@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 from pages import ROOT, read
 
 RESULTS = ROOT / "experiments" / "results"
@@ -74,6 +75,24 @@ def test_the_comparison_with_a_peer_holds_the_committed_results():
         assert all(f"−{-value:.1f}" in PAGE for value in values)
     played = stored["truth"]
     assert f"−{-played['value']:.1f} ± {played['standard_error']:.1f} when" in PAGE
+
+
+def test_the_demo_s_table_holds_its_seeds():
+    page = read(ROOT / "README.md").replace("*", "")
+    stored = [
+        json.loads(path.read_text()) for path in sorted((RESULTS / "demo/ledge").glob("*.json"))
+    ]
+    assert [one["seed"] for one in stored] == list(range(10))
+    names = (
+        *("the log's mean return", "the model without weights"),
+        *("the published product of weights", "FQE, 5000 updates", "`LFIW()`"),
+    )
+    for place, name in enumerate(names):
+        rows = [one["rows"][place] for one in stored]
+        values = np.array([row["value"] for row in rows])
+        rmse = np.sqrt(np.mean([row["error"] ** 2 for row in rows]))
+        said = f"| {name} | {values.mean():.2f} | {values.std(ddof=1):.2f} | {rmse:.2f} |"
+        assert said in page
 
 
 def test_tables_are_the_studies():

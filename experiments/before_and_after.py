@@ -38,9 +38,8 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 import lfiw_ope as ope
-from lfiw_ope.bench.suites import get_suite
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import SUPPORTED, get_suite
+from lfiw_ope.core import write_text
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = RESULTS / "before_and_after"

@@ -2,12 +2,12 @@
 
     python experiments/benchmark_networks.py --threads 1
 
-`lfiw_ope.nn.products.turns` sends rows through one network after the other where a network's hidden
-layer is large, and through all of them layer by layer where it is small. Here both are timed side
-by side, in turns, for the sizes that the package has: 18 networks are fitted Q's of six policies by
-three members, 5 those of an ensemble. A ratio above 1 says that one after the other is faster.
-Processor time counts with one thread, so that other work on the machine disturbs less; with more,
-the clock does.
+`lfiw_ope.nn.batched_mlp.turns` sends rows through one network after the other where a network's
+hidden layer is large, and through all of them layer by layer where it is small. Here both are timed
+side by side, in turns, for the sizes that the package has: 18 networks are fitted Q's of six
+policies by three members, 5 those of an ensemble. A ratio above 1 says that one after the other is
+faster. Processor time counts with one thread, so that other work on the machine disturbs less; with
+more, the clock does.
 """
 
 import json
@@ -21,9 +21,9 @@ import torch
 import typer
 from benchmark_throughput import machine
 
-from lfiw_ope.nn import products
-from lfiw_ope.nn.ensemble import BatchedMLP
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import write_text
+from lfiw_ope.nn import BatchedMLP
+from lfiw_ope.nn import batched_mlp as products
 
 HERE = Path(__file__).parent
 WIDTHS = (64, 128, 256)

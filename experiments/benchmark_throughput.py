@@ -34,10 +34,9 @@ import typer
 from torch import Tensor, nn
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.rollout import simulate
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import torch_generator, write_text
+from lfiw_ope.dynamics import simulate
+from lfiw_ope.policies import GaussianHead
 
 HERE = Path(__file__).parent
 S, A, MEMBERS, HIDDEN, BATCH = 17, 6, 5, (256, 256, 256), 256

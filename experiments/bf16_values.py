@@ -20,9 +20,8 @@ import torch
 import typer
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import torch_generator, write_text
+from lfiw_ope.policies import GaussianHead
 
 RESULTS = Path(__file__).parent / "results" / "bf16_values.json"
 HOW = "python experiments/bf16_values.py"

@@ -13,8 +13,8 @@ from lfiw_envs import Ladder
 from numpy.typing import NDArray
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import dataset
+from lfiw_ope.core import write_text
 
 TRANSITIONS = 100_000
 PRECISION = "bfloat16"
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 
     estimand: ope.Estimand
     log: ope.Trajectories
-    policies: list[ope.types.Policy]
+    policies: list[ope.core.Policy]
     truth: NDArray[np.float64]
     range: float
     known: dict[str, Any]

@@ -36,9 +36,8 @@ from coverage_estimators import ESTIMATORS, beds
 from scipy import stats
 
 import lfiw_ope as ope
-from lfiw_ope.markdown import markdown_table
-from lfiw_ope.plots import new_figure, save_figure
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import markdown_table, provenance, write_text
+from lfiw_ope.evaluation import new_figure, save_figure
 
 RESULTS = Path(__file__).parent / "results"
 STORED = RESULTS / "coverage.json"

@@ -35,9 +35,9 @@ from noise_and_weights import DATA, INTERVAL
 from numpy.typing import NDArray
 
 import lfiw_ope as ope
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import SUPPORTED
+from lfiw_ope.core import write_text
+from lfiw_ope.evaluation import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = RESULTS / "default_weighting"

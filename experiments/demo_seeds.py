@@ -14,8 +14,8 @@ import numpy as np
 import typer
 from cells import Threads, Worker, commit, finished
 
-from lfiw_ope.demo import DEMOS, run_demo
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import DEMOS, run_demo
+from lfiw_ope.core import write_text
 
 RESULTS = Path(__file__).parent / "results" / "demo"
 

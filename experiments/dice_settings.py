@@ -23,7 +23,7 @@ import torch
 from lfiw_envs import chain, model_win, taxi
 
 import lfiw_ope as ope
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import provenance, write_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import log_of

@@ -12,10 +12,9 @@ from pathlib import Path
 from cells import commit
 from rich.console import Console
 
-from lfiw_ope.bench.leaderboard_files import write_leaderboard
-from lfiw_ope.bench.results import BenchResults
-from lfiw_ope.commands.leaderboard_table import leaderboard_table
-from lfiw_ope.errors import OPEError
+from lfiw_ope.benchmark import BenchResults, write_leaderboard
+from lfiw_ope.cli.leaderboard_table import leaderboard_table
+from lfiw_ope.core import OPEError
 
 FOLDER = Path(__file__).parent / "results"
 

@@ -18,8 +18,8 @@ from cells import commit
 from coverage_estimators import beds
 
 import lfiw_ope as ope
-from lfiw_ope.policy_ratio import fitted
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import provenance, write_text
+from lfiw_ope.estimators import importance as fitted
 
 STORED = Path(__file__).parent / "results" / "mean_weight_rule.json"
 REPEATS, LEAST = 300, (0.0, 0.8, 0.9)

@@ -20,9 +20,7 @@ from lfiw_envs.ladder import Play
 from lfiw_envs.making import is_vectorised
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.playing import COPIES
-from lfiw_ope.bench.value_file import PLAYS
-from lfiw_ope.bench.values import measure_ladder
+from lfiw_ope.benchmark import COPIES, PLAYS, measure_ladder
 
 EPISODES = {
     "ant": 300,

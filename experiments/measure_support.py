@@ -4,8 +4,8 @@
     python experiments/measure_support.py --task hopper
     python experiments/measure_support.py --figure-only
 
-What support is, and what counts as enough, stands in `lfiw_ope/bench/support.py`; both were fixed
-before any suite was run. Written to `envs/lfiw_envs/policies/<task>/` as
+What support is, and what counts as enough, stands in `lfiw_ope/benchmark/support.py`; both were
+fixed before any suite was run. Written to `envs/lfiw_envs/policies/<task>/` as
 `<ladder>_support.json`, one data set after the other, so that a killed run goes on where it was;
 the figure goes to `experiments/results/ladders/support.png`. Ladders whose policies are not all
 exported yet are left out, and named.
@@ -21,9 +21,8 @@ import typer
 from lfiw_envs import LADDERS, PAPER, Ladder
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.bench.support_file import SEED, write_support
-from lfiw_ope.plots import new_figure, save_figure
+from lfiw_ope.benchmark import SEED, SUPPORTED, write_support
+from lfiw_ope.evaluation import new_figure, save_figure
 
 FIGURE = Path(__file__).parent / "results" / "ladders" / "support.png"
 COLUMNS = 3

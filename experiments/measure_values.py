@@ -16,7 +16,7 @@ import typer
 from lfiw_envs import TASKS, Task
 
 import lfiw_ope as ope
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import write_text
 
 HERE = Path(__file__).parent
 

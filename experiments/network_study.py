@@ -24,8 +24,8 @@ from lfiw_envs import LADDERS
 from noise_and_weights import DATA
 
 import lfiw_ope as ope
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import SUPPORTED
+from lfiw_ope.core import write_text
 
 RESULTS = Path(__file__).parent / "results" / "network_study.json"
 TASKS = ("half_cheetah", "swimmer", "walker2d", "hopper")

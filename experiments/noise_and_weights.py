@@ -43,8 +43,8 @@ from cells import (
 from lfiw_envs import LADDERS
 
 import lfiw_ope as ope
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import SUPPORTED
+from lfiw_ope.core import write_text
 
 HERE = Path(__file__).parent
 CELLS = HERE / "results" / "noise_and_weights"

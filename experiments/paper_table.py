@@ -43,10 +43,9 @@ from cells import (
 from lfiw_envs import LADDERS, PAPER, Ladder
 
 import lfiw_ope as ope
-from lfiw_ope.bench.datasets import dataset
-from lfiw_ope.bench.support import SUPPORTED
-from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.benchmark import SUPPORTED, dataset
+from lfiw_ope.core import provenance, write_text
+from lfiw_ope.evaluation import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
 
 RESULTS = Path(__file__).parent / "results"
 CELLS = RESULTS / "paper_table"

@@ -35,9 +35,8 @@ import torch
 import typer
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import provenance, torch_generator, write_text
+from lfiw_ope.policies import GaussianHead
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "peer_fqe.json"

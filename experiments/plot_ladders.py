@@ -18,11 +18,10 @@ from lfiw_envs import LADDERS, Ladder
 from lfiw_envs.ladder import Play
 from lfiw_envs.tasks import POLICIES
 
-from lfiw_ope.bench.value_file import PLAYS
-from lfiw_ope.commands.terminal import digits
-from lfiw_ope.comparison.figures import COLOURS
-from lfiw_ope.plots import new_figure, save_figure
-from lfiw_ope.stored import write_text
+from lfiw_ope.benchmark import PLAYS
+from lfiw_ope.cli.terminal import digits
+from lfiw_ope.core import write_text
+from lfiw_ope.evaluation import COLOURS, new_figure, save_figure
 
 CURVES = Path(__file__).parent / "results" / "ladders"
 

@@ -19,10 +19,10 @@ import torch
 from scipy.stats import linregress
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.plots import TRUTH, WEIGHTED, new_figure, save_figure
-from lfiw_ope.reliability import log_loss
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import provenance, write_text
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.evaluation import TRUTH, WEIGHTED, new_figure, save_figure
+from lfiw_ope.ratios import log_loss
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import ExactRatio, Placed, linear_gaussian, log_of, tabular

@@ -43,9 +43,8 @@ from lfiw_envs import (
 )
 
 import lfiw_ope as ope
-from lfiw_ope.markdown import markdown_table
-from lfiw_ope.plots import PLAIN, WEIGHTED, new_figure, save_figure
-from lfiw_ope.stored import provenance, write_text
+from lfiw_ope.core import markdown_table, provenance, write_text
+from lfiw_ope.evaluation import PLAIN, WEIGHTED, new_figure, save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from testbeds import linear_gaussian, log_of

@@ -39,10 +39,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import lfiw_ope as ope
-from lfiw_ope.plots import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
-from lfiw_ope.reliability import ReliabilityCurve, expected_calibration_error, log_loss
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import torch_generator, write_text
+from lfiw_ope.evaluation import PLAIN, TRUTH, WEIGHTED, new_figure, save_figure
+from lfiw_ope.ratios import ReliabilityCurve, expected_calibration_error, log_loss
 
 RESULTS = Path(__file__).parent / "results" / "toy_ratio"
 SHARES, MEANS, SCALES = (0.4, 0.6), (-1.6, 1.4), (0.5, 0.7)

@@ -11,10 +11,8 @@ import torch
 from lfiw_envs import Ladder, Question
 
 import lfiw_ope as ope
-from lfiw_ope.bench.measured import digest, made_by
-from lfiw_ope.bench.run import run_suite
-from lfiw_ope.bench.suites import Suite
-from lfiw_ope.policies.heads import CategoricalHead
+from lfiw_ope.benchmark import Suite, digest, made_by, run_suite
+from lfiw_ope.policies import CategoricalHead
 
 GAINS = {"falls": -2.0, "idles": 0.0, "leans": 1.0, "holds": 4.0}
 """How strongly a policy pushes against the lean of the pole."""

@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 
-from lfiw_ope.cli import main
+from lfiw_ope.cli.main import main
 
 
 def pytest_collection_modifyitems(items):
@@ -48,7 +48,7 @@ def processes():
     does not find. It has run nothing, so that a fork of it is as good as a process from the start.
     """
     context = multiprocessing.get_context("forkserver")
-    heavy = ["gymnasium", "h5py", "minari", "pyarrow.dataset", "lfiw_ope", "lfiw_ope.bench.run"]
+    heavy = ["gymnasium", "h5py", "minari", "pyarrow.dataset", "lfiw_ope", "lfiw_ope.benchmark.run"]
     context.set_forkserver_preload(heavy)
     return context
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from lfiw_ope.bench.leaderboard import Leaderboard
-from lfiw_ope.bench.rows import BenchRow
-from lfiw_ope.comparison.rows import Row
+from lfiw_ope.benchmark import BenchRow, Leaderboard
+from lfiw_ope.evaluation import Row
 
 POLICIES = ("a", "b", "c", "d", "e", "f")
 OF_THE_ROW = ("seed", "status", "reason", "low", "high", "seconds")

@@ -6,20 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.checks import whole
-from lfiw_ope.data.chunks import chunks, rows_of
-from lfiw_ope.data.columns import (
-    check_rows,
-    encoding,
-    named_columns,
-    read_flags,
-    time_limits,
-)
+from lfiw_ope.core.errors import DataError
+from lfiw_ope.core.validation import whole
 from lfiw_ope.data.spaces import spaces_of
-from lfiw_ope.data.storage import EpisodeStorage
-from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.data.tables import check_rows, encoding, named_columns, read_flags, time_limits
+from lfiw_ope.data.trajectories import EpisodeStorage, Trajectories, chunks, rows_of
 from lfiw_ope.data.transitions import Encoding, TransitionLog, find_breaks, read_transitions
-from lfiw_ope.errors import DataError
 
 JUMP = 1e-4
 """Next observations this far from the row that follows, in standard deviations, are of another

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.errors import InsufficientMemoryError
+from lfiw_ope.core.errors import InsufficientMemoryError
 
 READING = 2**26
 """Bytes that reading and checking hold beside the kept arrays: a few chunks."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.log import FloatArray
-from lfiw_ope.errors import ConfigError, DataError
-from lfiw_ope.extras import needed
+from lfiw_ope.core.action_spec import ActionSpec
+from lfiw_ope.core.errors import ConfigError, DataError
+from lfiw_ope.core.runtime import needed
+from lfiw_ope.data.trajectories import FloatArray
 
 MOST_NUMBERED = 10_000
 """Combinations of discrete actions that it is sensible to number: each is an entry of a row."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lfiw_ope.core.errors import DataError
+from lfiw_ope.core.seeding import numpy_generator
+from lfiw_ope.core.serialization import counted
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import DataError
-from lfiw_ope.seeding import numpy_generator
-from lfiw_ope.wording import counted
 
 DIFFERENT = "models are fitted, stopped and scored on different episodes"
 

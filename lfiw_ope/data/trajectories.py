@@ -1,18 +1,174 @@
-"""Logged episodes, stored flat, and selections of them that share the storage."""
+"""Logged episodes, stored flat, and selections that share the storage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lfiw_ope.checks import real, whole
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.log import FloatArray, Log, TransitionArrays
-from lfiw_ope.errors import DataError, NonFiniteError
-from lfiw_ope.seeding import numpy_generator
+from lfiw_ope.core.action_spec import ActionSpec
+from lfiw_ope.core.errors import DataError, NonFiniteError
+from lfiw_ope.core.seeding import numpy_generator
+from lfiw_ope.core.validation import real, whole
+from lfiw_ope.data.memory import check_fits
+
+FloatArray = NDArray[np.float32]
+
+_CHECKED_AT_ONCE = 1 << 20
+"""Entries looked at together: a check of a whole array would need a quarter of it again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """N logged episodes, flat; `lfiw_ope.data.Trajectories` says what the fields are.
+
+    Selections of episodes share it. Arrays that are float32 already are kept and not copied.
+
+    Raises:
+        DataError: if shapes disagree, or there is no transition.
+    """
+
+    states: FloatArray
+    actions: FloatArray
+    rewards: FloatArray
+    lengths: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    action_spec: ActionSpec
+    log_prob: FloatArray | None
+    proposed_actions: FloatArray | None
+
+    def __post_init__(self) -> None:
+        if not np.issubdtype(np.asarray(self.lengths).dtype, np.integer) and np.size(self.lengths):
+            raise DataError("lengths are no whole numbers; they count each episode's transitions.")
+        for name in ("terminated", "truncated"):
+            if not np.isin(getattr(self, name), (False, True)).all():
+                raise DataError(f"{name} holds other values than False and True, one an episode.")
+        for name, dtype in (("lengths", np.int64), ("terminated", bool), ("truncated", bool)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        for name in ("states", "actions", "rewards", "log_prob", "proposed_actions"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.ascontiguousarray(value, np.float32))
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        episodes = self.lengths.size
+        if self.lengths.ndim != 1 or episodes == 0:
+            raise DataError("The data hold no episode; at least one is needed.")
+        if int(self.lengths.min()) < 1:
+            empty = int(np.argmin(self.lengths))
+            raise DataError(f"Episode {empty} has no transition; leave empty episodes out.")
+        rows, size = int(self.lengths.sum()), self.action_spec.size
+        wanted: dict[str, tuple[int, ...]] = {
+            "states": (rows + episodes, self.states.shape[-1] if self.states.ndim else 0),
+            "actions": (rows, size),
+            "rewards": (rows,),
+            "log_prob": (rows,),
+            "proposed_actions": (rows, size),
+            "terminated": (episodes,),
+            "truncated": (episodes,),
+        }
+        for name, shape in wanted.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise DataError(
+                    f"{name} has shape {value.shape}; {episodes} episodes with {rows} transitions "
+                    f"in all need {shape} (states keep each episode's last observation)."
+                )
+
+    def not_finite(self) -> dict[str, tuple[int, int]]:
+        """Of each array that has any: its entries that are not finite, and the first one's row."""
+        names = ("states", "actions", "rewards", "log_prob", "proposed_actions")
+        found = {
+            name: _not_finite(getattr(self, name))
+            for name in names
+            if getattr(self, name) is not None
+        }
+        return {name: where for name, where in found.items() if where[0]}
+
+    def check_one_hot(self) -> None:
+        """Discrete actions are rows of the identity matrix.
+
+        Raises:
+            DataError: if they are not.
+        """
+        if self.action_spec.kind == "discrete" and not all(
+            np.isin(rows, (0.0, 1.0)).all() and (rows.sum(1) == 1.0).all()
+            for rows in _chunks(self.actions)
+        ):
+            raise DataError(
+                "The action space is discrete but actions are not one-hot rows; "
+                "encode action k as row k of the identity matrix."
+            )
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """`[N + 1]`, the first transition of each episode, and R."""
+        return np.concatenate(([0], np.cumsum(self.lengths)))
+
+
+class TransitionArrays(NamedTuple):
+    """All R transitions of a data set, one a row, in logged order."""
+
+    state: FloatArray  # [R, S]
+    action: FloatArray  # [R, A]
+    reward: FloatArray  # [R]
+    next_state: FloatArray  # [R, S]
+    terminated: NDArray[np.bool_]  # [R]
+    episode: NDArray[np.int64]  # [R]
+
+
+def _chunks(values: FloatArray) -> list[FloatArray]:
+    per_row = max(1, values[:1].size)
+    rows = max(1, _CHECKED_AT_ONCE // per_row)
+    return [values[start : start + rows] for start in range(0, len(values), rows)]
+
+
+def _not_finite(values: FloatArray) -> tuple[int, int]:
+    bad, first, seen = 0, -1, 0
+    for rows in _chunks(values):
+        finite = np.isfinite(rows)
+        if not finite.all():
+            bad += int((~finite).sum())
+            first = seen + int(np.argwhere(~finite)[0][0]) if first < 0 else first
+        seen += len(rows)
+    return bad, first
+
+
+CHUNK = 2**22
+"""Bytes of float32 that are read at a time."""
+
+
+class Column(Protocol):
+    """What rows are read from: an array, a memory map, a data set of an HDF5 file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+def chunks(first: int, last: int, row_bytes: int) -> Iterator[slice]:
+    """Consecutive slices of [first, last) of at most `CHUNK` bytes, or of one row."""
+    step = max(1, CHUNK // max(1, row_bytes))
+    for start in range(first, last, step):
+        yield slice(start, min(start + step, last))
+
+
+def rows_of(column: Any, rows: slice) -> Any:
+    """These rows of a column, or of each column of a dict or tuple."""
+    if isinstance(column, Mapping):
+        return {name: rows_of(part, rows) for name, part in column.items()}
+    if isinstance(column, tuple):
+        return tuple(rows_of(part, rows) for part in column)
+    return column[rows]
 
 
 class Trajectories:
@@ -255,3 +411,117 @@ class Trajectories:
             f"{int(self.terminated.sum())} terminated, "
             f"log_prob {'carried' if self._log.log_prob is not None else 'absent'})"
         )
+
+
+ROUNDING = 1e-5
+"""An action past a bound by this, relatively, is at the bound: scaling it in float32 does that."""
+
+
+HELD_WHOLE = 7
+"""Times its float32 arrays that an episode takes while it is read whole: in float64, as the rows
+that Arrow gives and as the array that they are stacked to, and what else is made of them;
+measured at 32,000 steps."""
+
+
+class EpisodeStorage:
+    """The arrays of N episodes whose lengths are known, to be filled in any order.
+
+    Attributes:
+        states: `[R + N, S]` float32.
+        actions: `[R, A]` float32.
+        rewards: `[R]` float32.
+        log_prob: `[R]` float32, or None where it is not carried.
+        proposed_actions: `[R, A]` float32, or None where they are not carried.
+        offsets: `[N + 1]`, the first transition of each episode, and R.
+        state_offsets: `[N + 1]`, the first state of each episode, and R + N.
+
+    Args:
+        lengths: `[N]`, the transitions of each episode.
+        state_size: S.
+        action_spec: what an action is.
+        source: what the episodes are read from, for messages.
+        log_prob: whether log-probabilities are carried.
+        proposed_actions: whether the behaviour's own draws are carried.
+        whole_episodes: whether an episode is held whole while it is read.
+
+    Raises:
+        InsufficientMemoryError: if the arrays would not fit into the memory that is free.
+    """
+
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        state_size: int,
+        action_spec: ActionSpec,
+        *,
+        source: str,
+        log_prob: bool = False,
+        proposed_actions: bool = False,
+        whole_episodes: bool = False,
+    ) -> None:
+        width = action_spec.size
+        per_transition = width * (1 + proposed_actions) + 1 + log_prob
+        needed = 4 * ((lengths + 1) * state_size + lengths * per_transition)
+        beside = HELD_WHOLE * int(needed.max(initial=0)) if whole_episodes else 0
+        check_fits(needed, source, beside=beside)
+        self.lengths, self.action_spec, self.source = lengths, action_spec, source
+        self.offsets = np.concatenate(([0], np.cumsum(lengths)))
+        self.state_offsets = self.offsets + np.arange(lengths.size + 1)
+        rows = int(self.offsets[-1])
+        self.states = np.empty((rows + lengths.size, state_size), np.float32)
+        self.actions = np.empty((rows, width), np.float32)
+        self.rewards = np.empty(rows, np.float32)
+        self.log_prob = np.empty(rows, np.float32) if log_prob else None
+        self.proposed_actions = np.empty((rows, width), np.float32) if proposed_actions else None
+
+    def trajectories(
+        self,
+        terminated: ArrayLike,
+        truncated: ArrayLike,
+        *,
+        env_id: str | None,
+        env_kwargs: Mapping[str, Any],
+    ) -> Trajectories:
+        """The filled arrays, checked.
+
+        Raises:
+            DataError: if there is no episode, a number is not finite, or an action lies outside
+                its bounds.
+        """
+        self._check_bounds()
+        return Trajectories(
+            states=self.states,
+            actions=self.actions,
+            rewards=self.rewards,
+            lengths=self.lengths,
+            terminated=np.asarray(terminated, bool),
+            truncated=np.asarray(truncated, bool),
+            action_spec=self.action_spec,
+            log_prob=self.log_prob,
+            proposed_actions=self.proposed_actions,
+            env_id=env_id,
+            env_kwargs=env_kwargs,
+        )
+
+    def _check_bounds(self) -> None:
+        spec = self.action_spec
+        if spec.kind == "discrete" or not np.isfinite((spec.low, spec.high)).any():
+            return
+        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        least = low - ROUNDING * np.maximum(1.0, np.abs(low))
+        most = high + ROUNDING * np.maximum(1.0, np.abs(high))
+        outside, farthest = 0, 0.0
+        for rows in chunks(0, len(self.actions), 4 * spec.size):
+            actions = self.actions[rows]
+            beyond = np.isfinite(actions) & ((actions < least) | (actions > most))
+            if beyond.any():
+                outside += int(beyond.sum())
+                ends = (float(actions[beyond].min()), float(actions[beyond].max()))
+                farthest = max(farthest, *ends, key=abs)
+        if outside:
+            raise DataError(
+                f"{outside / self.actions.size:.1%} of the action entries of {self.source} lie "
+                f"outside the action space's bounds, as far as {farthest:g}. Draws that were not "
+                "clipped yet are given as proposed_actions beside the clipped actions; scaled "
+                "actions in the environment's units."
+            )

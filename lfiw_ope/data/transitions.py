@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.chunks import Column, chunks, rows_of
-from lfiw_ope.data.log import FloatArray
-from lfiw_ope.data.storage import EpisodeStorage
-from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.errors import DataError, warn
+from lfiw_ope.core.action_spec import ActionSpec
+from lfiw_ope.core.errors import DataError, warn
+from lfiw_ope.data.trajectories import (
+    Column,
+    EpisodeStorage,
+    FloatArray,
+    Trajectories,
+    chunks,
+    rows_of,
+)
 
 ROUNDING = 1e-6
 """Eight times what float32 rounds, relatively."""

@@ -8,16 +8,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.censored import members_log_density
-from lfiw_ope.checks import choice, device_there, real, whole, widths
-from lfiw_ope.drawing import Draws
+from lfiw_ope.core.errors import ConfigError
+from lfiw_ope.core.protocols import Reward, Termination, Transition
+from lfiw_ope.core.validation import choice, device_there, real, whole, widths
 from lfiw_ope.dynamics.noise import NOISE_KINDS, Noise, NoiseKind
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.dealing import Deal
-from lfiw_ope.nn.ensemble import ACTIVATIONS, BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import autocast
-from lfiw_ope.nn.fit_config import FitConfig, FitReport
-from lfiw_ope.types import Reward, Termination, Transition
+from lfiw_ope.dynamics.sampling import Draws
+from lfiw_ope.nn.batched_mlp import ACTIVATIONS, BatchedMLP, Standardiser
+from lfiw_ope.nn.training import Deal, FitConfig, FitReport, autocast
+from lfiw_ope.stats.censored_normal import members_log_density
 
 LOG_SCALE_BOUNDS = (-4.0, 0.5)
 """Of the heteroscedastic noise, in units of the targets' standard deviation. A lower floor lets an
@@ -314,9 +312,9 @@ class EnsembleDynamics(nn.Module):
         """log p_θ(s', r, terminated | s, a), `[K, ..., n]` or `[..., n]`, float64.
 
         In the environment's units. An entry on one of its bounds has the probability that was put
-        there, not a density (`lfiw_ope.censored`); beyond them the log-density is −∞. A reward or
-        termination that a known rule decides is certain given s', adds nothing and is not looked
-        at. Where nothing can terminate, a transition that does has −∞.
+        there, not a density (`lfiw_ope.stats.censored_normal`); beyond them the log-density is −∞.
+        A reward or termination that a known rule decides is certain given s', adds nothing and is
+        not looked at. Where nothing can terminate, a transition that does has −∞.
 
         Args:
             state: `[..., n, S]`

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.checks import choice, real
-from lfiw_ope.errors import ConfigError
+from lfiw_ope.core.errors import ConfigError
+from lfiw_ope.core.validation import choice, real
 
 NoiseKind = Literal["none", "gaussian", "bootstrap", "heteroscedastic"]
 """What is added to the mean of the drawn member at every simulated step."""

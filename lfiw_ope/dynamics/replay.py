@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lfiw_ope.core.protocols import Dynamics
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.stats.scores import crps, energy_score
-from lfiw_ope.types import Dynamics
 
 
 class LoggedBehaviour(Protocol):

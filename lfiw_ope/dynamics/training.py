@@ -7,15 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lfiw_ope.data.member_rows import MemberRows, bootstrapped, leave_group_out
-from lfiw_ope.data.tensors import DeviceLog, TransitionTensors, thin
+from lfiw_ope.core.protocols import Progress, Reward, Termination, silent
+from lfiw_ope.core.seeding import torch_generator
+from lfiw_ope.data.tensors import (
+    DeviceLog,
+    MemberRows,
+    TransitionTensors,
+    bootstrapped,
+    leave_group_out,
+    thin,
+)
 from lfiw_ope.data.trajectories import Trajectories
 from lfiw_ope.dynamics.ensemble import DynamicsConfig, EnsembleDynamics
 from lfiw_ope.dynamics.noise import MAX_BANK_ENTRIES, MAX_BANK_ROWS, Noise
-from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.nn.fit import autocast, fit
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Progress, Reward, Termination, silent
+from lfiw_ope.nn.batched_mlp import Standardiser
+from lfiw_ope.nn.training import autocast, fit
 
 MOST_HELD_OUT = 1 << 16
 """Held-out transitions that a look uses. Their mean loss is known to well below a percent by then;
@@ -119,7 +125,7 @@ def fit_dynamics(
         termination: the termination rule, where known; else it is learned if any logged episode
             terminated, and never happens if none did.
         progress: told how far training is.
-        checkpoint: see `lfiw_ope.nn.fit.fit`.
+        checkpoint: see `lfiw_ope.nn.fit`.
 
     Raises:
         DivergedError: if a member's loss stops being finite.

@@ -1,266 +1,151 @@
-"""What the estimators that simulate share: how they are told, and the fit of their model."""
+"""The protocol of estimators, and fits that several of them share."""
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
-import torch
-
-from lfiw_ope.anchors import Anchor, AnchorGap, check_anchors, clone_part, measure
-from lfiw_ope.checks import settings, whole
-from lfiw_ope.data.split import EpisodeSplit, require_episodes
-from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.core.estimand import Estimand
+from lfiw_ope.core.policy_batch import check_policy
+from lfiw_ope.core.protocols import Policy, Progress, silent
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.dynamics import DynamicsConfig, fit_dynamics
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.selection import STEPS, Candidate, select_noise
-from lfiw_ope.fitted import FittedModel
-from lfiw_ope.induced import InducedDynamics
-from lfiw_ope.intervals.simulated import SimulatedIntervalConfig
-from lfiw_ope.policy_ratio.clone import ClonedBehaviour
-from lfiw_ope.resampling import Resampling
-from lfiw_ope.types import Dynamics, Progress, Reward, Termination, silent
-from lfiw_ope.weighting import Weighting
-
-SCORED_SHARE = 0.1
-"""Of the episodes, those that candidates of noise and weights are scored on."""
-
-MIN_EPISODES = 10
-"""Of a log, below which nothing is chosen: the noise is then "bootstrap", without weights."""
+from lfiw_ope.stats.estimate import Estimate
 
 
-NOT_CHOSEN = (
-    f"Noise and weights were not chosen on held-out data: that takes {MIN_EPISODES} or more "
-    f"episodes, and among them enough of {STEPS} steps (or of the horizon's), or such as end "
-    'before. The noise is "bootstrap", without weights; name another by DynamicsConfig(noise=...).'
-)
+@runtime_checkable
+class Fitted(Protocol):
+    """What `fit` gives: it answers for any number of policies."""
+
+    @overload
+    def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
+    @overload
+    def estimate(
+        self, policies: Sequence[Policy], *, progress: Progress = ...
+    ) -> list[Estimate]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimulationConfig:
-    """Settings of an estimator that simulates.
+@runtime_checkable
+class Estimator(Protocol):
+    """Anything that estimates. No base class, no registry: an object with these is an estimator.
 
     Attributes:
-        dynamics: the ensemble.
-        rollouts: n, of each policy.
-        interval: which intervals estimates have.
-    """
-
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    rollouts: int = 1000
-    interval: SimulatedIntervalConfig = field(default_factory=SimulatedIntervalConfig)
-
-    def __post_init__(self) -> None:
-        whole("rollouts", self.rollouts, least=2)
-        example = 'SimulatedIntervalConfig(method="total")'
-        settings("interval", self.interval, SimulatedIntervalConfig, example)
-
-
-Config = TypeVar("Config", bound=SimulationConfig)
-
-
-class ModelEstimator(ABC, Generic[Config]):
-    """An estimator that fits a dynamics model once and then simulates any policy in it.
-
-    Args:
         estimand: what is estimated.
-        config: settings; the defaults where none are given.
-        device: where everything is fitted and simulated, such as "cpu" or "cuda"; in place of the
-            configuration's.
-        reward: the reward function, where it is known exactly; else it is learned.
-        termination: the termination rule, where it is known; else it is learned.
-        anchors: policies whose value the log tells, such as the behaviour itself or snapshots whose
-            episodes a replay holds. The model's error on them bounds its bias in the intervals;
-            where any are given, the behaviour is not cloned for that.
-
-    Raises:
-        ConfigError: if the device is not there, or an anchor is none.
     """
 
-    default_config: type[Config]
+    @property
+    def estimand(self) -> Estimand: ...
 
-    def __init__(
-        self,
-        estimand: Estimand,
-        config: Config | None = None,
-        *,
-        device: str | None = None,
-        reward: Reward | None = None,
-        termination: Termination | None = None,
-        anchors: Sequence[Anchor] = (),
-    ) -> None:
-        if isinstance(anchors, Anchor) or not all(isinstance(one, Anchor) for one in anchors):
-            raise ConfigError(
-                f"anchors is {anchors!r}; it must be a list of Anchor, such as "
-                "[Anchor(policy, episodes=range(100))]."
-            )
-        self.estimand, self.anchors = estimand, tuple(anchors)
-        config = self.default_config() if config is None else config
-        if device is not None:
-            config = replace(config, dynamics=replace(config.dynamics, device=device))
-        self.config = config
-        self.reward, self.termination = reward, termination
-
-    @abstractmethod
-    def fit(
-        self,
-        data: Trajectories,
-        seed: int,
-        *,
-        progress: Progress = silent,
-        checkpoints: str | Path | None = None,
-    ) -> FittedModel:
-        """Fit to the log; the result serves any number of policies.
+    def fit(self, data: Trajectories, seed: int, *, progress: Progress = ...) -> Fitted:
+        """What can be had from the log before a policy is known.
 
         Args:
             data: the log.
-            seed: of everything that is random.
+            seed: of everything that is random, now and in `estimate`.
             progress: told how far the work is.
-            checkpoints: a folder where training is kept up to date, and resumed from.
+        """
+        ...
+
+
+Spaces = tuple[int, int, Literal["continuous", "discrete"]]
+"""S, A and the kind of actions."""
+
+
+def spaces_of(data: Trajectories) -> Spaces:
+    """Those of a log, which policies must share."""
+    return data.state_size, data.action_size, data.action_spec.kind
+
+
+class Answering(ABC):
+    """`estimate` for one policy or several, checked first, from one method that takes several.
+
+    A class that has it says what the data are, and answers in `_answer`.
+    """
+
+    @property
+    @abstractmethod
+    def spaces(self) -> Spaces:
+        """S, A and the kind of actions, of the data."""
+
+    @abstractmethod
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
+        """One estimate a policy, in their order. They have been checked."""
+
+    @overload
+    def estimate(self, policies: Policy, *, progress: Progress = ...) -> Estimate: ...
+    @overload
+    def estimate(
+        self, policies: Sequence[Policy], *, progress: Progress = ...
+    ) -> list[Estimate]: ...
+    def estimate(
+        self, policies: Policy | Sequence[Policy], *, progress: Progress = silent
+    ) -> Estimate | list[Estimate]:
+        """The value of a policy, or of several in one batched call.
 
         Raises:
-            DataError: if there are too few episodes.
-            DivergedError: if a training diverges.
+            PolicyError: if one is no policy for these data, or lacks what the estimator needs of
+                it; nothing is computed then.
+            DataError: if the log cannot tell the value over this horizon.
+            DivergedError: if a training or a simulation leaves the finite numbers.
         """
+        every = policies if isinstance(policies, Sequence) else [policies]
+        self.check(every)
+        found = self._answer(every, progress) if every else []
+        return found if isinstance(policies, Sequence) else found[0]
+
+    def check(self, policies: Sequence[Policy]) -> None:
+        """That each is a policy for these data.
+
+        Raises:
+            PolicyError: if one is not.
+        """
+        state_size, action_size, kind = self.spaces
+        for policy in policies:
+            check_policy(policy, state_size=state_size, action_size=action_size, action_kind=kind)
+
+
+@runtime_checkable
+class SharingEstimator(Estimator, Protocol):
+    """An estimator whose fit others can answer from too, with the very numbers of an own fit."""
 
     @property
-    def chooses(self) -> bool:
-        """Whether noise, and weights where there are any, are chosen on held-out episodes."""
-        return self.config.dynamics.noise == "auto"
+    def sharing_key(self) -> object:
+        """Equal for estimators that may share: all that the fit depends on, seed and log aside."""
+        ...
 
-    def _split(self, data: Trajectories, seed: int, ratio_share: float) -> EpisodeSplit:
-        """Episodes by what they are for; some are scored where there is a choice to make."""
-        require_episodes(data, 2, "one is held out")
-        check_anchors(self.anchors, data)
-        scored = SCORED_SHARE if self.chooses and data.num_episodes >= MIN_EPISODES else 0.0
-        return EpisodeSplit.draw(data.num_episodes, seed, ratio_share, scored)
+    def adopt(self, fitted: Any) -> Fitted:
+        """What `fit` would give, made of the fit of an estimator with an equal key.
 
-    def _fit_plain_model(
-        self,
-        data: Trajectories,
-        split: EpisodeSplit,
-        seed: int,
-        progress: Progress,
-        checkpoints: str | Path | None,
-    ) -> FittedModel:
-        """The dynamics, and uniform weights."""
-        started = time.perf_counter()
-        dynamics = fit_dynamics(
-            data,
-            self.config.dynamics,
-            seed,
-            train=split.dynamics.tolist(),
-            held_out=split.dynamics_held_out.tolist(),
-            reward=self.reward,
-            termination=self.termination,
-            progress=progress,
-            checkpoint=None if checkpoints is None else Path(checkpoints) / "dynamics.pt",
-        )
-        return FittedModel(
-            estimand=self.estimand,
-            dynamics=dynamics,
-            ratio=None,
-            initial_states=torch.from_numpy(data.initial_states).to(self.config.dynamics.device),
-            action_size=data.action_size,
-            action_kind=data.action_spec.kind,
-            weighting=Weighting(form="uniform"),
-            rollouts=self.config.rollouts,
-            draws=1,
-            seed=int(seed),
-            interval=self.config.interval,
-            held_out=split.unseen_by_dynamics,
-            seconds={"dynamics": time.perf_counter() - started},
-        )
+        Args:
+            fitted: what that estimator's `fit` gave, to the same log by the same seed.
+        """
+        ...
 
-    def _completed(
-        self,
-        model: FittedModel,
-        data: Trajectories,
-        split: EpisodeSplit,
-        seed: int,
-        progress: Progress,
-        candidates: Sequence[Candidate] = (),
-    ) -> FittedModel:
-        """The model with noise and weights chosen among candidates, and its error on anchors."""
-        started = time.perf_counter()
-        scores = bool(candidates) and len(split.scored) > 0
-        clone = (
-            self._clone(data, seed, progress) if scores or self._clones_behaviour(data) else None
-        )
-        cloned = time.perf_counter()
-        if scores and clone is not None:
-            model = self._choose(model, clone, data, split, seed, candidates)
-        if candidates and model.selection is None:
-            model = replace(model, notes=(NOT_CHOSEN,))
-        chosen = time.perf_counter()
-        gaps: tuple[AnchorGap, ...] = ()
-        if self._measures_bias:
-            anchors = self.anchors
-            if self._clones_behaviour(data) and clone is not None:
-                anchors = (Anchor(clone.policy),)
-            resampled = model.weighting.candidates > 1
-            gaps = measure(
-                anchors,
-                data,
-                model.dynamics,
-                self.estimand,
-                rollouts=self.config.rollouts,
-                seed=seed,
-                ratio=model.ratio_for(model.weighting) if resampled else None,
-                resampling=Resampling(candidates=model.weighting.candidates),
-                progress=progress,
-            )
-        seconds = {"clone": cloned - started, "choice": chosen - cloned}
-        seconds["anchors"] = time.perf_counter() - chosen
-        return replace(model, gaps=gaps, seconds={**model.seconds, **seconds})
 
-    def _choose(
-        self,
-        model: FittedModel,
-        clone: ClonedBehaviour,
-        data: Trajectories,
-        split: EpisodeSplit,
-        seed: int,
-        candidates: Sequence[Candidate],
-    ) -> FittedModel:
-        """The model with the noise and the candidates of SIR that held-out episodes ask for."""
-        models: dict[Candidate, Dynamics] = {}
-        for candidate in candidates:
-            noisy = model.dynamics.with_noise(candidate.noise)
-            models[candidate] = noisy
-            ratio = model.ratio_for(candidate.weighting)
-            if ratio is not None:
-                models[candidate] = InducedDynamics(noisy, ratio, candidate.sir_candidates)
-        selection = select_noise(
-            models,
-            clone,
-            DeviceLog.of(data, self.config.dynamics.device),
-            split.scored.tolist(),
-            steps=min(STEPS, self.estimand.horizon),
-            seed=seed,
-        )
-        if selection is None:
-            return model
-        return replace(model.with_candidate(selection.chosen), selection=selection)
+def settings_but(estimator: Any, *names: str) -> dict[str, Any]:
+    """All that an estimator was given, without these entries of its configuration.
 
-    @property
-    def _measures_bias(self) -> bool:
-        """Whether intervals need the model's error on anchors."""
-        config = self.config.dynamics
-        total = self.config.interval.method == "total"
-        return total and config.members > 1 and config.member_episodes != "all"
+    What is not named counts as something that the fit depends on: a setting that is added later
+    keeps estimators apart until it is said that it need not.
+    """
+    config = {name: of for name, of in vars(estimator.config).items() if name not in names}
+    return {**vars(estimator), "config": config}
 
-    def _clones_behaviour(self, data: Trajectories) -> bool:
-        """Whether a clone of the behaviour is the anchor."""
-        wanted = not self.anchors and self.config.interval.anchors == "clone"
-        return self._measures_bias and wanted and data.num_episodes >= 3
 
-    def _clone(self, data: Trajectories, seed: int, progress: Progress) -> ClonedBehaviour:
-        config, clone = self.config.dynamics, self.config.interval.clone
-        short = replace(clone.fit, updates=min(clone.fit.updates, config.fit.updates))
-        clone = replace(clone, device=config.device, fit=short)
-        return clone_part(data, clone, seed, progress=progress)
+def share_fits(estimators: Mapping[str, Estimator]) -> list[dict[str, Estimator]]:
+    """Estimators by name, in groups that can answer from one fit, in the order of their first."""
+    groups: list[tuple[object, dict[str, Estimator]]] = []
+    for name, estimator in estimators.items():
+        key = estimator.sharing_key if isinstance(estimator, SharingEstimator) else None
+        for known, group in groups:
+            if key is not None and known is not None and _equal(known, key):
+                group[name] = estimator
+                break
+        else:
+            groups.append((key, {name: estimator}))
+    return [group for _, group in groups]
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError):  # an array within a rule has no one answer
+        return False

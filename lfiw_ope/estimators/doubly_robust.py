@@ -2,23 +2,208 @@
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import ClassVar, Generic, TypeVar
 
+import torch
+from torch import Tensor
+
+from lfiw_ope.core.errors import ConfigError
+from lfiw_ope.core.estimand import Estimand, has_time
+from lfiw_ope.core.protocols import ActionValue, Policy, Progress, Reward, Termination, silent
+from lfiw_ope.core.seeding import derive, torch_generator
+from lfiw_ope.data.censoring import PaddedEpisodes
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.doubly_robust.config import DoublyRobustConfig, MAGICConfig
-from lfiw_ope.doubly_robust.fitted import Combine, FittedDoublyRobust
-from lfiw_ope.doubly_robust.folds import draw_folds, fit_fold_dynamics
-from lfiw_ope.doubly_robust.magic import Blend, lengths_of, magic, resample_counts
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
-from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand, has_time
-from lfiw_ope.padding import PaddedEpisodes
-from lfiw_ope.policy_ratio.ratio import fit_policy_ratio
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.sharing import settings_but
-from lfiw_ope.types import Progress, Reward, Termination, silent
+from lfiw_ope.dynamics.ensemble import EnsembleDynamics
+from lfiw_ope.estimators.base import Answering, Spaces, settings_but, spaces_of
+from lfiw_ope.estimators.cross_fitting import (
+    Fold,
+    Judged,
+    ModelValue,
+    draw_folds,
+    fit_fold_dynamics,
+    judge,
+)
+from lfiw_ope.estimators.doubly_robust_terms import (
+    BY_PRODUCTS,
+    Blend,
+    CorrectedValue,
+    DoublyRobustConfig,
+    MAGICConfig,
+    Terms,
+    doubly_robust,
+    lengths_of,
+    magic,
+    resample_counts,
+    said_of,
+    value_warnings,
+    weighted_doubly_robust,
+)
+from lfiw_ope.estimators.fqe import fit_q
+from lfiw_ope.ratios.policy_ratio import PolicyRatio, fit_policy_ratio
+from lfiw_ope.stats.estimate import Estimate
+from lfiw_ope.stats.weights import cumulate
+
+Combine = Callable[[Terms], CorrectedValue]
+"""How terms become a value."""
+
+
+@dataclass(eq=False)
+class Kept:
+    """What Q̂ said of the log for the last policies, where several estimators want it.
+
+    Attributes:
+        shared: whether there are several: one alone has no use for it, and needs the memory.
+        policies: that it is of.
+        judged: what Q̂ said.
+        warnings: what is to be said of Q̂, by policy.
+    """
+
+    shared: bool = False
+    policies: tuple[Policy, ...] = ()
+    judged: Judged | None = None
+    warnings: tuple[tuple[str, ...], ...] = ()
+
+    def is_of(self, policies: Sequence[Policy]) -> bool:
+        """Whether it is of these very policies, in this order."""
+        return len(policies) == len(self.policies) and all(map(is_, policies, self.policies))
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDoublyRobust(Answering):
+    """A log with the behaviour's side of the ratios, and what Q̂ is to be had from.
+
+    Attributes:
+        label: of the estimator.
+        estimand: what is estimated.
+        config: settings.
+        data: the log.
+        padded: its steps within the horizon.
+        folds: which episodes Q̂ is fitted to, and which it judges.
+        ratio: of any policy to the behaviour.
+        models: a dynamics ensemble of each fold; none where Q̂ is fitted.
+        combine: how terms become a value.
+        seed: of everything that is random.
+        seconds: wall-clock of each stage of the fit.
+        kept: what estimators that share this fit share besides.
+    """
+
+    label: str
+    estimand: Estimand
+    config: DoublyRobustConfig
+    data: Trajectories
+    padded: PaddedEpisodes = field(repr=False)
+    folds: tuple[Fold, ...] = field(repr=False)
+    ratio: PolicyRatio = field(repr=False)
+    models: tuple[EnsembleDynamics, ...] = field(repr=False)
+    combine: Combine = field(repr=False)
+    seed: int
+    seconds: dict[str, float]
+    kept: Kept = field(default_factory=Kept, repr=False)
+
+    @property
+    def spaces(self) -> Spaces:
+        return spaces_of(self.data)
+
+    def _answer(self, policies: Sequence[Policy], progress: Progress) -> list[Estimate]:
+        started = time.perf_counter()
+        ratios = self.ratio.log_ratios(policies)  # first: it refuses what has no density
+        seconds = {**self.seconds, "ratio": time.perf_counter() - started}
+        started = time.perf_counter()
+        judged, warnings = self._judge(policies, progress)
+        seconds["value"] = time.perf_counter() - started
+        return [
+            self._estimate(judged, place, ratios[place], warnings[place], seconds)
+            for place in range(len(policies))
+        ]
+
+    def _judge(
+        self, policies: Sequence[Policy], progress: Progress
+    ) -> tuple[Judged, Sequence[tuple[str, ...]]]:
+        """What Q̂ says of the log, and what is to be said of Q̂, by policy."""
+        kept = self.kept
+        if kept.judged is not None and kept.is_of(policies):
+            return kept.judged, kept.warnings
+        judged, warnings = self._judge_anew(policies, progress)
+        if kept.shared:
+            kept.policies, kept.judged, kept.warnings = tuple(policies), judged, tuple(warnings)
+        return judged, warnings
+
+    def _judge_anew(
+        self, policies: Sequence[Policy], progress: Progress
+    ) -> tuple[Judged, list[tuple[str, ...]]]:
+        told: list[list[tuple[str, ...]]] = [[] for _ in policies]
+
+        def value_of(fold: int) -> ActionValue:
+            seed = derive(self.seed, "fold", str(fold))
+            if self.models:
+                return ModelValue.of(
+                    policies,
+                    self.models[fold],
+                    self.estimand,
+                    rollouts=self.config.rollouts,
+                    seed=seed,
+                    device=self.config.dynamics.device,
+                )
+            episodes = self.folds[fold].train.tolist()
+            fitted = fit_q(
+                *(self.data, policies, self.estimand, self.config.fqe, seed),
+                episodes=episodes,
+                progress=progress,
+            )
+            for of_policy, report in zip(told, fitted.reports, strict=True):
+                of_policy.append(report.warnings)
+            return fitted
+
+        judged = judge(
+            self.data,
+            self.padded,
+            self.folds,
+            value_of,
+            policies=len(policies),
+            discount=self.estimand.discount,
+            device=(self.config.dynamics if self.models else self.config.fqe).device,
+        )
+        return judged, [value_warnings(of_policy) for of_policy in told]
+
+    def _estimate(
+        self,
+        judged: Judged,
+        place: int,
+        log_ratio: Tensor,
+        warnings: tuple[str, ...],
+        seconds: dict[str, float],
+    ) -> Estimate:
+        step = torch.arange(self.estimand.horizon, dtype=torch.float64)
+        residual = self.padded.spread(judged.residual[place])
+        terms = Terms(
+            judged.initial[place],
+            residual * torch.tensor(self.estimand.discount, dtype=torch.float64) ** step,
+            cumulate(self.padded.spread(log_ratio)),
+            self.padded.standing,
+        )
+        found = self.combine(terms)
+        diagnostics = {"cut_short": float(self.padded.cut_short)}
+        if self.ratio.report is not None:
+            diagnostics["behaviour_log_likelihood"] = self.ratio.report.log_likelihood
+        if isinstance(found, Blend):
+            diagnostics["corrected_steps"] = float(found.weights @ found.lengths.double())
+            diagnostics["weight_direct"] = float(found.weights[0])
+            diagnostics["weight_wdr"] = float(found.weights[-1])
+        return said_of(
+            self.label,
+            self.estimand,
+            self.seed,
+            found,
+            interval=self.config.interval,
+            advice=BY_PRODUCTS,
+            diagnostics=diagnostics,
+            seconds=seconds,
+            warnings=(*self.ratio.warnings, *warnings),
+        )
+
 
 Config = TypeVar("Config", bound=DoublyRobustConfig)
 
@@ -126,7 +311,7 @@ class DoublyRobustEstimator(ABC, Generic[Config]):
         return DoublyRobustEstimator, settings_but(self, *own)
 
     def adopt(self, fitted: "FittedDoublyRobust") -> "FittedDoublyRobust":
-        """Combine another's terms; see `lfiw_ope.sharing.SharingEstimator`.
+        """Combine another's terms; see `lfiw_ope.estimators.SharingEstimator`.
 
         The two then share what Q̂ says of the log too, for the policies that were asked for last.
         """
@@ -177,7 +362,7 @@ class WDR(DoublyRobustEstimator[DoublyRobustConfig]):
 class MAGIC(DoublyRobustEstimator[MAGICConfig]):
     """WDR's correction for as many steps as pay: a blend of values corrected for j = 0 … T steps.
 
-    Thomas and Brunskill (2016): see `lfiw_ope.doubly_robust.magic.magic`. It leans to the value
+    Thomas and Brunskill (2016): see `lfiw_ope.estimators.magic`. It leans to the value
     function alone where that is right and data are few, and to WDR where it is wrong and data are
     many. Beside `DR`'s diagnostics: `corrected_steps`, the mean j; `weight_direct` and
     `weight_wdr`, of its two ends. The arguments are `DR`'s.

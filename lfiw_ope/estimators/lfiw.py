@@ -5,26 +5,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lfiw_ope.checks import real, whole
-from lfiw_ope.data.member_rows import left_out_groups
+from lfiw_ope.core.errors import ConfigError
+from lfiw_ope.core.estimand import Estimand
+from lfiw_ope.core.protocols import Progress, silent
+from lfiw_ope.core.validation import real, whole
 from lfiw_ope.data.split import DIFFERENT, require_episodes
-from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.data.tensors import DeviceLog, left_out_groups
 from lfiw_ope.data.trajectories import Trajectories
-from lfiw_ope.diagnostics import Fallback
-from lfiw_ope.dynamics import DynamicsConfig
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.estimand import Estimand
-from lfiw_ope.estimators.base import ModelEstimator, SimulationConfig
+from lfiw_ope.dynamics.ensemble import DynamicsConfig
+from lfiw_ope.estimators.base import settings_but
+from lfiw_ope.estimators.fitted_model import FittedModel
+from lfiw_ope.estimators.model_based import ModelEstimator, SimulationConfig
 from lfiw_ope.estimators.selection import CHOICES, Candidate
-from lfiw_ope.fitted import FittedModel
-from lfiw_ope.nn.fit_config import FitConfig
-from lfiw_ope.pareto import check_smoothing
-from lfiw_ope.ratio import RatioConfig
-from lfiw_ope.ratio_fit import fit_transition_ratio
-from lfiw_ope.ratio_moments import calibrate_moments
-from lfiw_ope.sharing import settings_but
-from lfiw_ope.types import Progress, silent
-from lfiw_ope.weighting import Weighting
+from lfiw_ope.estimators.warnings import Fallback
+from lfiw_ope.nn.training import FitConfig
+from lfiw_ope.ratios.moments import calibrate_moments
+from lfiw_ope.ratios.transition_ratio import RatioConfig, fit_transition_ratio
+from lfiw_ope.stats.weighting import Weighting
+from lfiw_ope.stats.weights import check_smoothing
 
 RATIO_SHARE = 0.2
 """Of the episodes, for the classifiers, where they cannot learn from the dynamics' own."""
@@ -127,7 +125,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
     the standard error of its paired difference from the best, `bias[...]`, its mean error of
     partial returns, and `bias_error[...]`, the standard error of that.
 
-    The arguments are `lfiw_ope.estimators.base.ModelEstimator`'s.
+    The arguments are `lfiw_ope.estimators.model_based.ModelEstimator`'s.
     """
 
     default_config = LFIWConfig
@@ -258,7 +256,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         return LFIW, self.calibrates, settings_but(self, "weighting", "draws", "fallback")
 
     def adopt(self, fitted: FittedModel) -> FittedModel:
-        """Weigh by another's ratio; see `lfiw_ope.sharing.SharingEstimator`."""
+        """Weigh by another's ratio; see `lfiw_ope.estimators.SharingEstimator`."""
         config = self.config
         if config.weighting == "auto":
             return replace(fitted, draws=config.draws)

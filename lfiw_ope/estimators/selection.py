@@ -18,13 +18,13 @@ import torch
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
+from lfiw_ope.core.protocols import Dynamics
+from lfiw_ope.core.seeding import torch_generator
 from lfiw_ope.data.tensors import DeviceLog
 from lfiw_ope.dynamics.noise import NoiseKind
 from lfiw_ope.dynamics.replay import Continuations, LoggedBehaviour, replay, score
-from lfiw_ope.intervals.simulated import clustered
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.types import Dynamics
-from lfiw_ope.weighting import Weighting
+from lfiw_ope.estimators.simulation_intervals import clustered
+from lfiw_ope.stats.weighting import Weighting
 
 STEPS = 30
 """H: candidates differ little over a few steps, and after many a replay of logged behaviour means

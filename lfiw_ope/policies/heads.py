@@ -1,21 +1,99 @@
-"""What the last layer of a policy network means: the distribution over actions."""
+"""Heads of policy networks: distributions over actions and their densities.
 
+An executed entry has a density between its bounds and, where a draw is clipped or a tanh rounds
+to 1, a probability of lying exactly on a bound. Each function gives the log of the one or of the
+other, entry by entry, with respect to the same measure: Lebesgue between the bounds plus a unit
+mass on each bound. So ratios of two policies are right on the bounds too, whatever their kind.
+"""
+
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.special import log_ndtr
 
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.errors import PolicyError
-from lfiw_ope.policies.density import (
-    Bounds,
-    log_clipped_normal,
-    log_normal,
-    log_squashed_normal,
-    squash,
-)
+from lfiw_ope.core.action_spec import ActionSpec
+from lfiw_ope.core.errors import PolicyError
+
+
+class Bounds(NamedTuple):
+    """Action bounds in a shape that meets the actions; infinite where there are none."""
+
+    low: Tensor
+    high: Tensor
+
+
+def log_normal(mean: Tensor, log_std: Tensor, value: Tensor) -> Tensor:
+    """log N(value; mean, σ²)"""
+    z = (value - mean) * torch.exp(-log_std)
+    return -0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+
+
+def log_clipped_normal(mean: Tensor, log_std: Tensor, action: Tensor, bounds: Bounds) -> Tensor:
+    """Of clip(N(mean, σ²), low, high): the censored normal distribution.
+
+    The density inside, log Φ((low − mean)/σ) at the lower bound and log Φ((mean − high)/σ) at the
+    upper; an action beyond a bound counts as on it, which is where the environment executes it.
+    """
+    on_low, on_high = action <= bounds.low, action >= bounds.high
+    at_low = _log_mass(torch.where(on_low, bounds.low - mean, 0.0), log_std)
+    at_high = _log_mass(torch.where(on_high, mean - bounds.high, 0.0), log_std)
+    density = log_normal(mean, log_std, action)
+    found = _piecewise(density, on_low, at_low, on_high, at_high)
+    return torch.where(bounds.low == bounds.high, 0.0, found)  # nothing is left to chance
+
+
+def _log_mass(reach: Tensor, log_std: Tensor) -> Tensor:
+    """log Φ(reach / σ), in float64: in float32 its gradient is wrong beyond 1000 σ.
+
+    A reach of 0 where there is none to speak of: an infinite one would make the gradient NaN.
+    """
+    mass: Tensor = log_ndtr(reach.double() * torch.exp(-log_std).double())
+    return mass.to(reach.dtype)
+
+
+def squash(value: Tensor, bounds: Bounds) -> Tensor:
+    """low + ½ (tanh(value) + 1)(high − low), and the bound itself where tanh rounds to ±1."""
+    unit, edge = torch.tanh(value), _edge(bounds)
+    action = bounds.low + 0.5 * (unit + 1.0) * (bounds.high - bounds.low)
+    action = torch.where(unit >= edge, bounds.high, action)
+    return torch.where(unit <= -edge, bounds.low, action)
+
+
+def log_squashed_normal(mean: Tensor, log_std: Tensor, action: Tensor, bounds: Bounds) -> Tensor:
+    """Of `squash(u)`, u ~ N(mean, σ²): log N(u) − log(1 − tanh²u) − log((high − low)/2).
+
+    In float32 tanh reaches ±1 at |u| of 8.3, and there the executed action is the bound itself:
+    its log-probability is that of all u beyond, and so stays finite. In float64, since the inverse
+    of tanh loses the digits that 1 − tanh does.
+    """
+    mean, log_std, low, high = (t.double() for t in (mean, log_std, *bounds))
+    edge = _edge(bounds).double()
+    unit = 2.0 * (action.double() - low) / (high - low) - 1.0
+    inside = torch.maximum(torch.minimum(unit, edge), -edge)
+    log_slope = torch.log((1.0 - inside) * (1.0 + inside)) + torch.log(0.5 * (high - low))
+    density = log_normal(mean, log_std, torch.atanh(inside)) - log_slope
+    scale, limit = torch.exp(-log_std), torch.atanh(edge)
+    at_low, at_high = log_ndtr((-limit - mean) * scale), log_ndtr((mean - limit) * scale)
+    found = _piecewise(density, unit <= -edge, at_low, unit >= edge, at_high)
+    return torch.where(low == high, 0.0, found).to(action.dtype)
+
+
+def _edge(bounds: Bounds) -> Tensor:
+    """The least tanh that counts as 1: half a range is resolved as finely as its bound is."""
+    largest = torch.maximum(bounds.low.abs(), bounds.high.abs())
+    coarseness = (2.0 * largest / (bounds.high - bounds.low)).clamp_min(1.0)
+    return 1.0 - torch.finfo(torch.float32).eps * coarseness
+
+
+def _piecewise(
+    inside: Tensor, on_low: Tensor, at_low: Tensor, on_high: Tensor, at_high: Tensor
+) -> Tensor:
+    return torch.where(on_low, at_low, torch.where(on_high, at_high, inside))
+
 
 WITHOUT_DENSITY = "an estimator that needs none (LFIW, ModelBased, FQE, DICE)"
 
@@ -141,7 +219,8 @@ class ContinuousHead(nn.Module, ABC):
     def propose(self, output: Output, noise: torch.Generator | None) -> Tensor:
         mean, log_std = self.moments(output)
         if noise is not None:
-            # Drawn for the n axis alone: policies of a stack share the noise (lfiw_ope.types).
+            # Drawn for the n axis alone: policies of a stack share the noise
+            # (lfiw_ope.core.protocols).
             draw = torch.randn(
                 mean.shape[-2:], generator=noise, device=mean.device, dtype=mean.dtype
             )
@@ -256,3 +335,128 @@ class GreedyHead(CategoricalHead):
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """`[P, A]` in a shape that meets `[P, n, A]`, or `[n, A]` of a single policy."""
     return values[:, None] if like.dim() == 3 else values
+
+
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Where SAC keeps log σ (Haarnoja et al. 2018, and stable-baselines3)."""
+
+SDE_VARIANCE_FLOOR = 1e-6
+"""What stable-baselines3 adds to gSDE's variance."""
+
+
+class SquashedGaussianHead(ContinuousHead):
+    """tanh(N(μ, σ²)) rescaled to the bounds, with (μ, log σ) the 2A outputs: SAC and TQC.
+
+    Haarnoja et al., *Soft Actor-Critic*, 2018, appendix C. log σ is kept in [-20, 2].
+
+    Args:
+        low: `[P, A]`, lower action bounds.
+        high: `[P, A]`, upper action bounds.
+    """
+
+    name = "squashed_gaussian"
+    outputs_per_entry = 2
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__(low, high, squashed=True)
+
+    def moments(self, output: Output) -> tuple[Tensor, Tensor]:
+        mean, log_std = output.value.chunk(2, -1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+class ConditionalGaussianHead(ContinuousHead):
+    """N(μ, σ²), clipped, with (μ, log σ) the 2A outputs: a normal distribution at every state.
+
+    log σ is kept in [-20, 20], where neither σ nor 1/σ² leaves float32.
+
+    Args:
+        low: `[P, A]`, lower action bounds, -inf where there are none.
+        high: `[P, A]`, upper action bounds.
+    """
+
+    name = "conditional_gaussian"
+    outputs_per_entry = 2
+
+    def __init__(self, low: Tensor, high: Tensor) -> None:
+        super().__init__(low, high, squashed=False)
+
+    def moments(self, output: Output) -> tuple[Tensor, Tensor]:
+        mean, log_std = output.value.chunk(2, -1)
+        return mean, log_std.clamp(-20.0, 20.0)
+
+
+class StateDependentHead(ContinuousHead):
+    """N(output, diag(h² Σ²)), with h the last hidden layer: gSDE (Raffin et al. 2020).
+
+    Generalised state-dependent exploration draws a noise matrix W ~ N(0, Σ²) and adds h W.
+    stable-baselines3 keeps one W for several steps, so its noise is correlated in time; here every
+    step draws anew. At one state and step the two distributions are the same, and the
+    log-probability is stable-baselines3's own: that of a step, not of a path.
+
+    Args:
+        std: `[P, L, A]`, Σ.
+        mean_limit: `[P, 1]`, the output is clipped to ± this; inf where it is not.
+        low: `[P, A]`, lower action bounds.
+        high: `[P, A]`, upper action bounds.
+        squashed: a tanh in place of clipping.
+    """
+
+    reads_latent = True
+    name = "state_dependent"
+    std: Tensor
+    mean_limit: Tensor
+
+    def __init__(
+        self, std: Tensor, mean_limit: Tensor, low: Tensor, high: Tensor, *, squashed: bool
+    ) -> None:
+        super().__init__(low, high, squashed=squashed, std=std, mean_limit=mean_limit)
+
+    def moments(self, output: Output) -> tuple[Tensor, Tensor]:
+        if output.latent is None:
+            raise PolicyError("gSDE needs the network's last hidden layer, which is not shown.")
+        limit = per_row(self.mean_limit, output.value)
+        squares = self.std.square()
+        variance = output.latent.square() @ (squares if output.latent.dim() == 3 else squares[0])
+        log_std = 0.5 * torch.log(variance + SDE_VARIANCE_FLOOR)
+        return torch.clamp(output.value, -limit, limit), log_std
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "squashed": self.squashed}
+
+
+class DeterministicHead(ContinuousHead):
+    """The output itself, clipped or squashed, without noise: TD3, DDPG and ARS.
+
+    Args:
+        low: `[P, A]`, lower action bounds, -inf where there are none.
+        high: `[P, A]`, upper action bounds.
+        squashed: a tanh, rescaled to the bounds, in place of clipping.
+    """
+
+    name = "deterministic"
+    noisy = False
+
+    def __init__(self, low: Tensor, high: Tensor, *, squashed: bool) -> None:
+        super().__init__(low, high, squashed=squashed)
+
+    def moments(self, output: Output) -> tuple[Tensor, Tensor]:
+        return output.value, torch.full_like(output.value, -torch.inf)
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "squashed": self.squashed}
+
+
+HEADS: dict[str, Callable[..., ContinuousHead | CategoricalHead]] = {
+    head.name: head
+    for head in (
+        GaussianHead,
+        CategoricalHead,
+        GreedyHead,
+        SquashedGaussianHead,
+        ConditionalGaussianHead,
+        StateDependentHead,
+        DeterministicHead,
+    )
+}
+"""By the name that an actor's file gives."""

@@ -8,12 +8,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.errors import PolicyError
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead, GreedyHead, Head
-from lfiw_ope.policies.mlp import MLPPolicy
-from lfiw_ope.policies.noise import DeterministicHead, SquashedGaussianHead, StateDependentHead
-from lfiw_ope.policies.normaliser import ObservationNormaliser
+from lfiw_ope.core.action_spec import ActionSpec
+from lfiw_ope.core.errors import PolicyError
+from lfiw_ope.policies.heads import (
+    CategoricalHead,
+    DeterministicHead,
+    GaussianHead,
+    GreedyHead,
+    Head,
+    SquashedGaussianHead,
+    StateDependentHead,
+)
+from lfiw_ope.policies.mlp import MLPPolicy, ObservationNormaliser
 
 ACTIVATIONS = {
     "Tanh": "tanh",

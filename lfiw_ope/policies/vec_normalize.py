@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfiw_ope.errors import DataError, PolicyError, UntrustedFileError
-from lfiw_ope.policies.normaliser import ObservationNormaliser
+from lfiw_ope.core.errors import DataError, PolicyError, UntrustedFileError
+from lfiw_ope.policies.mlp import ObservationNormaliser
 
 _NORMALISER = "stable_baselines3.common.vec_env.vec_normalize.VecNormalize"
 _STATISTICS = "stable_baselines3.common.running_mean_std.RunningMeanStd"

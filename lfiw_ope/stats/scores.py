@@ -7,7 +7,7 @@ distributions of different spread are compared without a penalty for few draws.
 
 from torch import Tensor
 
-from lfiw_ope.errors import DataError
+from lfiw_ope.core.errors import DataError
 
 
 def energy_score(draws: Tensor, observed: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.weighted import weigh
+from lfiw_ope.stats import weigh
 
 W = ope.Weighting
 
@@ -201,7 +201,7 @@ def test_evaluate_gives_way_too():
     policy, data = log_for(tabular)
     never = replace(BRIEF, fallback=ope.Fallback(least_ess=1.0))
     lfiw = ope.LFIW(ope.Estimand(HORIZON), never)
-    result = ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
+    result = ope.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
     assert result.estimate.fell_back
     assert result.estimate.value == result.estimates[-1].value
     assert result.to_dict()["estimates"][0]["fell_back"] is True
@@ -270,7 +270,7 @@ def test_an_open_side_of_a_clip_is_saved(tmp_path):
 
     def of(weighting):
         lfiw = ope.LFIW(ope.Estimand(HORIZON), replace(BRIEF, weighting=weighting))
-        return ope.evaluation.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
+        return ope.evaluate(data, policy, lfiw, seed=0, diagnosis=None)
 
     result = of(W(clip=(0.1, np.inf)))
     saved, _ = ope.evaluation.save_evaluation(result, tmp_path, "open", {})

@@ -10,13 +10,13 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope import fitted, ratio_fit
-from lfiw_ope.data.split import EpisodeSplit
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.dynamics import training
-from lfiw_ope.estimators import base, lfiw
-from lfiw_ope.rollout import simulate
-from lfiw_ope.weighted import weigh
+from lfiw_ope.data import DeviceLog, EpisodeSplit
+from lfiw_ope.dynamics import simulate, training
+from lfiw_ope.estimators import fitted_model as fitted
+from lfiw_ope.estimators import lfiw
+from lfiw_ope.estimators import model_based as base
+from lfiw_ope.ratios import transition_ratio as ratio_fit
+from lfiw_ope.stats import weigh
 
 FIT = ope.FitConfig(updates=200, evaluate_every=100, batch_size=64)
 CONFIG = ope.LFIWConfig(

@@ -6,10 +6,9 @@ import benching
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.bench.results import BenchResults
-from lfiw_ope.bench.run import run_suite
-from lfiw_ope.comparison.judging import Judge
-from lfiw_ope.intervals.record import Interval
+from lfiw_ope.benchmark import BenchResults, run_suite
+from lfiw_ope.evaluation import Judge
+from lfiw_ope.stats import Interval
 
 cached, policies = benching.cached, benching.policies
 

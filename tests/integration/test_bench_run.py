@@ -12,13 +12,10 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope.bench import trials
-from lfiw_ope.bench.datasets import dataset
-from lfiw_ope.bench.results import BenchResults
-from lfiw_ope.bench.run import run_suite
-from lfiw_ope.catalogue import Options
-from lfiw_ope.comparison import judging
-from lfiw_ope.intervals.record import Interval
+from lfiw_ope.benchmark import BenchResults, dataset, run_suite, trials
+from lfiw_ope.estimators import Options
+from lfiw_ope.evaluation import runner as judging
+from lfiw_ope.stats import Interval
 
 cached, policies = benching.cached, benching.policies
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lfiw_ope.demo import DEMOS
+from lfiw_ope.benchmark import DEMOS
 
 COMMAND = Path(sys.executable).with_name("lfiw-ope")
 

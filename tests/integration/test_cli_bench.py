@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lfiw_ope.bench import leaderboard_files
+from lfiw_ope.benchmark import report as leaderboard_files
 
 MODULE = """
 from pathlib import Path

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope.comparison.result import Comparison
-from lfiw_ope.policies.heads import GaussianHead
+from lfiw_ope.evaluation import Comparison
+from lfiw_ope.policies import GaussianHead
 
 COMMAND = Path(sys.executable).with_name("lfiw-ope")
 T = 12

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import GaussianHead
+from lfiw_ope.policies import GaussianHead
 
 COMMAND = Path(sys.executable).with_name("lfiw-ope")
 

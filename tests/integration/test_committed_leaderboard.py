@@ -5,11 +5,7 @@ from pathlib import Path
 import pytest
 from lfiw_envs import LADDERS
 
-from lfiw_ope.bench.leaderboard import Leaderboard
-from lfiw_ope.bench.leaderboard_text import as_markdown
-from lfiw_ope.bench.measures import MEASURES
-from lfiw_ope.bench.results import BenchResults
-from lfiw_ope.bench.suites import get_suite
+from lfiw_ope.benchmark import MEASURES, BenchResults, Leaderboard, as_markdown, get_suite
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"

@@ -7,7 +7,7 @@ import comparing
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.comparison import ray_engine
+from lfiw_ope.evaluation import engines as ray_engine
 
 ray = pytest.importorskip("ray")
 SEEDS = 5

@@ -11,11 +11,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from minari import DataCollector
 
 import lfiw_ope as ope
-from lfiw_ope.data.actions import ActionSpec
-from lfiw_ope.data.recording import Recorder
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
-from lfiw_ope.policies.mlp import MLPPolicy
-from lfiw_ope.seeding import derive, torch_generator
+from lfiw_ope.core import ActionSpec, derive, torch_generator
+from lfiw_ope.data import Recorder
+from lfiw_ope.policies import CategoricalHead, GaussianHead, MLPPolicy
 
 
 def linear_policy(state_size, head, seed=0, scale=1.0):
@@ -162,7 +160,7 @@ def test_transitions_do_not_favour_short_episodes(cartpole, mode):
 
 def test_a_log_is_held_once_while_it_is_recorded(monkeypatch):
     """Blocks go as their rows are put: beside the log there is one left, and not another log."""
-    monkeypatch.setattr("lfiw_ope.data.recording.BLOCK", 2**20)
+    monkeypatch.setattr("lfiw_ope.data.collect.BLOCK", 2**20)
     rows, copies, size = 40_000, 10, 100
     recorder = Recorder(copies, episodes=None, transitions=rows)
     state, over = np.ones((copies, size), np.float32), np.zeros(copies, bool)

@@ -12,11 +12,9 @@ from lfiw_envs import get_ladder
 from lfiw_envs.ladder import Ladder, Question
 
 import lfiw_ope as ope
-from lfiw_ope.bench import cache, datasets
-from lfiw_ope.bench.datasets import copies_for, dataset, find_or_play, shares_of
-from lfiw_ope.bench.mixing import shuffled
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
-from lfiw_ope.policies.mlp import MLPPolicy
+from lfiw_ope.benchmark import copies_for, dataset, datasets, find_or_play, shares_of, shuffled
+from lfiw_ope.benchmark import datasets as cache
+from lfiw_ope.policies import CategoricalHead, GaussianHead, MLPPolicy
 
 ARRAYS = (
     *("states", "actions", "rewards", "lengths", "terminated", "truncated"),

@@ -10,11 +10,9 @@ from lfiw_envs import LADDERS, PAPER, Ladder, Question, get_ladder
 from safetensors import safe_open
 
 import lfiw_ope as ope
-from lfiw_ope.bench.value_file import PLAYS
-from lfiw_ope.bench.values import measure_ladder, measure_values
-from lfiw_ope.data.spaces import action_spec, state_size
-from lfiw_ope.policies.actor_file import actor_digest
-from lfiw_ope.policies.heads import GaussianHead
+from lfiw_ope.benchmark import PLAYS, measure_ladder, measure_values
+from lfiw_ope.data import action_spec, state_size
+from lfiw_ope.policies import GaussianHead, actor_digest
 
 CURVES = Path(__file__).parents[2] / "experiments" / "results" / "ladders"
 

@@ -10,7 +10,7 @@ import pytest
 from cartpole_log import LIMIT, recorded
 
 import lfiw_ope as ope
-from lfiw_ope.data import chunks
+from lfiw_ope.data import trajectories as chunks
 
 
 def episodes_of(columns):

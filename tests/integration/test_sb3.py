@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 import lfiw_ope as ope
-from lfiw_ope.policies.stacking import group_policies
+from lfiw_ope.core import group_policies
 
 
 class Box(gym.Env):

@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import lfiw_ope as ope
-from lfiw_ope.sb3_callback import OfflineValue
+from lfiw_ope.evaluation.sb3_callback import OfflineValue
 
 ESTIMAND = ope.Estimand(horizon=12, discount=0.95)
 TINY = ope.FitConfig(updates=30, evaluate_every=10)
@@ -286,7 +286,7 @@ def test_without_stable_baselines3_the_extra_is_named():
         "import sys\n"
         "sys.modules['stable_baselines3'] = None\n"
         "try:\n"
-        "    import lfiw_ope.sb3_callback\n"
+        "    import lfiw_ope.evaluation.sb3_callback\n"
         "except ImportError as error:\n"
         "    print(error)\n"
     )

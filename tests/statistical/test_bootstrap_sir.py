@@ -13,12 +13,8 @@ import pytest
 import torch
 from scipy.special import gammaln, softmax
 
-from lfiw_ope.drawing import Draws
-from lfiw_ope.dynamics import Noise
-from lfiw_ope.resampling import NO_RESAMPLING, Resampling
-from lfiw_ope.rollout import simulate
-from lfiw_ope.weighted import weigh
-from lfiw_ope.weighting import Weighting
+from lfiw_ope.dynamics import Draws, Noise, simulate
+from lfiw_ope.stats import NO_RESAMPLING, Resampling, Weighting, weigh
 
 HORIZON, START, ROLLOUTS = 6, 0.3, 40_000
 VALUES = np.array([-0.5, 0.0, 0.5])

@@ -10,11 +10,9 @@ from lfiw_envs import TabularPolicy
 from testbeds import linear_gaussian, log_of, tabular, unsaid
 
 import lfiw_ope as ope
-from lfiw_ope.policies.density import Bounds
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.policies.noise import SquashedGaussianHead
-from lfiw_ope.policy_ratio.marginal import marginal_normal
-from lfiw_ope.types import has_density
+from lfiw_ope.core import has_density
+from lfiw_ope.policies import Bounds, GaussianHead, SquashedGaussianHead
+from lfiw_ope.ratios import marginal_normal
 
 NETS = ope.FitConfig(
     updates=500, learning_rate=2e-3, weight_decay=1.0, evaluate_every=50, patience=4

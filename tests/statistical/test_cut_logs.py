@@ -13,10 +13,11 @@ from lfiw_envs import TabularMDP, TabularPolicy
 from testbeds import log_of
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust
-from lfiw_ope.occupancy import flow
-from lfiw_ope.padding import PaddedEpisodes
-from lfiw_ope.weights import cumulate
+from lfiw_ope.data import PaddedEpisodes
+from lfiw_ope.estimators import Terms
+from lfiw_ope.estimators import dice_lagrangian as flow
+from lfiw_ope.estimators.doubly_robust_terms import doubly_robust
+from lfiw_ope.stats import cumulate
 
 HORIZON, GAMMA, EPISODES, SIZE = 6, 0.95, 40_000, 100
 ESTIMAND = ope.Estimand(HORIZON, GAMMA)

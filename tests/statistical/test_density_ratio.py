@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope import density_ratio_fit
-from lfiw_ope.reliability import log_loss
+from lfiw_ope.ratios import density_ratio as density_ratio_fit
+from lfiw_ope.ratios import log_loss
 
 FIT = ope.FitConfig(updates=800, evaluate_every=100, batch_size=256)
 CONFIG = ope.ClassifierConfig(members=3, hidden=(32, 32), fit=FIT)

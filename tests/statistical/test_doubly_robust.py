@@ -7,15 +7,23 @@ from lfiw_envs import TabularPolicy, model_win, taxi
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.doubly_robust.folds import Fold, judge
-from lfiw_ope.doubly_robust.magic import lengths_of, magic, resample_counts
-from lfiw_ope.doubly_robust.model_value import ModelValue
-from lfiw_ope.doubly_robust.occupancy_form import LoggedSteps, corrected_value, corrections
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
-from lfiw_ope.doubly_robust.visits import fit_visits
-from lfiw_ope.padding import PaddedEpisodes
-from lfiw_ope.weights import cumulate
+from lfiw_ope.data import DeviceLog, PaddedEpisodes
+from lfiw_ope.estimators import (
+    Fold,
+    LoggedSteps,
+    ModelValue,
+    Terms,
+    corrected_value,
+    corrections,
+    fit_visits,
+    judge,
+    lengths_of,
+    magic,
+    resample_counts,
+    weighted_doubly_robust,
+)
+from lfiw_ope.estimators.doubly_robust_terms import doubly_robust
+from lfiw_ope.stats import cumulate
 
 HORIZON, GAMMA, REPEATS, EPISODES = 6, 0.9, 2000, 20
 

@@ -11,10 +11,8 @@ import pytest
 import torch
 from testbeds import ExactRatio, linear_gaussian, tabular
 
-from lfiw_ope.rollout import simulate
-from lfiw_ope.weighted import weigh
-from lfiw_ope.weighting import Weighting
-from lfiw_ope.weights import conditional_normalise, cumulate
+from lfiw_ope.dynamics import simulate
+from lfiw_ope.stats import Weighting, conditional_normalise, cumulate, weigh
 
 ROLLOUTS = 100_000
 FIRST = 6

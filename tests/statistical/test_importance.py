@@ -15,8 +15,8 @@ from lfiw_envs import TabularMDP, TabularPolicy
 from testbeds import log_of
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.weighted import weigh
+from lfiw_ope.policies import GaussianHead
+from lfiw_ope.stats import weigh
 
 REPEATS, EPISODES, HORIZON, DISCOUNT = 2000, 50, 4, 0.95
 ESTIMAND = ope.Estimand(HORIZON, DISCOUNT)

@@ -14,12 +14,16 @@ from scipy import stats
 from testbeds import log_of
 
 import lfiw_ope as ope
-from lfiw_ope.intervals.bernstein import bernstein, weighted_bernstein
-from lfiw_ope.intervals.config import IntervalConfig
-from lfiw_ope.intervals.episodes import episode_intervals
-from lfiw_ope.intervals.members import MemberIntervalConfig, member_intervals
-from lfiw_ope.intervals.sums import RatioSums
-from lfiw_ope.weighted import weigh
+from lfiw_ope.stats import (
+    IntervalConfig,
+    MemberIntervalConfig,
+    RatioSums,
+    episode_intervals,
+    member_intervals,
+    weigh,
+    weighted_bernstein,
+)
+from lfiw_ope.stats.bernstein import bernstein
 
 REPEATS, EPISODES, HORIZON, DISCOUNT = 300, 200, 4, 0.95
 LEVELS = (0.8, 0.95)

@@ -15,13 +15,10 @@ from lfiw_envs import LinearGaussianPolicy
 from torch.nn.functional import one_hot
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.drawing import Draws, draws
-from lfiw_ope.dynamics import Noise
-from lfiw_ope.estimators.selection import Candidate, select_noise
-from lfiw_ope.induced import InducedDynamics
-from lfiw_ope.ratio import tilted
-from lfiw_ope.ratio_moments import Candidates
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.dynamics import Draws, Noise, draws
+from lfiw_ope.estimators import Candidate, select_noise
+from lfiw_ope.ratios import Candidates, InducedDynamics, tilted
 
 HORIZON, EPISODES, LOGGED, ROLLOUTS, TRUE_EPISODES = 30, 4000, 4800, 12_000, 160_000
 CALIBRATED = 1000

@@ -9,8 +9,8 @@ import torch
 from testbeds import ExactRatio, Placed, linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.reliability import log_loss
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.ratios import log_loss
 
 FIT = ope.FitConfig(updates=800, evaluate_every=100, batch_size=256)
 CONFIG = ope.RatioConfig(members=3, hidden=(64, 64), fit=FIT)
@@ -133,5 +133,5 @@ def test_learned_weights_take_away_most_of_the_model_s_bias(bed, ratio):
     value = truth.value(policy, 15)
     bias = model.value(policy, 15) - value
     for form in ("trajectory", "stepwise"):
-        found = ope.weighted.weigh(rewards, log_ratio, ope.Weighting(form=form))
+        found = ope.stats.weigh(rewards, log_ratio, ope.Weighting(form=form))
         assert abs(found.value - value) < 0.3 * abs(bias) + 3 * found.mc_standard_error

@@ -10,12 +10,9 @@ import pytest
 import torch
 from testbeds import ExactRatio, linear_gaussian, tabular
 
-import lfiw_ope.rollout
-from lfiw_ope.populations import weigh_populations
-from lfiw_ope.resampling import Resampling, RunningWeights
-from lfiw_ope.rollout import simulate
-from lfiw_ope.weighted import weigh
-from lfiw_ope.weighting import Weighting
+import lfiw_ope.dynamics.rollout
+from lfiw_ope.dynamics import simulate
+from lfiw_ope.stats import Resampling, RunningWeights, Weighting, weigh, weigh_populations
 
 BEDS = {"linear-Gaussian": (linear_gaussian, 15), "tabular": (tabular, 12)}
 CANDIDATES = 4
@@ -155,7 +152,7 @@ class TakesFromTheNext(RunningWeights):
 @pytest.mark.parametrize("name", BEDS)
 def test_slips_in_resampling_miss(monkeypatch, name, slip):
     bed = Bed(name, 1.0)
-    monkeypatch.setattr(lfiw_ope.rollout, "RunningWeights", slip)
+    monkeypatch.setattr(lfiw_ope.dynamics.rollout, "RunningWeights", slip)
     rollout = bed.play(Resampling(below=0.8, populations=10_000), 100_000)
     found = bed.weigh_populations(rollout, "trajectory", True)
     assert abs(found.value - bed.value) > 4 * found.standard_error

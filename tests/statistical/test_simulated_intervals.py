@@ -6,7 +6,7 @@ from scipy import stats
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.intervals.record import student_t
+from lfiw_ope.stats import student_t
 
 LOGS, EPISODES, HORIZON = 20, 50, 6
 LEAST = 15

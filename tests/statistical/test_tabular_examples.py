@@ -10,8 +10,9 @@ from lfiw_envs import TabularPolicy, chain, model_fail, model_win, random_mdp, t
 from testbeds import log_of
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
-from lfiw_ope.weighted import weigh
+from lfiw_ope.estimators import Terms, weighted_doubly_robust
+from lfiw_ope.estimators.doubly_robust_terms import doubly_robust
+from lfiw_ope.stats import weigh
 
 REPEATS, EPISODES, HORIZON = 2000, 20, 6
 ESTIMAND = ope.Estimand(HORIZON)

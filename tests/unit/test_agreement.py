@@ -8,7 +8,7 @@ from gymnasium.wrappers import TransformReward
 from lfiw_envs import rules_for
 
 import lfiw_ope as ope
-from lfiw_ope.commands.rules import find_rules
+from lfiw_ope.cli.inputs import find_rules
 
 CARTPOLE = rules_for("CartPole-v1")
 

@@ -10,12 +10,17 @@ import pytest
 from lfiw_envs import LADDERS, Question
 
 import lfiw_ope as ope
-from lfiw_ope.bench.entries import estimator_entries, ladders_named
-from lfiw_ope.bench.known import Known
-from lfiw_ope.bench.pace import Pace
-from lfiw_ope.bench.suites import SUITES, get_suite
-from lfiw_ope.bench.trials import estimators_of, trials_of
-from lfiw_ope.catalogue import CATALOGUE, Options
+from lfiw_ope.benchmark import (
+    SUITES,
+    Known,
+    Pace,
+    estimator_entries,
+    estimators_of,
+    get_suite,
+    ladders_named,
+    trials_of,
+)
+from lfiw_ope.estimators import CATALOGUE, Options
 
 
 @pytest.fixture

@@ -10,13 +10,20 @@ from lfiw_envs import LADDERS, PAPER, Ladder, Question
 from scipy.stats import chi2, ncx2
 
 import lfiw_ope as ope
-from lfiw_ope.bench import support_file
-from lfiw_ope.bench.datasets import dataset
-from lfiw_ope.bench.measured import digest
-from lfiw_ope.bench.region import INSIDE, Pairs, Region, pairs_at
-from lfiw_ope.bench.support import DataSupport, measure_support, step_weights
-from lfiw_ope.bench.support_file import write_support
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
+from lfiw_ope.benchmark import (
+    INSIDE,
+    DataSupport,
+    Pairs,
+    Region,
+    dataset,
+    digest,
+    measure_support,
+    pairs_at,
+    step_weights,
+    write_support,
+)
+from lfiw_ope.benchmark import support as support_file
+from lfiw_ope.policies import CategoricalHead, GaussianHead
 
 ONE_STEP = {"T1": Question(1, 1.0)}
 

@@ -12,9 +12,8 @@ from lfiw_envs import Ladder, Question
 from lfiw_envs.ladder import LadderValue
 
 import lfiw_ope as ope
-from lfiw_ope.bench.playing import play_returns
-from lfiw_ope.bench.values import measure_ladder, measure_values
-from lfiw_ope.policies.heads import GaussianHead
+from lfiw_ope.benchmark import measure_ladder, measure_values, play_returns
+from lfiw_ope.policies import GaussianHead
 
 MEAN, STD = 0.5, 0.1
 

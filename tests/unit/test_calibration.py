@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope.calibration import (
+from lfiw_ope.ratios import (
     LOG_TEMPERATURE_BOUNDS,
+    ClassifierEnsemble,
     IsotonicCalibration,
     fit_calibration,
+    log_loss,
     uncalibrated,
 )
-from lfiw_ope.classifier import ClassifierEnsemble
-from lfiw_ope.reliability import log_loss
 
 KINDS = ("temperature", "platt", "isotonic", "none")
 STEEPEST = math.exp(-LOG_TEMPERATURE_BOUNDS[0])

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.catalogue import CATALOGUE, Options, estimator_named
+from lfiw_ope.estimators import CATALOGUE, Options, estimator_named
 
 FQE = ope.FQEConfig()
 DISCOUNTED = ope.Estimand(1000, 0.99)

@@ -11,8 +11,8 @@ from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.comparison import judging
-from lfiw_ope.evaluation import evaluate
+from lfiw_ope.evaluation import runner as judging
+from lfiw_ope.evaluation.evaluate import evaluate
 
 E = comparing.ESTIMAND
 

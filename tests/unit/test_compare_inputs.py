@@ -7,9 +7,8 @@ import pytest
 from rich.console import Console
 
 from lfiw_ope import ConfigError, DataError, Estimand
-from lfiw_ope.catalogue import CATALOGUE, Options, estimators_named
-from lfiw_ope.commands.policies import policy_files
-from lfiw_ope.commands.truth import read_truth
+from lfiw_ope.cli.inputs import policy_files, read_truth
+from lfiw_ope.estimators import CATALOGUE, Options, estimators_named
 
 ESTIMAND = Estimand(horizon=10)
 

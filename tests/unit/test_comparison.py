@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.behaviour_return import BehaviourReturn
-from lfiw_ope.comparison.figures import plot_against_truth, plot_errors, plot_scores, plot_values
-from lfiw_ope.plots import new_figure
+from lfiw_ope.estimators import BehaviourReturn
+from lfiw_ope.evaluation import (
+    new_figure,
+    plot_against_truth,
+    plot_errors,
+    plot_scores,
+    plot_values,
+)
 
 POLICIES, TRUTH = ("a", "b", "c"), {"a": 0.0, "b": 1.0, "c": 2.0}
 

@@ -9,7 +9,7 @@ import torch
 from lfiw_envs import TabularPolicy
 
 import lfiw_ope as ope
-from lfiw_ope.comparison.identity import data_digest, describe, policy_actions
+from lfiw_ope.evaluation import data_digest, describe, policy_actions
 
 SCALE = 1.0
 

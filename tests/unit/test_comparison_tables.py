@@ -7,16 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lfiw_ope import Estimand
-from lfiw_ope.behaviour_return import BehaviourReturn
-from lfiw_ope.commands.comparison_tables import (
-    estimates_tables,
-    metrics_tables,
-    warnings_of,
-    without_value,
-)
-from lfiw_ope.commands.terminal import digits
-from lfiw_ope.comparison.result import Comparison
-from lfiw_ope.comparison.rows import Row
+from lfiw_ope.cli.tables import estimates_tables, metrics_tables, warnings_of, without_value
+from lfiw_ope.cli.terminal import digits
+from lfiw_ope.estimators import BehaviourReturn
+from lfiw_ope.evaluation import Comparison, Row
 
 BEHAVIOUR = BehaviourReturn(1.25, 0.5, 40, 0, 10)
 

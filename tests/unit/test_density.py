@@ -8,8 +8,14 @@ import torch
 from torch import distributions, nn
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead, Output
-from lfiw_ope.policies.noise import DeterministicHead, SquashedGaussianHead, StateDependentHead
+from lfiw_ope.policies import (
+    CategoricalHead,
+    DeterministicHead,
+    GaussianHead,
+    Output,
+    SquashedGaussianHead,
+    StateDependentHead,
+)
 
 BOXES = [(-2.0, 2.0), (-0.5, 3.0), (100.0, 101.0)]
 STATE = torch.tensor([[0.3, -0.2]])

@@ -8,11 +8,10 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.data import DeviceLog
 from lfiw_ope.dynamics import EnsembleDynamics
-from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.ratio_fit import episode_boundary
-from lfiw_ope.samples import source_of
+from lfiw_ope.nn import Standardiser
+from lfiw_ope.ratios import episode_boundary, source_of
 
 CONFIG = ope.ClassifierConfig(
     members=3, hidden=(8,), fit=ope.FitConfig(updates=40, evaluate_every=10, batch_size=32)

@@ -9,13 +9,18 @@ from lfiw_envs import LinearGaussianPolicy
 from testbeds import linear_gaussian, log_of, tabular, unsaid
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.diagnosis.concerns import concerns_of
-from lfiw_ope.diagnosis.halves import draw_halves
-from lfiw_ope.diagnosis.members import mean_step, spread
-from lfiw_ope.diagnosis.support import ActionSupport, Neighbours, StateSupport
-from lfiw_ope.diagnosis.words import warnings_of
-from lfiw_ope.evaluation import evaluate
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.diagnostics import (
+    ActionSupport,
+    Neighbours,
+    StateSupport,
+    concerns_of,
+    draw_halves,
+    mean_step,
+    spread,
+    warnings_of,
+)
+from lfiw_ope.evaluation.evaluate import evaluate
 
 HORIZON = 6
 ESTIMAND = ope.Estimand(HORIZON)

@@ -8,8 +8,8 @@ import torch
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.occupancy import fit as fit_module
-from lfiw_ope.occupancy import violation as violation_module
+from lfiw_ope.estimators import dice as fit_module
+from lfiw_ope.estimators import dice_lagrangian as violation_module
 
 FAST = ope.DICEConfig(
     hidden=(16,), fit=ope.FitConfig(updates=40, batch_size=32, evaluate_every=4, patience=None)

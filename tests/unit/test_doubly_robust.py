@@ -7,8 +7,15 @@ from scipy.optimize import minimize
 from testbeds import standings
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust.magic import least_on_simplex, lengths_of, magic, resample_counts
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
+from lfiw_ope.estimators import (
+    Terms,
+    least_on_simplex,
+    lengths_of,
+    magic,
+    resample_counts,
+    weighted_doubly_robust,
+)
+from lfiw_ope.estimators.doubly_robust_terms import doubly_robust
 
 GAMMA = 0.98
 

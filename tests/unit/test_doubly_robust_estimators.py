@@ -9,9 +9,8 @@ from lfiw_envs import TabularPolicy
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust import fitted
-from lfiw_ope.doubly_robust.folds import draw_folds
-from lfiw_ope.doubly_robust.visits import mean_ratio_warning
+from lfiw_ope.estimators import doubly_robust as fitted
+from lfiw_ope.estimators import draw_folds, mean_ratio_warning
 
 FIT = ope.FitConfig(updates=100, evaluate_every=50, batch_size=64)
 SMALL = {"dynamics": ope.DynamicsConfig(members=2, hidden=(16,), fit=FIT)}

@@ -3,7 +3,7 @@ import torch
 from testbeds import linear_gaussian, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.drawing import Draws, draws
+from lfiw_ope.dynamics import Draws, draws
 
 
 def generator(seed=0):

@@ -6,10 +6,9 @@ import torch
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.drawing import PER_DRAW, Draws
-from lfiw_ope.dynamics import LOG_SCALE_BOUNDS
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.dealing import Deal
+from lfiw_ope.core import ConfigError
+from lfiw_ope.dynamics import LOG_SCALE_BOUNDS, PER_DRAW, Draws
+from lfiw_ope.nn import Deal
 
 SMALL = ope.FitConfig(updates=300, evaluate_every=100, batch_size=128)
 

@@ -8,11 +8,10 @@ import torch
 from scipy.stats import multivariate_normal
 
 import lfiw_ope as ope
-from lfiw_ope.censored import censored_log_density
-from lfiw_ope.drawing import PER_DRAW, Draws
-from lfiw_ope.dynamics import Noise
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.core import ConfigError
+from lfiw_ope.dynamics import PER_DRAW, Draws, Noise
+from lfiw_ope.nn import Standardiser
+from lfiw_ope.stats import censored_log_density
 
 
 def generator(seed=0):

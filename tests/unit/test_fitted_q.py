@@ -9,16 +9,13 @@ from lfiw_envs import TabularMDP, TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.data.member_rows import MemberRows
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.estimand import has_time
-from lfiw_ope.fitted_q import fit as fit_module
-from lfiw_ope.fitted_q import value as value_module
-from lfiw_ope.fitted_q.networks import ValueNetworks
-from lfiw_ope.fitted_q.objective import BellmanError
-from lfiw_ope.fitted_q.scale import ValueScale
-from lfiw_ope.nn.ensemble import Standardiser
-from lfiw_ope.policies.together import TargetPolicies
+from lfiw_ope.core import has_time
+from lfiw_ope.data import DeviceLog, MemberRows
+from lfiw_ope.estimators import BellmanError, ValueNetworks, ValueScale
+from lfiw_ope.estimators import fqe as fit_module
+from lfiw_ope.estimators import fqe as value_module
+from lfiw_ope.nn import Standardiser
+from lfiw_ope.policies import TargetPolicies
 
 HORIZON = 8
 FAST = ope.FQEConfig(

@@ -10,12 +10,9 @@ from lfiw_envs import LinearGaussianPolicy
 from testbeds import linear_gaussian, log_of, standings, tabular, unsaid
 
 import lfiw_ope as ope
-from lfiw_ope.behaviour_return import BehaviourReturn
-from lfiw_ope.catalogue import Options, estimator_named
-from lfiw_ope.diagnostics import mean_weight_warning
-from lfiw_ope.policies.heads import GaussianHead
-from lfiw_ope.weighted import weigh
-from lfiw_ope.weighting import Weighting
+from lfiw_ope.estimators import BehaviourReturn, Options, estimator_named, mean_weight_warning
+from lfiw_ope.policies import GaussianHead
+from lfiw_ope.stats import Weighting, weigh
 
 FORMS = {
     "IS": (ope.IS, "trajectory", False),
@@ -81,7 +78,7 @@ def test_a_log_gives_the_oracle_s_numbers(name):
 
 
 def by_hand(name, data, ratio, horizon, discount):
-    """The convention of `lfiw_ope.padding`, episode by episode and step by step.
+    """The convention of `lfiw_ope.data.censoring`, episode by episode and step by step.
 
     Args:
         ratio: `[R]`

@@ -6,7 +6,7 @@ from testbeds import ExactRatio, linear_gaussian, tabular
 from torch import Tensor
 
 import lfiw_ope as ope
-from lfiw_ope.expectation import ExpectationStream
+from lfiw_ope.ratios import ExpectationStream
 
 
 def generator(seed=0):

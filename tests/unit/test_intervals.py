@@ -11,18 +11,21 @@ from scipy import stats
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust.magic import lengths_of, magic, resample_counts
-from lfiw_ope.doubly_robust.terms import Terms, doubly_robust, weighted_doubly_robust
-from lfiw_ope.intervals.bernstein import best_cut, lower_bound, weighted_bernstein
-from lfiw_ope.intervals.episodes import (
+from lfiw_ope.core import numpy_generator
+from lfiw_ope.estimators import Terms, lengths_of, magic, resample_counts, weighted_doubly_robust
+from lfiw_ope.estimators.doubly_robust_terms import doubly_robust
+from lfiw_ope.stats import (
+    LEVELS,
+    Interval,
+    RatioSums,
+    best_cut,
     bootstrap_ends,
     degrees_of_freedom,
     episode_intervals,
+    lower_bound,
+    member_intervals,
+    weighted_bernstein,
 )
-from lfiw_ope.intervals.members import member_intervals
-from lfiw_ope.intervals.record import LEVELS, Interval
-from lfiw_ope.intervals.sums import RatioSums
-from lfiw_ope.seeding import numpy_generator
 
 HORIZON, EPISODES = 4, 60
 ESTIMAND = ope.Estimand(HORIZON, 0.9)
@@ -72,7 +75,7 @@ def test_sums_are_what_the_estimate_is_made_of(name, cut, monkeypatch):
         seen.append(sums)
         return episode_intervals(sums, **given)
 
-    for place in ("policy_ratio.fitted", "estimators.baselines"):
+    for place in ("estimators.importance", "estimators.behaviour"):
         monkeypatch.setattr(f"lfiw_ope.{place}.episode_intervals", spy)
     asked = {"interval": ope.IntervalConfig()} if name == "BehaviourMean" else {}
     made = getattr(ope, name)(ESTIMAND, **asked)
@@ -140,7 +143,7 @@ def test_equal_denominators_become_one_ratio():
 @pytest.mark.parametrize("at_once", [1 << 22, 7 * EPISODES])
 @pytest.mark.parametrize("method", ["bca", "percentile"])
 def test_bootstrap_intervals_are_scipy_s_on_gathered_episodes(method, at_once, monkeypatch):
-    monkeypatch.setattr("lfiw_ope.intervals.episodes.NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("lfiw_ope.stats.intervals.NUMBERS_AT_ONCE", at_once)
     sums = ratio_sums(seed=3)
     config = ope.IntervalConfig(method=method, resamples=400)
 

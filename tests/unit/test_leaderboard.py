@@ -9,10 +9,8 @@ import pytest
 from standing_rows import RIGHT, TURNED, bench_row, board, measured, noisy_rows, order, rows_of
 
 import lfiw_ope as ope
-from lfiw_ope import metrics
-from lfiw_ope.bench.leaderboard import Leaderboard
-from lfiw_ope.bench.leaderboard_text import as_markdown
-from lfiw_ope.bench.measures import MEASURES
+from lfiw_ope.benchmark import MEASURES, Leaderboard, as_markdown
+from lfiw_ope.stats import metrics
 
 
 def test_estimates_that_differ_by_rounding_have_no_order():

@@ -9,14 +9,16 @@ from rich.console import Console
 from standing_rows import bench_row, noisy_rows, rows_of
 
 import lfiw_ope as ope
-from lfiw_ope.bench.leaderboard import Leaderboard
-from lfiw_ope.bench.leaderboard_figures import draw_leaderboard
-from lfiw_ope.bench.leaderboard_files import write_leaderboard
-from lfiw_ope.bench.leaderboard_text import as_markdown
-from lfiw_ope.bench.results import BenchResults
-from lfiw_ope.bench.rows import BenchRow
-from lfiw_ope.commands.leaderboard_table import leaderboard_table
-from lfiw_ope.markdown import markdown_table
+from lfiw_ope.benchmark import (
+    BenchResults,
+    BenchRow,
+    Leaderboard,
+    as_markdown,
+    draw_leaderboard,
+    write_leaderboard,
+)
+from lfiw_ope.cli.leaderboard_table import leaderboard_table
+from lfiw_ope.core import markdown_table
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.data import memory
-from lfiw_ope.data.memory import READING, available_memory, check_fits
+from lfiw_ope.data import READING, available_memory, check_fits, memory
 
 MIB = 2**20
 

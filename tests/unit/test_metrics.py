@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import lfiw_ope as ope
-from lfiw_ope import metrics
+from lfiw_ope.stats import metrics
 
 ESTIMATE, TRUTH = [3.0, 1.0, 2.0, 0.0], [4.0, 2.0, 0.0, -1.0]
 

@@ -14,10 +14,17 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lfiw_ope import ConfigError, DivergedError, FitConfig
-from lfiw_ope.nn import fit_config, products
-from lfiw_ope.nn.adamw import AdamW
-from lfiw_ope.nn.ensemble import ACTIVATIONS, BLOCK_BYTES, BatchedMLP, Standardiser
-from lfiw_ope.nn.fit import fit, resolve_precision
+from lfiw_ope.nn import (
+    ACTIVATIONS,
+    BLOCK_BYTES,
+    AdamW,
+    BatchedMLP,
+    Standardiser,
+    fit,
+    resolve_precision,
+)
+from lfiw_ope.nn import batched_mlp as products
+from lfiw_ope.nn import training as fit_config
 
 
 def batched(members=3, sizes=(4, 16, 16, 2), activation="silu", seed=0, **settings):

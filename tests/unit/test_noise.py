@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lfiw_ope as ope
+from lfiw_ope.core import ConfigError
 from lfiw_ope.dynamics import Noise
-from lfiw_ope.errors import ConfigError
-from lfiw_ope.nn.ensemble import Standardiser
+from lfiw_ope.nn import Standardiser
 
 MEMBERS, ROWS, SIZE = 3, 5, 2
 N = 30_000

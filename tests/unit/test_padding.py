@@ -5,7 +5,7 @@ import pytest
 from testbeds import standings
 
 import lfiw_ope as ope
-from lfiw_ope.padding import PaddedEpisodes, known_steps
+from lfiw_ope.data import PaddedEpisodes, known_steps
 
 
 def log(lengths, terminated):

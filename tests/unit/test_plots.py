@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.plots import PLAIN, new_figure, plot_reliability, save_figure
+from lfiw_ope.evaluation import PLAIN, new_figure, plot_reliability, save_figure
 
 CURVE = ope.ReliabilityCurve(
     edges=(0.0, 0.5, 1.0),

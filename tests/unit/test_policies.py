@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from torch import nn
 
 import lfiw_ope as ope
-from lfiw_ope.policies.stacking import check_policy, group_policies
+from lfiw_ope.core import check_policy, group_policies
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,15 @@ import torch
 from torch import distributions, nn
 
 import lfiw_ope as ope
-from lfiw_ope.policies.heads import Output
-from lfiw_ope.policies.stacking import group_policies, probe
-from lfiw_ope.types import DensityPolicy, ProposingPolicy, StackablePolicy, has_density
+from lfiw_ope.core import (
+    DensityPolicy,
+    ProposingPolicy,
+    StackablePolicy,
+    group_policies,
+    has_density,
+    probe,
+)
+from lfiw_ope.policies import Output
 
 DISCRETE = ope.ActionSpec.discrete(3)
 BOX = ope.ActionSpec.continuous([-1.0, 0.0], [1.0, 4.0])

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from lfiw_ope.errors import DivergedError
-from lfiw_ope.populations import (
+from lfiw_ope.core import DivergedError
+from lfiw_ope.stats import (
     LEAST_POPULATIONS_FOR_A_STANDARD_ERROR,
+    Weighting,
+    effective_sample_size,
     trace,
+    weigh,
     weigh_populations,
 )
-from lfiw_ope.weighted import weigh
-from lfiw_ope.weighting import Weighting
-from lfiw_ope.weights import effective_sample_size
 
 FORMS = [(form, sn) for form in ("trajectory", "stepwise") for sn in (True, False)]
 

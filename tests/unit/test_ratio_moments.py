@@ -8,13 +8,17 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.data import DeviceLog
 from lfiw_ope.dynamics import EnsembleDynamics, fit_dynamics
-from lfiw_ope.estimators.selection import Candidate
-from lfiw_ope.intervals.simulated import spread_of
-from lfiw_ope.ratio import tilted
-from lfiw_ope.ratio_fit import fit_transition_ratio
-from lfiw_ope.ratio_moments import LEAST_CANDIDATES, RIDGES, Candidates, calibrate_moments
+from lfiw_ope.estimators import Candidate, spread_of
+from lfiw_ope.ratios import (
+    LEAST_CANDIDATES,
+    RIDGES,
+    Candidates,
+    calibrate_moments,
+    fit_transition_ratio,
+    tilted,
+)
 
 ROWS, CANDIDATES = 4000, 4
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lfiw_ope as ope
-from lfiw_ope.reliability import log_loss
+from lfiw_ope.ratios import log_loss
 
 
 def sides(odds):

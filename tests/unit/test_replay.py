@@ -8,11 +8,12 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.dynamics import Continuations, score
 from lfiw_ope.dynamics import replay as replaying
-from lfiw_ope.dynamics.replay import Continuations, replay, score
-from lfiw_ope.policies.heads import CategoricalHead, GaussianHead
-from lfiw_ope.policy_ratio.clone import ClonedBehaviour
+from lfiw_ope.dynamics.replay import replay
+from lfiw_ope.policies import CategoricalHead, GaussianHead
+from lfiw_ope.ratios import ClonedBehaviour
 
 
 def generator(seed=0):
@@ -206,7 +207,7 @@ class Counting:
     def sample(self, state, action, generator):  # noqa: ARG002
         reached = state + 1
         ended = reached[..., 0] >= self.limit
-        return ope.drawing.Draws(reached, state[..., 0], ended, torch.zeros_like(ended))
+        return ope.dynamics.Draws(reached, state[..., 0], ended, torch.zeros_like(ended))
 
 
 class Still:
@@ -228,7 +229,7 @@ def test_scores_are_in_units_of_the_state_scale(log):
     of_return, of_state = score(found, logged, torch.tensor([0.5]))
     assert of_return.tolist() == [[0.0, (3 + 4 + 5) - 3.0]]  # the logged reward is 1 a step
     assert of_state.tolist() == [[0.0, 0.0]]
-    shifted = ope.dynamics.replay.Replayed(found.marks, found.returns, found.states + 1)
+    shifted = ope.dynamics.Replayed(found.marks, found.returns, found.states + 1)
     assert score(shifted, logged, torch.tensor([0.5]))[1].tolist() == [[2.0, 2.0]]
 
 

@@ -6,11 +6,15 @@ import torch
 from testbeds import ExactRatio, linear_gaussian
 
 import lfiw_ope as ope
-from lfiw_ope.drawing import PER_DRAW, Draws
-from lfiw_ope.populations import weigh_populations
-from lfiw_ope.resampling import Resampling, choose, systematic
-from lfiw_ope.rollout import simulate
-from lfiw_ope.weights import cumulate, effective_sample_size
+from lfiw_ope.dynamics import PER_DRAW, Draws, simulate
+from lfiw_ope.stats import (
+    Resampling,
+    choose,
+    cumulate,
+    effective_sample_size,
+    systematic,
+    weigh_populations,
+)
 
 LAST = 1 - 2**-53  # the largest number that torch.rand draws
 GRID = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000

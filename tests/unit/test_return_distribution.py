@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lfiw_ope as ope
-from lfiw_ope.return_distribution import ReturnDistribution
+from lfiw_ope.stats import ReturnDistribution
 
 
 def weighted(seed=0, n=50, ties=False, zeros=0):

@@ -8,7 +8,7 @@ from testbeds import ExactRatio, linear_gaussian, tabular
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lfiw_ope as ope
-from lfiw_ope.rollout import simulate
+from lfiw_ope.dynamics import simulate
 
 
 class Counted(NamedTuple):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lfiw_ope.errors import DataError
-from lfiw_ope.stats.scores import crps, energy_score
+from lfiw_ope.core import DataError
+from lfiw_ope.stats import crps, energy_score
 
 
 def normal(*shape, seed=0):

@@ -7,10 +7,9 @@ import torch
 from testbeds import linear_gaussian, log_of
 
 import lfiw_ope as ope
-from lfiw_ope.data.tensors import DeviceLog
-from lfiw_ope.drawing import Draws
-from lfiw_ope.estimators import selection
-from lfiw_ope.estimators.selection import Candidate, paired, select_noise
+from lfiw_ope.data import DeviceLog
+from lfiw_ope.dynamics import Draws
+from lfiw_ope.estimators import Candidate, paired, select_noise, selection
 
 STEPS = 6
 SIMPLE, MIDDLE, COMPLEX = Candidate("none"), Candidate("bootstrap"), Candidate("bootstrap", 4)

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from lfiw_ope.errors import ConfigError, DataError, DivergedError, MissingDependencyError
-from lfiw_ope.pareto import LEAST_WEIGHTS, pareto_smooth
-from lfiw_ope.weighted import average, weigh
-from lfiw_ope.weighting import Weighting
-from lfiw_ope.weights import (
+from lfiw_ope.core import ConfigError, DataError, DivergedError, MissingDependencyError
+from lfiw_ope.stats import (
+    LEAST_WEIGHTS,
+    Weighting,
+    average,
     clip,
     cumulate,
     effective_sample_size,
     flatten,
     longest_first,
+    pareto_smooth,
     self_normalise,
     temper,
+    weigh,
 )
 
 N, STEPS = 400, 12

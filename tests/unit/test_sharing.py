@@ -8,8 +8,8 @@ from lfiw_envs import TabularPolicy
 from testbeds import log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.doubly_robust import fitted as doubly_robust_fitted
-from lfiw_ope.sharing import SharingEstimator, share_fits
+from lfiw_ope.estimators import SharingEstimator, share_fits
+from lfiw_ope.estimators import doubly_robust as doubly_robust_fitted
 
 E = ope.Estimand(4)
 NETS = ope.FitConfig(updates=40, evaluate_every=20, batch_size=32)

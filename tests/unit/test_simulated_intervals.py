@@ -10,18 +10,19 @@ from scipy import stats
 from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
-from lfiw_ope.anchors import measure
-from lfiw_ope.intervals.simulated import (
+from lfiw_ope.core import torch_generator
+from lfiw_ope.dynamics import simulate
+from lfiw_ope.estimators import (
     Noise,
     bias_aware,
+    bias_bound,
     clustered,
     combined,
     critical_value,
+    measure,
+    member_values,
+    one_member,
 )
-from lfiw_ope.members import member_values, one_member
-from lfiw_ope.rollout import simulate
-from lfiw_ope.seeding import torch_generator
-from lfiw_ope.simulated_error import bias_bound
 
 HORIZON = 6
 FIT = ope.FitConfig(updates=120, evaluate_every=40, batch_size=64, learning_rate=4e-3)
@@ -345,8 +346,7 @@ def test_clones_of_parts_are_of_consecutive_episodes(bed):
 
 def test_bootstrapped_members_learn_from_episodes_of_their_own(bed):
     """Where only the last of two kinds of episodes has a reward, members differ by their share."""
-    from lfiw_ope.data.member_rows import MemberRows, bootstrapped
-    from lfiw_ope.data.tensors import DeviceLog
+    from lfiw_ope.data import DeviceLog, MemberRows, bootstrapped
 
     log = DeviceLog.of(bed[2], "cpu")
     drawn = bootstrapped(np.arange(30), 4, 0, "dynamics")

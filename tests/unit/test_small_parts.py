@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lfiw_ope import ConfigError, DataError, Estimand, Estimate
-from lfiw_ope.errors import NonFiniteError, RefusedError
-from lfiw_ope.seeding import derive, numpy_generator, torch_generator
+from lfiw_ope.core import NonFiniteError, RefusedError, derive, numpy_generator, torch_generator
 
 
 @pytest.mark.parametrize("horizon", [0, -1, 2.5, True, "10", None])
@@ -121,8 +120,8 @@ def test_import_loads_nothing_heavier_than_torch_and_training_no_compiler():
         "small = lfiw_ope.ClassifierConfig(members=2, hidden=(4,), fit=fit)\n"
         "rows = torch.randn((40, 1), generator=torch.Generator().manual_seed(0))\n"
         "lfiw_ope.fit_density_ratio(rows, 2 * rows, small, seed=0)\n"
-        "from lfiw_ope.policies.density import Bounds\n"
-        "from lfiw_ope.policy_ratio.marginal import marginal_normal\n"
+        "from lfiw_ope.policies.heads import Bounds\n"
+        "from lfiw_ope.ratios.behaviour_cloning import marginal_normal\n"
         "bounds = Bounds(-torch.ones(1), torch.ones(1))\n"
         "marginal_normal(rows.clamp(-1, 1), bounds, censored=True)\n"
         "print('torch._dynamo' in sys.modules)\n"

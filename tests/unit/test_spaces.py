@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from lfiw_ope import DataError
-from lfiw_ope.data.spaces import (
+from lfiw_ope.data import (
     action_spec,
     decode_actions,
     encode_actions,

@@ -16,7 +16,7 @@ from lfiw_envs.ledge import EPISODE, Ledge, advance, gusts, start
 from lfiw_envs.rules.lookup import STOCHASTIC
 
 import lfiw_ope as ope
-from lfiw_ope.bench.playing import play_returns
+from lfiw_ope.benchmark import play_returns
 
 IDS = ("Ledge", "DropoutPendulum", "DelayedPendulum", "PushedHopper", "PushedHalfCheetah")
 TRIALS = 3000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lfiw_ope.stored import write_text
+from lfiw_ope.core import write_text
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):

@@ -7,7 +7,7 @@ import warnings
 import pytest
 from rich.console import Console
 
-from lfiw_ope.commands.terminal import LiveProgress, plain_warnings
+from lfiw_ope.cli.terminal import LiveProgress, plain_warnings
 
 
 @pytest.fixture

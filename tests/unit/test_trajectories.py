@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lfiw_ope import ActionSpec, DataError, Estimand, ModelBased, Trajectories
-from lfiw_ope.data.tensors import DeviceLog, thin
+from lfiw_ope.data import DeviceLog, thin
 
 
 def ragged(**changes):

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from lfiw_ope.errors import ConfigError, DivergedError
-from lfiw_ope.weighted import LEAST_ESS_FOR_A_STANDARD_ERROR, weigh
-from lfiw_ope.weighting import Weighting
-from lfiw_ope.weights import (
+from lfiw_ope.core import ConfigError, DivergedError
+from lfiw_ope.stats import (
+    LEAST_ESS_FOR_A_STANDARD_ERROR,
+    Weighting,
     conditional_normalise,
     cumulate,
     effective_sample_size,
     self_normalise,
+    weigh,
 )
 
 

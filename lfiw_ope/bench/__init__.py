@@ -1,1 +1,0 @@
-"""The benchmark: ladders, data sets, support, suites, leaderboard."""

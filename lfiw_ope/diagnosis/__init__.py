@@ -1,1 +1,0 @@
-"""What can be known before an estimate: whether the data can tell a policy's value."""

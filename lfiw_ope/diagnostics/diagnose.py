@@ -1,0 +1,229 @@
+"""Whether data, and a model where there is one, can tell the value of policies."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import overload
+
+import numpy as np
+
+from lfiw_ope.core.errors import ConfigError
+from lfiw_ope.core.estimand import Estimand
+from lfiw_ope.core.policy_batch import check_policy
+from lfiw_ope.core.protocols import Policy, Progress, silent
+from lfiw_ope.core.seeding import derive
+from lfiw_ope.core.validation import whole
+from lfiw_ope.data.split import require_episodes
+from lfiw_ope.data.tensors import DeviceLog
+from lfiw_ope.data.trajectories import Trajectories
+from lfiw_ope.diagnostics.action_overlap import action_overlap, episode_weights
+from lfiw_ope.diagnostics.config import DiagnosisConfig, draw_halves
+from lfiw_ope.diagnostics.diagnosis import Diagnosis, warnings_of
+from lfiw_ope.diagnostics.open_loop import open_loop
+from lfiw_ope.diagnostics.rollouts import LoggedGround
+from lfiw_ope.diagnostics.support import ActionSupport
+from lfiw_ope.estimators.base import spaces_of
+from lfiw_ope.estimators.fitted_model import FittedModel
+from lfiw_ope.policies.likelihood import TargetPolicies
+
+AT_ONCE = 64
+"""Policies whose classifiers are trained in one call."""
+
+NO_MODEL = "no fitted model was given"
+
+
+@overload
+def diagnose(
+    data: Trajectories,
+    policies: Policy,
+    estimand: Estimand,
+    *,
+    config: DiagnosisConfig | None = ...,
+    fitted: FittedModel | None = ...,
+    seed: int,
+    progress: Progress = ...,
+) -> Diagnosis: ...
+@overload
+def diagnose(
+    data: Trajectories,
+    policies: Sequence[Policy],
+    estimand: Estimand,
+    *,
+    config: DiagnosisConfig | None = ...,
+    fitted: FittedModel | None = ...,
+    seed: int,
+    progress: Progress = ...,
+) -> list[Diagnosis]: ...
+def diagnose(
+    data: Trajectories,
+    policies: Policy | Sequence[Policy],
+    estimand: Estimand,
+    *,
+    config: DiagnosisConfig | None = None,
+    fitted: FittedModel | None = None,
+    seed: int,
+    progress: Progress = silent,
+) -> Diagnosis | list[Diagnosis]:
+    """What is known of policies before their values are estimated; no truth is needed.
+
+    Of each policy: how well its actions are told from the logged ones, the share of them outside
+    what the log has, what weights of logged episodes would rest on; with a model also where its
+    rollouts go, how far its members disagree there, and how its error grows on held-out episodes.
+    A policy gets the same numbers alone and beside others. At the default settings it takes seconds
+    a policy, however long the log is.
+
+    Args:
+        data: the log.
+        policies: one, or several.
+        estimand: whose value is asked for.
+        config: how closely to look; the defaults where None.
+        fitted: what `ModelBased` or `LFIW` fitted to the same log; None looks at no model.
+        seed: of everything that is random.
+        progress: told how far the work is.
+
+    Raises:
+        PolicyError: if one is no policy for these data, or fails at their states.
+        DataError: if there are fewer than 2 episodes, or one stands there twice.
+        ConfigError: if the seed is none, or the model is of another log or another estimand.
+        DivergedError: if a training or a simulation leaves the finite numbers.
+    """
+    every = list(policies) if isinstance(policies, Sequence) else [policies]
+    progress = _named(progress)
+    config = DiagnosisConfig() if config is None else config
+    seed = whole("The seed", seed, least=0)
+    require_episodes(data, 2, "actions are judged beside those of other episodes")
+    if fitted is not None:
+        _check_model(fitted, data, estimand)
+    state_size, action_size, kind = spaces_of(data)
+    for policy in every:
+        check_policy(policy, state_size=state_size, action_size=action_size, action_kind=kind)
+    found = list(_of_data(data, every, estimand, config, seed, progress)) if every else []
+    if fitted is not None and every:
+        found = _with_model(found, data, every, config, fitted, seed, progress)
+    told = [replace(one, warnings=warnings_of(one)) for one in found]
+    return told if isinstance(policies, Sequence) else told[0]
+
+
+def diagnose_model(
+    known: Sequence[Diagnosis],
+    data: Trajectories,
+    policies: Sequence[Policy],
+    fitted: FittedModel,
+    *,
+    config: DiagnosisConfig | None = None,
+    seed: int,
+    progress: Progress = silent,
+) -> list[Diagnosis]:
+    """What `diagnose` with a model says, from what it said without; data are not looked at anew.
+
+    Args:
+        known: of the policies, in their order, by the same settings and seed.
+        data, policies, fitted, config, seed, progress: see `diagnose`.
+
+    Raises:
+        ConfigError, DivergedError: as `diagnose`.
+    """
+    config = DiagnosisConfig() if config is None else config
+    _check_model(fitted, data, known[0].estimand)
+    found = _with_model(known, data, policies, config, fitted, seed, _named(progress))
+    return [replace(one, warnings=warnings_of(one)) for one in found]
+
+
+def _named(progress: Progress) -> Progress:
+    """The same, told of stages of their own: an estimator has a classifier and a rollout too."""
+
+    def told(stage: str, done: int, total: int, note: str = "") -> None:
+        progress(f"diagnosis: {stage}", done, total, note)
+
+    return told
+
+
+def _check_model(fitted: FittedModel, data: Trajectories, estimand: Estimand) -> None:
+    if fitted.estimand != estimand:
+        raise ConfigError(
+            f"The model was fitted for {fitted.estimand}, and {estimand} is asked for; give the "
+            "same to both."
+        )
+    same = fitted.initial_states.cpu().numpy()
+    if same.shape != data.initial_states.shape or not np.array_equal(same, data.initial_states):
+        raise ConfigError("The model was fitted to another log; give diagnose the log it is of.")
+
+
+def _of_data(
+    data: Trajectories,
+    policies: Sequence[Policy],
+    estimand: Estimand,
+    config: DiagnosisConfig,
+    seed: int,
+    progress: Progress,
+) -> Iterator[Diagnosis]:
+    """What data and policies say without a model."""
+    log = DeviceLog.of(data, config.device)
+    halves = draw_halves(log, config.transitions, seed)
+    support = ActionSupport.of(halves, data.action_spec.kind, config.neighbours)
+    returns = data.returns(estimand.horizon, estimand.discount)
+    acting = derive(seed, "diagnosis", "actions")
+    weights = episode_weights(data, policies, estimand, config.behaviour, seed, progress)
+    for start in range(0, len(policies), AT_ONCE):
+        some = TargetPolicies(policies[start : start + AT_ONCE], config.device)
+        some.probe(support.state[:2])
+        overlaps = action_overlap(halves, some, config, seed, progress)
+        actions = some.act(support.state, acting)
+        for place, overlap in enumerate(overlaps):
+            weight = weights[start + place]
+            yield Diagnosis(
+                estimand=estimand,
+                seed=seed,
+                return_spread=float(returns.std()),
+                # A half of a single episode stops by the rows that it learns from.
+                transitions=min(sum(len(half.state) for half in halves), data.num_transitions),
+                logged_transitions=data.num_transitions,
+                action_accuracy=overlap.accuracy,
+                action_auc=overlap.auc,
+                action_log_loss=overlap.log_loss,
+                actions_outside=support.outside(actions[place]),
+                logged_actions_outside=support.logged_outside,
+                ess=weight.ess,
+                episodes=weight.episodes,
+                pareto_k=weight.pareto_k,
+                no_weights=weight.unknown,
+                no_model=NO_MODEL,
+            )
+
+
+def _with_model(
+    found: Sequence[Diagnosis],
+    data: Trajectories,
+    policies: Sequence[Policy],
+    config: DiagnosisConfig,
+    fitted: FittedModel,
+    seed: int,
+    progress: Progress,
+) -> list[Diagnosis]:
+    """The same, with what the model says."""
+    dynamics, held_out = fitted.dynamics, np.array(sorted(fitted.held_out), np.int64)
+    loop = open_loop(
+        data,
+        dynamics,
+        held_out,
+        horizon=fitted.estimand.horizon,
+        most=config.open_loop_episodes,
+        seed=seed,
+    )
+    log = DeviceLog.of(data, dynamics.low.device)
+    ground = LoggedGround(log, held_out.tolist(), fitted, config, seed)
+    report = None if fitted.ratio is None else fitted.ratio.report
+    return [
+        replace(
+            one,
+            steps=where.steps,
+            states_outside=where.states_outside,
+            states_outside_by_step=where.states_outside_by_step,
+            disagreement=where.disagreement,
+            disagreement_by_step=where.disagreement_by_step,
+            open_loop=loop,
+            ratio_accuracy=None if report is None else report.accuracy,
+            ratio_calibration_error=None if report is None else report.calibration_error,
+            no_model=None,
+        )
+        for one, where in zip(found, ground.excursions(policies, progress), strict=True)
+    ]

@@ -1,1 +1,0 @@
-"""Fitted Q evaluation: the networks, their targets, and whether they have settled."""

@@ -1,1 +1,0 @@
-"""The ratio of the target's to the behaviour's likelihood of the logged actions."""

@@ -59,7 +59,6 @@ def forms() -> dict[str, ope.Weighting]:
         made += [
             ope.Weighting(conditional=conditional, exponent=0.5),
             ope.Weighting(conditional=conditional, clip=(0.1, 10.0)),
-            ope.Weighting(conditional=conditional, resample_below=0.5),
         ]
     made += [
         ope.Weighting(form="uniform", candidates=k, calibrated=calibrated)

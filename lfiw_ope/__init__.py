@@ -81,7 +81,7 @@ from lfiw_ope.ratios.transition_ratio import RatioConfig, TransitionRatio, fit_t
 from lfiw_ope.stats.estimate import Estimate
 from lfiw_ope.stats.intervals import Interval, IntervalConfig, MemberIntervalConfig
 from lfiw_ope.stats.return_distribution import ReturnDistribution
-from lfiw_ope.stats.weighting import Resampling, Weighting
+from lfiw_ope.stats.weighting import Weighting
 
 __all__ = [
     "DICE",
@@ -154,7 +154,6 @@ __all__ = [
     "Refitted",
     "RefusedError",
     "ReliabilityCurve",
-    "Resampling",
     "ReturnDistribution",
     "Rollout",
     "Row",

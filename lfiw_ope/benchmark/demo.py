@@ -236,7 +236,7 @@ def _returns_so_far(
         env.close()
     found = {"real": PaddedEpisodes.of(played, case.asked.horizon).rewards.numpy()}
     shown = [("model", fitted.plain_model())]
-    if not fitted.weighting.resampling.none:
+    if fitted.weighting.candidates > 1:
         shown.append(("LFIW()", fitted))
     for name, model in shown:
         rollout = simulate(
@@ -247,7 +247,7 @@ def _returns_so_far(
             rollouts=model.rollouts,
             seed=model.seed,
             ratio=model.ratio_for(model.weighting),
-            resampling=model.weighting.resampling,
+            candidates=model.weighting.candidates,
         )
         found[name] = rollout.rewards[0].double().cpu().numpy()
     discounts = case.asked.discount ** np.arange(case.asked.horizon)

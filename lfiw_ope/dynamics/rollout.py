@@ -12,7 +12,7 @@ from lfiw_ope.core.seeding import torch_generator
 from lfiw_ope.core.validation import whole
 from lfiw_ope.dynamics import sampling as drawing
 from lfiw_ope.dynamics.sampling import Draws
-from lfiw_ope.stats.weighting import NO_RESAMPLING, Resampling, RunningWeights, choose
+from lfiw_ope.stats.weighting import choose
 from lfiw_ope.stats.weights import conditional_normalise
 
 ROWS_AT_ONCE = 100_000
@@ -33,13 +33,7 @@ class Rollout:
         conditional_log_ratio: the same, conditionally normalised with K draws; None for K = 1.
         bounded_share: `[P]`, of the alive steps, those whose drawn state was put back on the
             model's bounds.
-        starts: `[n]` int64, which of the initial states each rollout began at; with SMC, each
-            slot's first rollout.
-        log_weight: `[P, n, T]` float64, with SMC alone: what meets the reward of step t, with the
-            mean weights of every earlier resampling in it. Not normalised: E[W f] = E_p[f].
-        ancestors: `[P, n, T]` int64, with SMC alone: the slot at step t that each slot of step
-            t + 1 continues, itself where nothing was resampled. The axis n of every other field
-            is then of slots and not of rollouts; `lfiw_ope.stats.trace` follows a rollout.
+        starts: `[n]` int64, which of the initial states each rollout began at.
     """
 
     rewards: Tensor
@@ -48,8 +42,6 @@ class Rollout:
     conditional_log_ratio: Tensor | None
     bounded_share: Tensor
     starts: Tensor
-    log_weight: Tensor | None = None
-    ancestors: Tensor | None = None
 
     def discounted(self, discount: float) -> Tensor:
         """`[P, n, T]`, γ^t r_t"""
@@ -61,7 +53,7 @@ class Rollout:
 
 STREAMS = (
     *("starts", "actions", "transitions", "first transitions"),
-    *("draws", "candidates", "resampling"),
+    *("draws", "candidates"),
 )
 """Of random numbers, each with one use."""
 
@@ -82,16 +74,16 @@ def simulate(
     first_action: Tensor | None = None,
     ratio: LogRatio | None = None,
     draws: int = 1,
-    resampling: Resampling = NO_RESAMPLING,
+    candidates: int = 1,
     watch: Watch | None = None,
     progress: Progress = silent,
 ) -> Rollout:
     """Roll `policy` out in `dynamics`, from initial states resampled with replacement.
 
-    Starts, actions, transitions, further draws, the choice of candidates and resampling each have
-    a random stream of their own, keyed by the seed and shared along the policy axis (common random
-    numbers): a policy gives the same rollouts alone or among others, and, where nothing is
-    resampled, with or without a ratio; differences between policies are less noisy than the
+    Starts, actions, transitions, further draws and the choice of candidates each have a random
+    stream of their own, keyed by the seed and shared along the policy axis (common random numbers):
+    a policy gives the same rollouts alone or among others, and, without candidates, with or without
+    a ratio; differences between policies are less noisy than the
     values. What follows a given first action draws the numbers of rollouts that were given none.
     The loop copies nothing between host and device.
 
@@ -107,21 +99,24 @@ def simulate(
         ratio: where given, evaluated at every step.
         draws: K; with 2 or more, ratios are also conditionally normalised, by the rollout's own
             draw and K − 1 further ones at the same (s, a).
-        resampling: among candidates of a step, which a model that has `draw` draws by one
-            evaluation, and across rollouts.
+        candidates: k of sampling-importance-resampling (SIR; Rubin 1988; Grover et al. 2019,
+            section 5): each step goes on from one of k draws, chosen in proportion to its ratio. A
+            model that has `draw` draws them by one evaluation. The step's log-ratio is then that of
+            the candidates' mean.
         watch: told of every step before it is simulated.
         progress: told how far the simulation is.
 
     Raises:
-        ConfigError: if n, T or K is below 1, or resampling does not go with the other settings.
+        ConfigError: if n, T, K or k is below 1, or several candidates meet no ratio, several draws,
+            or separate classifiers' ratios.
     """
     resampled = rollouts is not None
     rollouts = len(initial_states) if rollouts is None else rollouts
     for name, count in (("rollouts", rollouts), ("horizon", horizon), ("draws", draws)):
         whole(name, count, least=1)
-    resampling.check(rollouts=rollouts, draws=draws, weighted=ratio is not None)
+    _check_candidates(candidates, draws=draws, weighted=ratio is not None)
     device = initial_states.device
-    starts, acting, moving, beginning, further, choosing, surviving = (
+    starts, acting, moving, beginning, further, choosing = (
         torch_generator(seed, "rollout", name, device=device) for name in STREAMS
     )
     chosen = torch.arange(len(initial_states), device=device)
@@ -132,7 +127,6 @@ def simulate(
     # Time leads in memory, so that each step writes one contiguous block.
     shape = (horizon, policies, rollouts)
     record = _Record(shape, device)
-    weights = None if resampling.below is None else RunningWeights(resampling, shape, surviving)
     for t in range(horizon):
         if first_action is not None and t == 0:
             action, drawing_by = first_action.expand(policies, -1, -1), beginning
@@ -141,30 +135,39 @@ def simulate(
         if watch is not None:
             watch(t, state, action, alive)
         step: Transition
-        if resampling.candidates > 1:  # one of its own would be one more call of the networks
-            drawn = drawing.draws(dynamics, state, action, resampling.candidates, further)
+        if candidates > 1:  # one of its own would be one more call of the networks
+            drawn = drawing.draws(dynamics, state, action, candidates, further)
         else:
             step = dynamics.sample(state, action, drawing_by)
             if ratio is not None:
                 drawn = drawing.draws(dynamics, state, action, draws, further, own=step)
         if ratio is not None:
             ratios = ratio.log_ratio(state, action, drawn)
-            if not resampling.none:
+            if candidates > 1:
                 _require_one_ratio(ratios)
-            if resampling.candidates > 1:
                 step, ratios = _one_of(drawn, ratios, choosing)
             record.add_ratios(t, alive, ratios)
         record.add_step(t, alive, step)
         alive = alive & ~step.terminated
         state = step.next_state
-        if weights is not None:
-            weights.add(t, record.increment(t, conditional=resampling.conditional))
-            if t + 1 < horizon:  # after the last step it would add noise and nothing else
-                ancestors = weights.resample(t)
-                state = state.take_along_dim(ancestors[..., None], 1)
-                alive = alive.take_along_dim(ancestors, 1)
         progress("rollout", t + 1, horizon)
-    return record.rollout(chosen, weights)
+    return record.rollout(chosen)
+
+
+def _check_candidates(candidates: int, *, draws: int, weighted: bool) -> None:
+    """That candidates go with the ratio and the further draws.
+
+    Raises:
+        ConfigError: if they do not.
+    """
+    whole("candidates", candidates, least=1)
+    if candidates > 1 and not weighted:
+        raise ConfigError("Candidates are chosen by a density ratio, and none was given.")
+    if candidates > 1 and draws > 1:
+        raise ConfigError(
+            f"candidates is {candidates} and draws is {draws}: both are draws of one step, to "
+            "choose from or to normalise by; set one of them to 1."
+        )
 
 
 def _one_of(
@@ -187,8 +190,8 @@ def _require_one_ratio(log_ratio: Tensor) -> None:
     """That ratios are `[K, P, n]`, with no C axis."""
     if log_ratio.ndim > 3:
         raise ConfigError(
-            f"The ratio gives {log_ratio.shape[1]} estimates of each log-ratio, and resampling "
-            "goes by one; average the classifiers' logits or ratios."
+            f"The ratio gives {log_ratio.shape[1]} estimates of each log-ratio, and candidates "
+            "are chosen by one; average the classifiers' logits or ratios."
         )
 
 
@@ -218,13 +221,7 @@ class _Record:
         if self.conditional is not None:
             self.conditional[t] = torch.where(alive, conditional_normalise(ratios), 0.0)
 
-    def increment(self, t: int, *, conditional: bool) -> Tensor:
-        """The log-ratios of step t, `[P, n]`."""
-        of = self.conditional if conditional else self.log_ratio
-        assert of is not None
-        return of[t]
-
-    def rollout(self, starts: Tensor, weights: RunningWeights | None) -> Rollout:
+    def rollout(self, starts: Tensor) -> Rollout:
         alive = self.alive.movedim(0, -1)
         return Rollout(
             self.rewards.movedim(0, -1),
@@ -233,8 +230,6 @@ class _Record:
             _time_last(self.conditional),
             self.bounded / alive.sum((1, 2)),
             starts,
-            None if weights is None else _time_last(weights.log_weight),
-            None if weights is None else _time_last(weights.ancestors),
         )
 
 

@@ -22,14 +22,12 @@ from lfiw_ope.estimators.warnings import (
     Fallback,
     bounds_warning,
     collapse_warning,
-    populations_warning,
     tempering_warning,
 )
 from lfiw_ope.ratios.transition_ratio import TransitionRatio
 from lfiw_ope.stats.estimate import Estimate
-from lfiw_ope.stats.populations import trace, weigh_populations
 from lfiw_ope.stats.weighted_mean import WeightedValue, average, weigh
-from lfiw_ope.stats.weighting import Resampling, Weighting
+from lfiw_ope.stats.weighting import Weighting
 from lfiw_ope.stats.weights import require_finite
 
 
@@ -76,10 +74,7 @@ class Appraisal:
             shaped = (weighting.label, weighted.raw_ess, n, weighted.exponent)
             warnings += tempering_warning(*shaped)
         if weighted.mc_standard_error is None:
-            if weighting.resample_below is None:
-                warnings.append(collapse_warning(weighting.label, ess, n))
-            else:
-                warnings.append(populations_warning(weighting.label, weighting.populations))
+            warnings.append(collapse_warning(weighting.label, ess, n))
         told = self.error.told(weighted, rollout.starts, self.policies[place])
         return Estimate(
             estimator=weighting.label,
@@ -99,13 +94,12 @@ class Appraisal:
             exponent=weighted.exponent,
             pareto_k=weighted.pareto_k,
             clipped_share=weighted.clipped_share,
-            resampled=weighted.resampled,
             classifier_log_loss=None if report is None else report.log_loss,
             classifier_accuracy=None if report is None else report.accuracy,
             classifier_temperature=None if report is None else report.temperature,
             seconds={k: v for k, v in self.seconds.items() if k != "classifier" or used},
             warnings=tuple(warnings),
-            returns=self._along_rollouts(rewards, place).sum(-1).cpu().numpy().astype(np.float64),
+            returns=rewards.sum(-1).cpu().numpy().astype(np.float64),
             log_weights=weighted.log_weights.cpu().numpy(),
             ess_by_step=weighted.ess_by_step.cpu().numpy(),
         )
@@ -128,17 +122,8 @@ class Appraisal:
         found = self.ratio.moments._asdict()
         return {f"moments.{name}": value for name, value in found.items()}
 
-    def _along_rollouts(self, rewards: Tensor, place: int) -> Tensor:
-        """Rewards of each slot's rollout, which may have run through other slots before."""
-        ancestors = self.rollout.ancestors
-        return rewards if ancestors is None else trace(rewards, ancestors[place])
-
     def _weigh(self, rewards: Tensor, place: int, weighting: Weighting) -> WeightedValue:
         rollout = self.rollout
-        if rollout.log_weight is not None and rollout.ancestors is not None:
-            return _of_populations(
-                rewards, rollout.log_weight[place], rollout.ancestors[place], weighting
-            )
         ratios = rollout.conditional_log_ratio if weighting.conditional else rollout.log_ratio
         if weighting.form == "uniform" or ratios is None:
             if ratios is not None and weighting.candidates > 1:  # they chose where it went
@@ -147,28 +132,6 @@ class Appraisal:
         # With separate classifiers there is one set of ratios for each.
         each = ratios[..., place, :, :].reshape(-1, *rewards.shape)
         return average([weigh(rewards, one, weighting) for one in each])
-
-
-def _of_populations(
-    rewards: Tensor, log_weight: Tensor, ancestors: Tensor, weighting: Weighting
-) -> WeightedValue:
-    assert weighting.form != "uniform"  # a weighting refuses to resample and then to weigh alike
-    found = weigh_populations(
-        rewards,
-        log_weight,
-        ancestors,
-        populations=weighting.populations,
-        form=weighting.form,
-        self_normalised=weighting.self_normalised,
-    )
-    return WeightedValue(
-        value=found.value,
-        mc_standard_error=found.standard_error,
-        log_weights=found.log_weights,
-        ess_by_step=found.ess_by_step,
-        raw_ess=float(found.ess_by_step.min()),
-        resampled=found.resampled,
-    )
 
 
 def fall_back(
@@ -321,8 +284,8 @@ class FittedModel(Answering):
     ) -> list[list[Estimate]]:
         """Several forms of weights of several policies: for each policy, one estimate a form.
 
-        Forms that resample differently while they run are simulated one after the other, all
-        others are weighed from the same rollouts. None falls back to the plain model.
+        Forms with different candidates are simulated one after the other, all others are weighed
+        from the same rollouts. None falls back to the plain model.
 
         Raises:
             PolicyError: if one is no policy for these data; none is simulated then.
@@ -334,19 +297,19 @@ class FittedModel(Answering):
                 "estimate_forms takes a list of policies and a list of weightings, and one of them "
                 "is no list; put a single one into brackets."
             )
-        simulations: dict[tuple[Resampling, bool, bool], list[int]] = {}
+        simulations: dict[tuple[int, bool, bool], list[int]] = {}
         for index, weighting in enumerate(weightings):
             self._check_weighting(weighting)
             by_ratio = weighting.needs_ratio and self._noise_was_chosen_without_ratio
-            way = weighting.resampling, by_ratio, weighting.calibrated
+            way = weighting.candidates, by_ratio, weighting.calibrated
             simulations.setdefault(way, []).append(index)
         self.check(policies)
         error = self._error(policies, progress)
         found: dict[tuple[int, int], Estimate] = {}
-        for (resampling, by_ratio, _), places in simulations.items():
+        for (candidates, by_ratio, _), places in simulations.items():
             chosen = [weightings[index] for index in places]
             dynamics = self.ratio.dynamics if by_ratio and self.ratio else self.dynamics
-            told = self._simulate(policies, dynamics, resampling, chosen, error, progress)
+            told = self._simulate(policies, dynamics, candidates, chosen, error, progress)
             for policy_index, of_policy in told:
                 for index, estimate in zip(places, of_policy, strict=True):
                     found[policy_index, index] = estimate
@@ -356,15 +319,15 @@ class FittedModel(Answering):
         self,
         policies: Sequence[Policy],
         dynamics: EnsembleDynamics,
-        resampling: Resampling,
+        candidates: int,
         weightings: Sequence[Weighting],
         error: SimulatedError,
         progress: Progress,
     ) -> Iterator[tuple[int, list[Estimate]]]:
-        """Each policy's index, with its estimates by forms that share one way of resampling."""
+        """Each policy's index, with its estimates by forms with the same candidates."""
         ratio = next(filter(None, map(self.ratio_for, weightings)), None)
         draws = self.draws if any(weighting.conditional for weighting in weightings) else 1
-        at_once = max(1, ROWS_AT_ONCE // (self.rollouts * max(draws, resampling.candidates)))
+        at_once = max(1, ROWS_AT_ONCE // (self.rollouts * max(draws, candidates)))
         groups = group_policies(policies, self.initial_states.device, at_once)
         for group in groups:
             started = time.perf_counter()
@@ -378,7 +341,7 @@ class FittedModel(Answering):
                 policies=len(group.indices),
                 ratio=ratio,
                 draws=draws,
-                resampling=resampling,
+                candidates=candidates,
                 progress=progress,
             )
             before = {**self.seconds, "members": error.seconds}

@@ -93,15 +93,10 @@ def _check_form(config: LFIWConfig, weighting: Weighting) -> None:
         raise ConfigError(
             f"draws is {config.draws!r}, and conditional normalisation needs 2 or more."
         )
-    if config.ratio.average == "estimates" and not weighting.resampling.none:
+    if config.ratio.average == "estimates" and weighting.candidates > 1:
         raise ConfigError(
-            "Resampling while rollouts run needs one ratio, and average='estimates' keeps the "
+            "Candidates are chosen by one ratio, and average='estimates' keeps the "
             "classifiers apart; choose average='logits' or 'ratios'."
-        )
-    if config.rollouts % weighting.resampling.populations:
-        raise ConfigError(
-            f"rollouts is {config.rollouts}, which cannot be cut into "
-            f"{weighting.populations} populations of equal size."
         )
 
 

@@ -25,7 +25,7 @@ from lfiw_ope.estimators.selection import CHOICES, STEPS, Candidate, select_nois
 from lfiw_ope.estimators.simulation_intervals import SimulatedIntervalConfig
 from lfiw_ope.ratios.behaviour_cloning import ClonedBehaviour
 from lfiw_ope.ratios.induced import InducedDynamics
-from lfiw_ope.stats.weighting import Resampling, Weighting
+from lfiw_ope.stats.weighting import Weighting
 
 SCORED_SHARE = 0.1
 """Of the episodes, those that candidates of noise and weights are scored on."""
@@ -203,7 +203,7 @@ class ModelEstimator(ABC, Generic[Config]):
             anchors = self.anchors
             if self._clones_behaviour(data) and clone is not None:
                 anchors = (Anchor(clone.policy),)
-            resampled = model.weighting.candidates > 1
+            chosen_from = model.weighting.candidates
             gaps = measure(
                 anchors,
                 data,
@@ -211,8 +211,8 @@ class ModelEstimator(ABC, Generic[Config]):
                 self.estimand,
                 rollouts=self.config.rollouts,
                 seed=seed,
-                ratio=model.ratio_for(model.weighting) if resampled else None,
-                resampling=Resampling(candidates=model.weighting.candidates),
+                ratio=model.ratio_for(model.weighting) if chosen_from > 1 else None,
+                candidates=chosen_from,
                 progress=progress,
             )
         seconds = {"clone": cloned - started, "choice": chosen - cloned}

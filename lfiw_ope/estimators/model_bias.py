@@ -21,7 +21,6 @@ from lfiw_ope.dynamics.ensemble import EnsembleDynamics
 from lfiw_ope.dynamics.rollout import ROWS_AT_ONCE, simulate
 from lfiw_ope.estimators.behaviour import mean_return
 from lfiw_ope.estimators.simulation_intervals import (
-    Noise,
     SimulatedIntervalConfig,
     bias_aware,
     clustered,
@@ -31,7 +30,7 @@ from lfiw_ope.estimators.simulation_intervals import (
 from lfiw_ope.ratios.behaviour_cloning import BehaviourConfig, ClonedBehaviour, fit_behaviour
 from lfiw_ope.stats.intervals import Interval, student_t
 from lfiw_ope.stats.weighted_mean import WeightedValue, weigh
-from lfiw_ope.stats.weighting import NO_RESAMPLING, Resampling, Weighting
+from lfiw_ope.stats.weighting import Weighting
 
 LEAST_ROLLOUTS = 50
 """Of each member, where n / M is less."""
@@ -201,7 +200,7 @@ def measure(
     rollouts: int,
     seed: int,
     ratio: LogRatio | None = None,
-    resampling: Resampling = NO_RESAMPLING,
+    candidates: int = 1,
     progress: Progress = silent,
 ) -> tuple[AnchorGap, ...]:
     """The model's error on each anchor.
@@ -213,8 +212,8 @@ def measure(
         estimand: T and γ; where the log is cut short of T, the errors are over what it knows.
         rollouts: n, of each anchor.
         seed: of every draw, as the simulation of the target has it.
-        ratio: of logged against simulated transitions, where steps are resampled by it.
-        resampling: of the simulated steps.
+        ratio: of logged against simulated transitions, where steps are chosen by it.
+        candidates: that each simulated step is chosen from.
         progress: told how far the simulation is.
 
     Raises:
@@ -222,7 +221,7 @@ def measure(
         DataError: if an anchor's episodes are not in the data.
     """
     return tuple(
-        _measure(anchor, data, dynamics, estimand, rollouts, seed, ratio, resampling, progress)
+        _measure(anchor, data, dynamics, estimand, rollouts, seed, ratio, candidates, progress)
         for anchor in anchors
     )
 
@@ -235,7 +234,7 @@ def _measure(
     rollouts: int,
     seed: int,
     ratio: LogRatio | None,
-    resampling: Resampling,
+    candidates: int,
     progress: Progress,
 ) -> AnchorGap:
     part = _logged_by(anchor, data)
@@ -253,7 +252,7 @@ def _measure(
         rollouts=rollouts,
         seed=seed,
         ratio=ratio,
-        resampling=resampling,
+        candidates=candidates,
         progress=progress,
     )
     rewards = rollout.discounted(estimand.discount)[0]
@@ -340,9 +339,7 @@ class SimulatedError:
 
         Simulation noise and that of starts are the form's own. The members' spread and the bias are
         the plain model's for all forms: weights are there to make the bias smaller, and how much
-        smaller they made it nobody can see without the truth. Rollouts that were resampled while
-        they ran depend on each other: the spread of their populations stands for their noise, which
-        leaves out that there are N starts and not infinitely many.
+        smaller they made it nobody can see without the truth.
 
         Args:
             weighted: the value.
@@ -360,9 +357,7 @@ class SimulatedError:
             found = student_t(weighted.value, plain_error, free, levels=levels, method="simulation")
             return Told(intervals=found)
         assert self.members is not None
-        noise = Noise(plain_error, math.inf)
-        if weighted.influence is not None:
-            noise = clustered(weighted.influence, starts)
+        noise = clustered(weighted.influence, starts)
         values = self.members[policy].tolist()
         if not np.isfinite(values).all():
             return Told(no_interval="Simulation in single members left the finite numbers.")

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from lfiw_ope.core.validation import real
-from lfiw_ope.stats.populations import LEAST_POPULATIONS_FOR_A_STANDARD_ERROR
 from lfiw_ope.stats.weighted_mean import LEAST_ESS_FOR_A_STANDARD_ERROR
 from lfiw_ope.stats.weights import MOST_SHAPE
 
@@ -104,15 +103,6 @@ def tempering_warning(label: str, raw_ess: float, rollouts: int, exponent: float
         f"with exponents down to {exponent:.2g} the value stays near the plain model's and "
         "corrects little of what is wrong there."
     ]
-
-
-def populations_warning(label: str, populations: int) -> str:
-    """What to say of sequential Monte Carlo that has no standard error."""
-    return (
-        f"Of the {populations} populations of {label} fewer than "
-        f"{LEAST_POPULATIONS_FOR_A_STANDARD_ERROR:.0f} carry the weights, so its value has no "
-        "standard error: simulate more populations, or use the plain model."
-    )
 
 
 def overlap_warning(label: str, ess: float, episodes: int, *, cloned: bool) -> str:

@@ -30,11 +30,6 @@ from lfiw_ope.stats.intervals import (
     percentiles,
     student_t,
 )
-from lfiw_ope.stats.populations import (
-    LEAST_POPULATIONS_FOR_A_STANDARD_ERROR,
-    trace,
-    weigh_populations,
-)
 from lfiw_ope.stats.return_distribution import ReturnDistribution
 from lfiw_ope.stats.scores import crps, energy_score
 from lfiw_ope.stats.weighted_mean import (
@@ -44,12 +39,8 @@ from lfiw_ope.stats.weighted_mean import (
     weigh,
 )
 from lfiw_ope.stats.weighting import (
-    NO_RESAMPLING,
-    Resampling,
-    RunningWeights,
     Weighting,
     choose,
-    systematic,
 )
 from lfiw_ope.stats.weights import (
     LEAST_WEIGHTS,
@@ -69,22 +60,18 @@ from lfiw_ope.stats.weights import (
 
 __all__ = [
     "LEAST_ESS_FOR_A_STANDARD_ERROR",
-    "LEAST_POPULATIONS_FOR_A_STANDARD_ERROR",
     "LEAST_WEIGHTS",
     "LEVELS",
     "MOST_SHAPE",
     "NOT_WANTED",
     "NO_GUARANTEE",
-    "NO_RESAMPLING",
     "TOO_FEW_CARRY",
     "Estimate",
     "Interval",
     "IntervalConfig",
     "MemberIntervalConfig",
     "RatioSums",
-    "Resampling",
     "ReturnDistribution",
-    "RunningWeights",
     "Told",
     "Uncertainty",
     "WeightedValue",
@@ -118,10 +105,7 @@ __all__ = [
     "require_finite",
     "self_normalise",
     "student_t",
-    "systematic",
     "temper",
-    "trace",
     "weigh",
-    "weigh_populations",
     "weighted_bernstein",
 ]

@@ -50,7 +50,6 @@ class Estimate(Stored):
         pareto_k: k̂ of the weights' tail, the largest over steps; None where not smoothed,
             or where no tail could be fitted.
         clipped_share: of the ratios, those put on a bound; None where not clipped.
-        resampled: resamplings in sequential Monte Carlo, of all populations; None without it.
         classifier_log_loss: held-out, in nats; 0.693 is chance. None without a classifier.
         classifier_accuracy: held-out; 0.5 is chance, near 1 means weights mean nothing.
         classifier_temperature: what logits were divided by, to calibrate them; above 1 the
@@ -85,7 +84,6 @@ class Estimate(Stored):
     exponent: float | None = None
     pareto_k: float | None = None
     clipped_share: float | None = None
-    resampled: int | None = None
     classifier_log_loss: float | None = None
     classifier_accuracy: float | None = None
     classifier_temperature: float | None = None

@@ -31,13 +31,12 @@ class WeightedValue:
         ess_by_step: `[T]`, effective sample size of the weights that meet the reward at t.
         raw_ess: the smallest of them before H was chosen by it, tempering and smoothing.
         influence: `[n]`, what each rollout adds to the estimate's deviation; the standard error is
-            the root of the sum of their squares. None where rollouts depend on each other.
+            the root of the sum of their squares.
         exponent: α that tempering came to, the smallest over steps; None without tempering.
         first: H; None for all steps.
         pareto_k: k̂, the largest over steps; None without smoothing, or where no tail could be
             fitted.
         clipped_share: of the ratios, those put on a bound; None without clipping.
-        resampled: resamplings of sequential Monte Carlo; None without it.
         sums: what the value is a function of, by rollout or episode; None where not asked for.
     """
 
@@ -46,12 +45,11 @@ class WeightedValue:
     log_weights: Tensor
     ess_by_step: Tensor
     raw_ess: float
-    influence: Tensor | None = None
+    influence: Tensor
     exponent: float | None = None
     first: int | None = None
     pareto_k: float | None = None
     clipped_share: float | None = None
-    resampled: int | None = None
     sums: RatioSums | None = field(default=None, repr=False, compare=False)
 
 
@@ -74,7 +72,7 @@ def weigh(
     Args:
         rewards: `[n, T]`, discounted, 0 after the end.
         log_ratio: `[n, T]`, 0 after the end; conditionally normalised if the weighting says so.
-        weighting: the form. What it says of resampling has happened in the rollouts.
+        weighting: the form. Its candidates were chosen in the rollouts.
         standing: `[n, T]`, what each episode counts at each step, of sum n, where logs were cut
             short: 0 from there on (`lfiw_ope.data.censoring`). It multiplies every weight, after
             all that the form does to weights; that of whole returns by the last step's. None where
@@ -164,7 +162,7 @@ def average(values: Sequence[WeightedValue]) -> WeightedValue:
     if len(values) == 1:
         return values[0]
     count = len(values)
-    influence = torch.stack([one.influence for one in values if one.influence is not None]).mean(0)
+    influence = torch.stack([one.influence for one in values]).mean(0)
     known = all(one.mc_standard_error is not None for one in values)
     weights = torch.stack([one.log_weights for one in values])
     clipped = [one.clipped_share for one in values if one.clipped_share is not None]

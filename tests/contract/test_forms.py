@@ -44,9 +44,6 @@ FORMS = [
             {"pareto": True},
             {"candidates": 4},
             {"candidates": 4, "temper": 0.99},
-            {"resample_below": 1.0},
-            {"resample_below": 1.0, "conditional": True},
-            {"resample_below": 1.0, "candidates": 2},
             {"self_normalised": False},
         )
     ),
@@ -80,7 +77,6 @@ def test_every_form_of_one_call_is_that_of_a_call_of_its_own(bed, fit):
         assert alone.value == pytest.approx(estimate.value, abs=1e-9), form.label
         assert estimate.returns.shape == estimate.log_weights.shape == (300,)
         assert np.exp(estimate.log_weights).sum() == pytest.approx(1)
-        assert (estimate.resampled is not None) == (form.resample_below is not None)
         assert (estimate.pareto_k is not None) >= form.pareto
         assert ope.Estimate.from_json(estimate.to_json()) == estimate
     # Each is another estimate, and on these data none is far from what the log itself says.
@@ -91,7 +87,7 @@ def test_every_form_of_one_call_is_that_of_a_call_of_its_own(bed, fit):
 
 
 def test_a_whole_product_is_the_weighted_mean_of_the_returns_that_are_told(bed, fit):
-    """What an estimate carries is what its value was made of: returns along lines of descent."""
+    """What an estimate carries is what its value was made of."""
     kept = [f for f in FORMS if f.form == "trajectory" and f.self_normalised]
     for estimate in fit.estimate_forms([bed[0]], kept)[0]:
         weights = np.exp(estimate.log_weights)
@@ -111,7 +107,7 @@ def test_policies_in_a_batch_resample_as_each_does_alone(bed, fit):
         layers = [torch.randn((a, b), generator=generator) for a, b in itertools.pairwise(sizes)]
         biases = [torch.zeros(b) for b in sizes[1:]]
         nets.append(ope.MLPPolicy.from_layers(layers, biases, head, activation="tanh"))
-    forms = [form for form in FORMS if form.candidates > 1 or form.resample_below is not None]
+    forms = [form for form in FORMS if form.candidates > 1]
     together = fit.estimate_forms([*nets, policy], forms)
     for one, of_policy in zip([*nets, policy], together, strict=True):
         for estimate, alone in zip(of_policy, fit.estimate_forms([one], forms)[0], strict=True):
@@ -145,7 +141,7 @@ def test_the_published_form_averages_what_each_classifier_estimates(bed):
     with pytest.raises(ope.ConfigError, match="keeps the classifiers apart"):
         replace(config, weighting=W(candidates=4))
     with pytest.raises(ope.ConfigError, match="classifiers"):
-        replace(fit, weighting=W(resample_below=0.5)).estimate(policy)
+        replace(fit, weighting=W(candidates=2)).estimate(policy)
 
 
 def test_the_paper_s_settings_are_the_paper_s():
@@ -211,11 +207,6 @@ def test_evaluate_gives_way_too():
 def test_thresholds_out_of_range_raise(wrong):
     with pytest.raises(ope.ConfigError, match=next(iter(wrong))):
         ope.Fallback(**wrong)
-
-
-def test_rollouts_must_make_whole_populations():
-    with pytest.raises(ope.ConfigError, match="cannot be cut into 7 populations"):
-        replace(CONFIG, weighting=W(resample_below=0.5, populations=7))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

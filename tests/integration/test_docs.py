@@ -21,7 +21,7 @@ PRINTED = {
         *("Actions:", "Weights", "Simulated", "Open", "Ratio:", "Refused:"),
     ),
     "weights": (
-        *("model:", "LFIW:", "stepwise", "c-LFIW", "c-LFIW", "SIR", "SMC:"),
+        *("model:", "LFIW:", "stepwise", "c-LFIW", "c-LFIW", "SIR"),
         *("bootstrap", "none:", "gaussian:", "bootstrap:", "bootstrap", "bootstrap"),
         *("LFIW", "noise"),
         *("mean", "E[w]", "spread"),

@@ -14,7 +14,7 @@ import torch
 from scipy.special import gammaln, softmax
 
 from lfiw_ope.dynamics import Draws, Noise, simulate
-from lfiw_ope.stats import NO_RESAMPLING, Resampling, Weighting, weigh
+from lfiw_ope.stats import Weighting, weigh
 
 HORIZON, START, ROLLOUTS = 6, 0.3, 40_000
 VALUES = np.array([-0.5, 0.0, 0.5])
@@ -103,7 +103,7 @@ def rollouts():
             rollouts=ROLLOUTS,
             seed=0,
             ratio=Exact(),
-            resampling=Resampling(candidates=candidates) if candidates > 1 else NO_RESAMPLING,
+            candidates=candidates,
         )
 
     return {k: play(k) for k in CANDIDATES}

@@ -197,8 +197,7 @@ def small_policy():
 
 RESAMPLED = [
     {"draws": 4},
-    {"resampling": ope.Resampling(candidates=4)},
-    {"resampling": ope.Resampling(below=0.9, populations=2)},
+    {"candidates": 4},
 ]
 
 

@@ -271,9 +271,7 @@ def test_values_that_are_not_finite_raise(value):
         ({"clip": (3.0, 2.0)}, "cannot be clipped"),
         ({"first": 3, "first_ess": 0.5}, "both say how long H is"),
         ({"form": "uniform", "temper": 0.5}, "nothing for temper"),
-        ({"form": "uniform", "resample_below": 0.5}, "nothing for resample_below"),
         ({"candidates": 4, "conditional": True}, "choose one of them"),
-        ({"resample_below": 0.5, "temper": 0.5}, "temper has nothing to work on"),
         ({"candidates": 0}, "candidates is 0"),
     ],
     ids=str,
@@ -314,12 +312,7 @@ def test_labels_tell_forms_apart():
         for shape in SHAPES.values()
     ]
     made += [PLAIN, Weighting(form="uniform", candidates=4), Weighting(candidates=4)]
-    made += [Weighting(resample_below=0.5), Weighting(resample_below=0.5, conditional=True)]
-    made += [
-        Weighting(form="stepwise", resample_below=0.5),
-        Weighting(),
-        Weighting(conditional=True),
-    ]
+    made += [Weighting(), Weighting(conditional=True)]
     assert len({one.label for one in made}) == len(made)
     assert Weighting(conditional=True, first=80).label == "c-LFIW first 80"
     assert Weighting(conditional=True, temper=0.5).label == "c-LFIW tempered 0.5"
@@ -359,7 +352,6 @@ def test_a_tail_that_cannot_be_fitted_leaves_weights_alone(values, recwarn):
         ({"clip": (0.5, "b")}, "highest weight is 'b'"),
         ({"pareto": "yes"}, "pareto is 'yes'; it must be True or False"),
         ({"self_normalised": None}, "self_normalised is None"),
-        ({"populations": 7}, "populations is of sequential Monte Carlo"),
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
 from lfiw_ope.core.errors import ConfigError
 from lfiw_ope.core.protocols import Reward, Termination, Transition
@@ -15,7 +16,6 @@ from lfiw_ope.dynamics.noise import NOISE_KINDS, Noise, NoiseKind
 from lfiw_ope.dynamics.sampling import Draws
 from lfiw_ope.nn.batched_mlp import ACTIVATIONS, BatchedMLP, Standardiser
 from lfiw_ope.nn.training import Deal, FitConfig, FitReport, autocast
-from lfiw_ope.stats.censored_normal import members_log_density
 
 LOG_SCALE_BOUNDS = (-4.0, 0.5)
 """Of the heteroscedastic noise, in units of the targets' standard deviation. A lower floor lets an
@@ -311,10 +311,10 @@ class EnsembleDynamics(nn.Module):
     def log_density(self, state: Tensor, action: Tensor, transition: Transition) -> Tensor:
         """log p_θ(s', r, terminated | s, a), `[K, ..., n]` or `[..., n]`, float64.
 
-        In the environment's units. An entry on one of its bounds has the probability that was put
-        there, not a density (`lfiw_ope.stats.censored_normal`); beyond them the log-density is −∞.
-        A reward or termination that a known rule decides is certain given s', adds nothing and is
-        not looked at. Where nothing can terminate, a transition that does has −∞.
+        In the environment's units, of the draw before it is clipped to the model's bounds: a
+        Gaussian mixture over members. An entry that never varied in the data adds nothing. A reward
+        or termination that a known rule decides is certain given s', adds nothing and is not looked
+        at. Where nothing can terminate, a transition that does has −∞.
 
         Args:
             state: `[..., n, S]`
@@ -337,14 +337,21 @@ class EnsembleDynamics(nn.Module):
         targets = self.targets
         mean = outputs.mean.double() * targets.scale.double() + targets.mean.double()
         mean[..., :-1] += state.double()
-        by_member = members_log_density(
-            torch.cat((transition.next_state, transition.reward[..., None]), -1)[..., kept],
-            (self.low[kept], self.high[kept]),
-            mean[..., kept],
-            self.noise.scale * targets.scale[kept],
-            None if outputs.log_scale is None else outputs.log_scale[..., kept],
-            self._noise_factor[kept, kept],
-        )
+        drawn = torch.cat((transition.next_state, transition.reward[..., None]), -1).double()
+        free = torch.arange(self.target_size, device=self.low.device)[kept]
+        free = free[self.low[free] < self.high[free]]
+        unit = (self.noise.scale * targets.scale[free]).double()
+        covariance = self._noise_factor.double() @ self._noise_factor.double().T
+        normal = MultivariateNormal(torch.zeros_like(unit), covariance[free][:, free])
+        log_densities = []
+        for m in range(self.config.members):
+            scale = unit
+            if outputs.log_scale is not None:
+                scale = unit * outputs.log_scale[m][..., free].double().exp()
+            residual = (drawn - mean[m])[..., free] / scale
+            own: Tensor = normal.log_prob(residual)  # type: ignore[no-untyped-call]
+            log_densities.append(own - scale.log().sum(-1))
+        by_member = torch.stack(log_densities)
         if self.termination_rule is None:
             ended, logit = transition.terminated, outputs.termination_logit
             if logit is None:

@@ -7,7 +7,6 @@ from lfiw_ope.stats.bernstein import (
     lower_bound,
     weighted_bernstein,
 )
-from lfiw_ope.stats.censored_normal import censored_log_density, members_log_density
 from lfiw_ope.stats.estimate import Estimate
 from lfiw_ope.stats.intervals import (
     LEVELS,
@@ -79,7 +78,6 @@ __all__ = [
     "average",
     "best_cut",
     "bootstrap_ends",
-    "censored_log_density",
     "check_interval",
     "check_levels",
     "check_returns",
@@ -97,7 +95,6 @@ __all__ = [
     "longest_first",
     "lower_bound",
     "member_intervals",
-    "members_log_density",
     "no_bernstein",
     "no_interval",
     "pareto_smooth",

@@ -2,7 +2,12 @@
 
 from lfiw_ope.estimators.base import Estimator, Fitted, SharingEstimator, share_fits, spaces_of
 from lfiw_ope.estimators.behaviour import BehaviourMean, BehaviourReturn
-from lfiw_ope.estimators.corrected_model import CorrectedModel
+from lfiw_ope.estimators.corrected_model import (
+    CorrectedModel,
+    LoggedSteps,
+    corrected_value,
+    corrections,
+)
 from lfiw_ope.estimators.cross_fitting import Fold, ModelValue, draw_folds, judge
 from lfiw_ope.estimators.dice import DICE, OccupancyRatio, fit_dice
 from lfiw_ope.estimators.dice_lagrangian import DICEConfig
@@ -33,13 +38,6 @@ from lfiw_ope.estimators.model_bias import (
     measure,
     member_values,
     one_member,
-)
-from lfiw_ope.estimators.occupancy_correction import (
-    LoggedSteps,
-    corrected_value,
-    corrections,
-    fit_visits,
-    mean_ratio_warning,
 )
 from lfiw_ope.estimators.registry import (
     CATALOGUE,
@@ -120,12 +118,10 @@ __all__ = [
     "estimators_named",
     "fit_dice",
     "fit_q",
-    "fit_visits",
     "judge",
     "least_on_simplex",
     "lengths_of",
     "magic",
-    "mean_ratio_warning",
     "mean_weight_warning",
     "measure",
     "member_values",

@@ -37,7 +37,6 @@ from lfiw_ope.dynamics.ensemble import DynamicsConfig
 from lfiw_ope.estimators.dice_lagrangian import DICEConfig
 from lfiw_ope.estimators.fqe_networks import FQEConfig
 from lfiw_ope.ratios.behaviour_cloning import BehaviourConfig
-from lfiw_ope.ratios.classifier import ClassifierConfig
 from lfiw_ope.stats.estimate import Estimate
 from lfiw_ope.stats.intervals import (
     IntervalConfig,
@@ -111,34 +110,28 @@ class CorrectedModelConfig:
     """Settings of `CorrectedModel`.
 
     Attributes:
-        ratio: where ω comes from: "dice" solves the flow equation on the log, "classifier" tells
-            the model's own rollouts from the log.
         folds: parts that the episodes are dealt to; model and ratio at an episode come from fits
             to the other parts. 1 fits them to all and judges the same.
         dynamics: the model.
-        dice: the ratio, where it is DICE's. Its time is this configuration's.
-        classifier: the ratio, where it is a classifier's.
+        dice: the ratio. Its time is this configuration's.
         time: "input" corrects each of T steps by itself, "none" solves the discounted equation of
             an infinite horizon, with all logged steps alike; "auto" does so where γ^T is at most
             0.01.
         rollouts: simulated for the direct part, spread evenly over the logged initial states, at
-            least one from each; and for the classifier's samples.
+            least one from each.
         transitions: logged steps whose residual is simulated, at most; drawn at random.
         interval: how intervals are made.
     """
 
-    ratio: Literal["dice", "classifier"] = "dice"
     folds: int = 2
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dice: DICEConfig = field(default_factory=DICEConfig)
-    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     time: Literal["auto", "input", "none"] = "auto"
     rollouts: int = 1000
     transitions: int = 10_000
     interval: IntervalConfig = field(default_factory=IntervalConfig)
 
     def __post_init__(self) -> None:
-        choice("ratio", self.ratio, ("dice", "classifier"))
         no_bernstein(self.interval)
         choice("time", self.time, ("auto", "input", "none"))
         whole("folds", self.folds, least=1)
@@ -148,11 +141,6 @@ class CorrectedModelConfig:
             raise ConfigError(
                 f"dice.time is {self.dice.time!r}; leave it at 'auto' and set this configuration's "
                 "time, which value and ratio share."
-            )
-        if self.ratio == "classifier" and self.classifier.average == "estimates":
-            raise ConfigError(
-                "classifier.average is 'estimates', and a correction takes one ratio; use 'logits' "
-                "or 'ratios'."
             )
 
 

@@ -73,7 +73,6 @@ WEIGHTED = ope.LFIWConfig(
     dynamics=DYNAMICS, ratio=ope.RatioConfig(**vars(CLASSIFIERS)), rollouts=800, draws=8
 )
 CORRECTED = {"dynamics": DYNAMICS, "rollouts": 400}
-BY_CLASSIFIER = ope.CorrectedModelConfig(ratio="classifier", classifier=CLASSIFIERS, **CORRECTED)
 CASES = {
     "LFIW": Case(ope.LFIW, 0.15, WEIGHTED, simulates=True),
     "ModelBased": Case(
@@ -92,7 +91,6 @@ CASES = {
     "model + residual (DICE)": Case(
         ope.CorrectedModel, 0.05, ope.CorrectedModelConfig(dice=CRUDE_FLOW, **CORRECTED)
     ),
-    "model + residual (classifier)": Case(ope.CorrectedModel, 0.05, BY_CLASSIFIER),
 }
 SIMULATING = [name for name, case in CASES.items() if case.simulates]
 HORIZON = 5

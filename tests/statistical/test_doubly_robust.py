@@ -15,7 +15,6 @@ from lfiw_ope.estimators import (
     Terms,
     corrected_value,
     corrections,
-    fit_visits,
     judge,
     lengths_of,
     magic,
@@ -266,46 +265,3 @@ def test_magic_leans_to_what_is_right():
             assert abs(terms.direct - value) == pytest.approx(1.0, abs=1e-6)
             assert float(found.weights[0]) < 0.1
             assert abs(found.value - value) < 0.3
-
-
-@pytest.mark.parametrize("kind", ["finite", "stationary"])
-def test_a_classifier_learns_the_occupancy_ratio(kind):
-    """From rollouts in the true dynamics, so that only the classifier can be wrong."""
-    horizon, discount = (4, 1.0) if kind == "finite" else (40, 0.8)
-    truth, _, behaviour = tabular(terminal=1)
-    target = away_from(behaviour)
-    data = log_of(truth, behaviour, 2500 if kind == "finite" else 1000, horizon, seed=3)
-    logged = LoggedSteps.of(data, horizon if kind == "finite" else None)
-    log, estimand = DeviceLog.of(data, "cpu"), ope.Estimand(horizon, discount)
-    training = ope.FitConfig(updates=900, evaluate_every=100, batch_size=256)
-    learned = fit_visits(
-        *([target, behaviour], truth, torch.from_numpy(data.initial_states), log, logged),
-        *(range(data.num_episodes), estimand),
-        ope.ClassifierConfig(members=2, hidden=(64,), fit=training),
-        rollouts=2500 if kind == "finite" else 1000,
-        seed=0,
-    )
-    rows = log.at(logged.rows)
-    found = learned.ratio(rows.state, rows.action, logged.steps)
-    with np.errstate(invalid="ignore"):
-        if kind == "finite":
-            there = truth.occupancies(behaviour, horizon)
-            exact = [truth.occupancies(policy, horizon) / there for policy in (target, behaviour)]
-        else:
-            visits = truth.occupancies(behaviour, horizon).sum(0)
-            exact = [
-                (truth.discounted_occupancy(policy, discount) / (visits / visits.sum()))[None]
-                for policy in (target, behaviour)
-            ]
-    for place, table in enumerate(exact):
-        known = TableRatio(table).ratio(rows.state, rows.action, logged.steps)[0]
-        error = float((found[place] - known).square().mean().sqrt())
-        # Stated tolerance of what is learned here: 0.12, where ω = 1 would be off by more than
-        # twice that for the target.
-        # Stated tolerance of what is learned here: 0.6 of what ω = 1 would be off by, which for
-        # the target is much; and for the behaviour, over T steps, ω = 1 itself.
-        off = float((known - 1).square().mean().sqrt())
-        assert error < max(0.6 * off, 0.05)
-        assert off > 0.3 or (place == 1 and kind == "finite")
-        # A right scale, without being normalised to it.
-        assert float(found[place].mean()) == pytest.approx(float(known.mean()), rel=0.03)

@@ -10,7 +10,7 @@ from testbeds import linear_gaussian, log_of, tabular
 
 import lfiw_ope as ope
 from lfiw_ope.estimators import doubly_robust as fitted
-from lfiw_ope.estimators import draw_folds, mean_ratio_warning
+from lfiw_ope.estimators import draw_folds
 
 FIT = ope.FitConfig(updates=100, evaluate_every=50, batch_size=64)
 SMALL = {"dynamics": ope.DynamicsConfig(members=2, hidden=(16,), fit=FIT)}
@@ -98,12 +98,11 @@ def test_what_cannot_be_is_refused():
         ope.CorrectedModel(ope.Estimand(5)).fit(data, 0)
 
 
-def test_a_correction_by_the_models_own_rollouts_says_that_it_is_one():
+def test_a_corrected_model_needs_no_density_of_the_policy():
     truth, _, policy = linear_gaussian()
     data = log_of(truth, policy, episodes=30, horizon=4, seed=0)
     config = ope.CorrectedModelConfig(
-        ratio="classifier",
-        classifier=ope.ClassifierConfig(members=1, hidden=(8,), fit=FIT),
+        dice=ope.DICEConfig(fit=FIT),
         rollouts=100,
         transitions=50,
         **SMALL,
@@ -113,10 +112,8 @@ def test_a_correction_by_the_models_own_rollouts_says_that_it_is_one():
         state_size=3,
         action_spec=data.action_spec,
     )
-    # It needs no density of the policy.
     found = ope.CorrectedModel(ope.Estimand(4), config).fit(data, 0).estimate(deterministic)
-    assert found.estimator == "model + residual (classifier)"
-    assert "not doubly robust" in found.warnings[0]
+    assert found.estimator == "model + residual (DICE)"
     assert found.diagnostics["residuals"] == 50
     assert found.value == pytest.approx(
         found.diagnostics["direct"] + found.diagnostics["correction"]
@@ -135,10 +132,3 @@ def test_a_sample_of_residuals_may_leave_a_fold_without_any(bed):
     found = ope.CorrectedModel(ope.Estimand(3), config).fit(data, 0).estimate(policy)
     assert np.isfinite(found.value)
     assert found.diagnostics["residuals"] == 1
-
-
-@pytest.mark.parametrize(("mean", "off"), [(0.59, True), (1.05, False)])
-def test_an_occupancy_ratio_that_does_not_average_1_is_told_of(mean, off):
-    spread = torch.rand(2000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    said = mean_ratio_warning(mean * (0.5 + spread), torch.arange(2000) // 10)
-    assert any("1 is expected" in text for text in said) == off

@@ -95,9 +95,6 @@ class _Actions(TwoSampleObjective):
         found: Tensor = self.inputs(torch.cat((state, action), -1))
         return found.clamp(-FARTHEST, FARTHEST)
 
-    def sources(self) -> Sequence[Tensor]:
-        return self.learned
-
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:  # noqa: ARG002
         chosen = rows.repeat(len(self.learned[0]) // 2, 1)[..., None]
         target, logged = (of.take_along_dim(chosen, 1) for of in self.learned)
@@ -161,7 +158,7 @@ def action_overlap(
         seed,
     )
     batches = torch_generator(seed, "batches", device=both.device)
-    fit_classifiers(objective, batches, progress=progress, checkpoint=None)
+    fit_classifiers(objective, batches, progress=progress)
     target, logged = (logits.cpu().double() for logits in objective.logits_of_the_other_half())
     return [_told_apart(*pair) for pair in zip(target, logged, strict=True)]
 

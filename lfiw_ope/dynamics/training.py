@@ -1,7 +1,6 @@
 """Fitting the dynamics ensemble: its losses, the scale of its noise, its bounds."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,9 +40,6 @@ class _OneStepLoss:
     ) -> None:
         self.model, self.log, self.train, self.held_out = model, log, train, held_out
         self.rows = train.below
-
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        return repr(self.model.config), (*self.log, *self.train[:3], self.held_out)
 
     def targets(self, rows: TransitionTensors) -> Tensor:
         standardised: Tensor = self.model.targets(_moved(rows))
@@ -111,7 +107,6 @@ def fit_dynamics(
     reward: Reward | None = None,
     termination: Termination | None = None,
     progress: Progress = silent,
-    checkpoint: Path | None = None,
 ) -> EnsembleDynamics:
     """Fit the ensemble to the episodes `train`, stopped and scaled by the episodes `held_out`.
 
@@ -125,7 +120,6 @@ def fit_dynamics(
         termination: the termination rule, where known; else it is learned if any logged episode
             terminated, and never happens if none did.
         progress: told how far training is.
-        checkpoint: see `lfiw_ope.nn.fit`.
 
     Raises:
         DivergedError: if a member's loss stops being finite.
@@ -164,7 +158,6 @@ def fit_dynamics(
         torch_generator(seed, "dynamics", "batches", device=device),
         stage="dynamics",
         progress=progress,
-        checkpoint=checkpoint,
     )
     if config.noise != "heteroscedastic":
         model.noise = Noise(config.noise_kind, loss.residuals(drawing), scale=config.noise_scale)

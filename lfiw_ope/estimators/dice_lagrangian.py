@@ -379,10 +379,6 @@ class Lagrangian:
         self._watched = watched
         self._earned = flow.weight[watched] * flow.reward_weight[watched] * rewards[watched]
 
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        settings = f"{self.config} {self.flow.estimand} {self.acting.count} {self.seed}"
-        return settings, (self.flow.rows, self.flow.step, self.rewards, self.initial_states)
-
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         chosen, networks, flow = rows[0], self.networks, self.flow
         step, terminated = flow.step[chosen], flow.terminated[chosen]

@@ -336,9 +336,6 @@ class BellmanError:
         zero = torch.zeros(count, dtype=torch.float64, device=log.rewards.device)
         self.course = Course(zero, zero.clone())
 
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        return repr(self.networks.config), (*self.log, self.members.rows, self.initial)
-
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         networks, scale = self.networks, self.networks.scale
         chosen = self.members.pick(rows)

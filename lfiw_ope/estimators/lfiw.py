@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from lfiw_ope.core.errors import ConfigError
@@ -176,7 +175,6 @@ class LFIW(ModelEstimator[LFIWConfig]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         config = self.config
         dynamics = config.dynamics
@@ -193,7 +191,7 @@ class LFIW(ModelEstimator[LFIWConfig]):
         if crosses:
             left_out = left_out_groups(split.dynamics, dynamics.members, seed, "dynamics")
             split = split.with_ratio_from_dynamics()
-        model = self._fit_plain_model(data, split, seed, progress, checkpoints)
+        model = self._fit_plain_model(data, split, seed, progress)
         started = time.perf_counter()
         ratio = fit_transition_ratio(
             data,
@@ -204,7 +202,6 @@ class LFIW(ModelEstimator[LFIWConfig]):
             held_out=split.ratio_held_out.tolist(),
             left_out=left_out,
             progress=progress,
-            checkpoint=None if checkpoints is None else Path(checkpoints) / "classifier.pt",
         )
         log = DeviceLog.of(data, config.dynamics.device)
         episodes = [*split.ratio_held_out.tolist(), *split.ratio.tolist()]

@@ -4,7 +4,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -113,7 +112,6 @@ class ModelEstimator(ABC, Generic[Config]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         """Fit to the log; the result serves any number of policies.
 
@@ -121,7 +119,6 @@ class ModelEstimator(ABC, Generic[Config]):
             data: the log.
             seed: of everything that is random.
             progress: told how far the work is.
-            checkpoints: a folder where training is kept up to date, and resumed from.
 
         Raises:
             DataError: if there are too few episodes.
@@ -146,7 +143,6 @@ class ModelEstimator(ABC, Generic[Config]):
         split: EpisodeSplit,
         seed: int,
         progress: Progress,
-        checkpoints: str | Path | None,
     ) -> FittedModel:
         """The dynamics, and uniform weights."""
         started = time.perf_counter()
@@ -159,7 +155,6 @@ class ModelEstimator(ABC, Generic[Config]):
             reward=self.reward,
             termination=self.termination,
             progress=progress,
-            checkpoint=None if checkpoints is None else Path(checkpoints) / "dynamics.pt",
         )
         return FittedModel(
             estimand=self.estimand,
@@ -289,10 +284,9 @@ class ModelBased(ModelEstimator[ModelBasedConfig]):
         seed: int,
         *,
         progress: Progress = silent,
-        checkpoints: str | Path | None = None,
     ) -> FittedModel:
         split = self._split(data, seed, ratio_share=0.0)
-        model = self._fit_plain_model(data, split, seed, progress, checkpoints)
+        model = self._fit_plain_model(data, split, seed, progress)
         candidates = [Candidate(noise) for noise in CHOICES] if self.chooses else []
         return self._completed(model, data, split, seed, progress, candidates)
 

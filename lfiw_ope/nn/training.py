@@ -3,16 +3,11 @@
 Members of an ensemble are dealt to rows evenly: a random permutation, cut into M equal hands.
 """
 
-import hashlib
 import math
-import os
-import pickle
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from lfiw_ope.core.errors import ConfigError, DivergedError
+from lfiw_ope.core.errors import DivergedError
 from lfiw_ope.core.protocols import Progress, silent
 from lfiw_ope.core.validation import choice, real, whole
 
@@ -112,10 +107,6 @@ class Objective(Protocol):
         """Training rows to draw batches from."""
         ...
 
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        """Settings and tensors that the losses rest on, for a checkpoint to be told by."""
-        ...
-
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """The members' losses `[E]` on their batches, row indices `[E, B]`.
 
@@ -200,16 +191,6 @@ class AdamW:
             eps=1e-8,
             maximize=False,
         )
-
-    def state(self) -> dict[str, list[Tensor]]:
-        """What a later step depends on besides the parameters and the settings."""
-        return {"mean": self._mean, "square": self._square, "steps": self._steps}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of another of the same parameters."""
-        for name, mine in self.state().items():
-            for kept, saved in zip(mine, state[name], strict=True):
-                kept.copy_(saved)
 
 
 class Deal(NamedTuple):
@@ -342,7 +323,6 @@ def fit(
     *,
     stage: str,
     progress: Progress = silent,
-    checkpoint: Path | None = None,
 ) -> FitReport:
     """Train `network` in place; each member ends with its weights of lowest held-out loss.
 
@@ -358,31 +338,18 @@ def fit(
         generator: the only source of randomness, on the network's device.
         stage: what is being trained, for progress and errors.
         progress: told how far training is.
-        checkpoint: a file kept up to date at every look. Where it exists, training goes on from
-            it and ends with the numbers of an uninterrupted run.
 
     Raises:
         DivergedError: if a member's loss stops being finite; it names stage, member and update.
-        ConfigError: if the checkpoint belongs to another training, or one is wanted of an objective
-            that is `Following`.
     """
-    if checkpoint is not None and isinstance(objective, Following):
-        raise ConfigError(
-            f"Training of the {stage} keeps more than its weights, such as target networks, which "
-            "a checkpoint would lose; train it without one."
-        )
     started = time.perf_counter()
     config = config.for_rows(objective.rows)
     run = _Run(network, objective, config, generator, stage)
-    if checkpoint is not None and checkpoint.exists():
-        run.load(checkpoint)
     while run.update < config.updates and not run.stale:
         run.step()
         if run.update % config.evaluate_every == 0 or run.update == config.updates:
             run.evaluate()
             progress(stage, run.update, config.updates, f"{run.judge} {run.history[-1][2]:.4g}")
-            if checkpoint is not None:
-                run.save(checkpoint)
         elif run.update % 25 == 0:
             progress(stage, run.update, config.updates)
     progress(stage, config.updates, config.updates, f"{run.judge} {run.best_loss.mean():.4g}")
@@ -390,7 +357,7 @@ def fit(
 
 
 class _Run:
-    """The state of one training: all that a checkpoint must hold."""
+    """The state of one training."""
 
     def __init__(
         self,
@@ -490,64 +457,3 @@ class _Run:
             seconds=seconds,
             precision=resolve_precision(self.device, self.config.precision),
         )
-
-    @cached_property
-    def _identity(self) -> dict[str, Any]:
-        settings, tensors = self.objective.content()
-        data = hashlib.sha256()
-        for tensor in tensors:
-            data.update(str(tuple(tensor.shape)).encode())
-            data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return {
-            "stage": self.stage,
-            "config": asdict(self.config),
-            "settings": settings,
-            "shapes": [list(p.shape) for p in self.parameters],
-            "seed": self.generator.initial_seed(),
-            "data": data.hexdigest(),
-        }
-
-    def save(self, path: Path) -> None:
-        state = {
-            "identity": self._identity,
-            "parameters": [p.detach() for p in self.parameters],
-            "moments": self.optimiser.state(),
-            "generator": self.generator.get_state(),
-            "best": self.best,
-            "best_loss": self.best_loss,
-            "best_update": self.best_update,
-            "update": self.update,
-            "looks_without_gain": self.looks_without_gain,
-            "history": self.history,
-        }
-        partial = path.with_name(path.name + ".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, partial)
-        os.replace(partial, path)
-
-    @torch.no_grad()
-    def load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            saved_identity, moments = state["identity"], state["moments"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{path} is no checkpoint of a training; delete it or name another file."
-            ) from error
-        mine = self._identity
-        differing = [k for k in mine if saved_identity.get(k) != mine[k]]
-        if differing:
-            raise ConfigError(
-                f"The checkpoint {path} belongs to another training ({', '.join(differing)} "
-                "differ); delete it or name another file."
-            )
-        for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
-            parameter.copy_(saved)
-        self.optimiser.load(moments)
-        self.generator.set_state(state["generator"].cpu())
-        self.best = state["best"]
-        self.best_loss = state["best_loss"].cpu()
-        self.best_update = state["best_update"].cpu()
-        self.update = state["update"]
-        self.looks_without_gain = state["looks_without_gain"]
-        self.history = [tuple(entry) for entry in state["history"]]

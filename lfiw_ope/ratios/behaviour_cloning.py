@@ -222,9 +222,6 @@ class Cloning:
         kind = SquashedGaussianHead if self.config.squashed else ConditionalGaussianHead
         return kind(low, high).to(low.device)
 
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        return repr(self.config), (self.log.states, self.drawn, self.padded, self.held_out)
-
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         # Folds differ in size: a row's number among the most there are becomes one among its own.
         own = self.padded.gather(1, rows * self.counts // self.rows)

@@ -2,9 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -174,17 +172,8 @@ class TwoSampleObjective(ABC):
     halves: tuple[int, int]
 
     @abstractmethod
-    def sources(self) -> Sequence[Tensor]:
-        """What the batches are drawn from."""
-
-    @abstractmethod
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
         """Features `[C, B, F]` of either set, for row indices `[C, B]`."""
-
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        # Averages and calibrations come after training: one checkpoint serves them all.
-        settings = replace(self.classifiers.config, average="logits", calibration="none")
-        return repr(settings), (*self.sources(), *self.held_out)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         logits = self.classifiers.member_logits(torch.cat(self.batch(rows, generator), 1))
@@ -206,7 +195,6 @@ def fit_classifiers(
     generator: torch.Generator,
     *,
     progress: Progress,
-    checkpoint: Path | None,
 ) -> None:
     """Train, calibrate and report the objective's classifiers, in place.
 
@@ -224,7 +212,6 @@ def fit_classifiers(
         generator,
         stage="classifier",
         progress=progress,
-        checkpoint=checkpoint,
     )
     with torch.no_grad(), autocast(generator.device, config.fit.precision):
         raw = objective.held_out_logits()

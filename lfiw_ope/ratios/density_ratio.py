@@ -1,8 +1,7 @@
 """The density ratio of two sets of samples, by classification."""
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -255,9 +254,6 @@ class _EqualNumbers(TwoSampleObjective):
         first, second = (len(side) // 2 for side in self.held_out)
         self.halves = first, second
 
-    def sources(self) -> Sequence[Tensor]:
-        return tuple(side.train for side in self.sides)
-
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
         drawn = (side.draw(rows.numel(), generator) for side in self.sides)
         numerator, denominator = (self.inputs(x).view(*rows.shape, -1) for x in drawn)
@@ -277,10 +273,6 @@ class _Pooled(_EqualNumbers):
         self.rows, self.of_numerator = len(self.union), len(numerator.train)
         self.share = self.of_numerator / self.rows
         self.log_odds = math.log(self.of_numerator / (self.rows - self.of_numerator))
-
-    def content(self) -> tuple[str, Sequence[Tensor]]:
-        settings, tensors = super().content()
-        return f"{settings}, pooled", tensors
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         chosen = self.inputs(self.union.index_select(0, rows.flatten()))
@@ -308,7 +300,6 @@ def fit_density_ratio(
     balance: Literal["equal", "pooled"] = "equal",
     device: str = "cpu",
     progress: Progress = silent,
-    checkpoint: Path | None = None,
 ) -> DensityRatio:
     """Fit log p(x) / q(x) from samples of p and of q (Grover et al. 2019, section 2).
 
@@ -331,7 +322,6 @@ def fit_density_ratio(
             as often as any other, "equal" has more of a rare side in its batches.
         device: where everything is fitted, such as "cpu" or "cuda".
         progress: told how far training is.
-        checkpoint: see `lfiw_ope.nn.fit`. It serves every average and every calibration.
 
     Raises:
         DataError: if an array is no `[R, D]`, has too few rows or entries that are not finite, or
@@ -369,7 +359,6 @@ def fit_density_ratio(
         _objective(ratio, above, below, balance),
         torch_generator(seed, "density ratio", "batches", device=device),
         progress=progress,
-        checkpoint=checkpoint,
     )
     return ratio.requires_grad_(False)
 

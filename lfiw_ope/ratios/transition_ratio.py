@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -249,10 +248,6 @@ class _RealOrSimulated(TwoSampleObjective):
         parts = [self._predicted(dynamics, rows) for rows in torch.split(train, ROWS_AT_ONCE)]
         return _Predicted(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
-    def sources(self) -> Sequence[Tensor]:
-        # The model is in the held-out negatives: another model is another training.
-        return (*self.log, self.train)
-
     def batch(self, rows: Tensor, generator: torch.Generator) -> Pair:
         if self.kept is None:
             real, simulated = self._pair(self.train.index_select(0, rows.flatten()), generator)
@@ -370,7 +365,6 @@ def fit_transition_ratio(
     held_out: Sequence[int],
     left_out: Sequence[Sequence[int]] | None = None,
     progress: Progress = silent,
-    checkpoint: Path | None = None,
 ) -> TransitionRatio:
     """Fit the ratio of the process behind `data` to `dynamics`.
 
@@ -387,7 +381,6 @@ def fit_transition_ratio(
         left_out: for each member the episodes that it alone did not learn from: their transitions
             are compared with that member (cross-fitting), all others with one at random.
         progress: told how far training is.
-        checkpoint: see `lfiw_ope.nn.fit`. It serves every average and every calibration.
 
     Raises:
         ConfigError: if `config` is another one, or the episodes to learn from or those held out
@@ -429,7 +422,6 @@ def fit_transition_ratio(
         objective,
         torch_generator(seed, "ratio", "batches", device=device),
         progress=progress,
-        checkpoint=checkpoint,
     )
     return ratio.requires_grad_(False)
 

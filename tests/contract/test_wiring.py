@@ -208,22 +208,6 @@ def test_bf16_values_stay_within_the_simulation_noise(bed, fit):
     assert abs(found.value - full.value) < full.mc_standard_error
 
 
-def test_checkpoints_resume_a_fit_and_refuse_another_s(bed, fit, tmp_path):
-    policy, data = bed
-    whole = fit.estimate(policy).value
-    estimator = ope.LFIW(ope.Estimand(6, 0.9), CONFIG)
-    first = estimator.fit(data, seed=0, checkpoints=tmp_path)
-    again = estimator.fit(data, seed=0, checkpoints=str(tmp_path))
-    assert first.estimate(policy).value == again.estimate(policy).value == whole
-    assert again.dynamics.report.updates == first.dynamics.report.updates
-    other = data.select(np.arange(100)[::-1])
-    with pytest.raises(ope.ConfigError, match=r"belongs to another training \(data differ\)"):
-        estimator.fit(other, seed=0, checkpoints=tmp_path)
-    tanh = replace(CONFIG, dynamics=replace(CONFIG.dynamics, activation="tanh"))
-    with pytest.raises(ope.ConfigError, match="settings differ"):
-        ope.LFIW(ope.Estimand(6, 0.9), tanh).fit(data, seed=0, checkpoints=tmp_path)
-
-
 def test_many_policies_are_simulated_in_several_calls_with_the_same_numbers(fit, monkeypatch):
     layers = torch.nn.Linear(3, 2)
     limit = torch.ones(1, 2)

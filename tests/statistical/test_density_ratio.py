@@ -109,19 +109,15 @@ def with_noise(sides, seed=0):
 
 
 @pytest.fixture(scope="module")
-def over_trained(tmp_path_factory):
+def over_trained():
     """Classifiers that know 300 samples of either set by heart; 2700 are held out."""
-    path = tmp_path_factory.mktemp("over_trained") / "classifier.pt"
     samples = with_noise(arrays(3000, 3000, seed=3))
     fit = replace(FIT, updates=400, evaluate_every=400, patience=None, learning_rate=4e-3)
     config = ope.ClassifierConfig(members=2, hidden=(64, 64), fit=fit)
 
     def calibrated(**settings):
-        return ope.fit_density_ratio(
-            *samples, replace(config, **settings), seed=0, held_out=0.9, checkpoint=path
-        )
+        return ope.fit_density_ratio(*samples, replace(config, **settings), seed=0, held_out=0.9)
 
-    calibrated()
     return calibrated
 
 

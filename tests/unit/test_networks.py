@@ -1,11 +1,5 @@
 """Batched networks and the training loop."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 
 import pytest
@@ -41,9 +35,6 @@ class Regression:
         self.y = torch.sin(3 * self.x) + 0.1 * torch.randn(self.x.shape, generator=generator)
         self.calls = 0
 
-    def content(self):
-        return "regression", (self.x, self.y)
-
     def loss(self, rows, generator):  # noqa: ARG002
         self.calls += 1
         loss = (self.network(self.x[rows]) - self.y[rows]).square().mean((1, 2))
@@ -69,11 +60,11 @@ class ProductTypes(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def train(network, objective=None, checkpoint=None, **changes):
+def train(network, objective=None, **changes):
     config = FitConfig(**({"updates": 600, "evaluate_every": 50, "batch_size": 64} | changes))
     generator = torch.Generator().manual_seed(1)
     objective = objective or Regression(network)
-    return fit(network, objective, config, generator, stage="toy", checkpoint=checkpoint)
+    return fit(network, objective, config, generator, stage="toy")
 
 
 @pytest.mark.parametrize("activation", ["silu", "tanh", "relu"])
@@ -184,7 +175,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls():
 
 
 def test_adamw_is_torch_s_own():
-    """Bit for bit, with rates that change, gradients that are missing, and after a stop."""
+    """Bit for bit, with rates that change and gradients that are missing."""
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((3, 5, 4), (3, 4))]
     mine, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
@@ -193,10 +184,6 @@ def test_adamw_is_torch_s_own():
     for step in range(30):
         own.zero_grad()
         torch_s.zero_grad()
-        if step == 15:
-            again = AdamW(mine, learning_rate=0.1, weight_decay=0.5)
-            again.load(own.state())
-            own = again
         own.learning_rate = torch_s.param_groups[0]["lr"] = 0.1 / (1 + step)
         for one, other in list(zip(mine, theirs, strict=True))[: 1 + (step % 3 > 0)]:
             one.grad = torch.randn(one.shape, generator=generator)
@@ -228,80 +215,6 @@ def test_bf16_training_ends_near_float32():
     }
     # bf16 keeps 8 bits: outputs of size 1 are off by about 2^-9, far below the noise of 0.1.
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.15)
-
-
-def test_a_stopped_training_goes_on_from_its_checkpoint(tmp_path):
-    whole = batched(sizes=(1, 16, 1))
-    expected = train(whole)
-
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    class StoppedRegression(Regression):
-        def loss(self, rows, generator):
-            if self.calls == 330:
-                raise Stop
-            return super().loss(rows, generator)
-
-    path = tmp_path / "toy.pt"
-    first = batched(sizes=(1, 16, 1))
-    with pytest.raises(Stop):
-        train(first, StoppedRegression(first), checkpoint=path)
-    resumed = batched(sizes=(1, 16, 1))
-    objective = Regression(resumed)
-    report = train(resumed, objective, checkpoint=path)
-    assert objective.calls == 300  # from update 300 on
-    assert report.held_out_loss == expected.held_out_loss
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_a_killed_training_leaves_a_whole_checkpoint(tmp_path):
-    path = tmp_path / "toy.pt"
-    code = textwrap.dedent(f"""
-        import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
-        from pathlib import Path
-        from test_networks import batched, train
-        train(batched(sizes=(1, 16, 1)), checkpoint=Path({str(path)!r}), updates=10**9,
-              evaluate_every=1, patience=None)
-    """)
-    running = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        deadline = time.monotonic() + 300  # a busy machine imports torch in a minute
-        while not path.exists() and running.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.3)
-    finally:
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-    assert torch.load(path, weights_only=True)["update"] >= 1
-
-
-def test_a_checkpoint_of_another_training_is_refused(tmp_path):
-    path = tmp_path / "toy.pt"
-    train(batched(sizes=(1, 16, 1)), checkpoint=path)
-    with pytest.raises(ConfigError, match=r"belongs to another training \(config differ\)"):
-        train(batched(sizes=(1, 16, 1)), checkpoint=path, learning_rate=0.1)
-    network = batched(sizes=(1, 16, 1))
-    other = Regression(network)
-    other.y = other.y + 1
-    with pytest.raises(ConfigError, match=r"belongs to another training \(data differ\)"):
-        train(network, other, checkpoint=path)
-    path.write_bytes(b"no checkpoint")
-    with pytest.raises(ConfigError, match="is no checkpoint of a training"):
-        train(batched(sizes=(1, 16, 1)), checkpoint=path)
-
-
-def test_a_checkpoint_that_would_lose_target_networks_is_refused(tmp_path):
-    class FollowingRegression(Regression):
-        def updated(self):
-            pass
-
-    network, path = batched(sizes=(1, 16, 1)), tmp_path / "toy.pt"
-    with pytest.raises(ConfigError, match=r"Training of the toy keeps more .* without one"):
-        train(network, FollowingRegression(network), checkpoint=path)
-    assert not path.exists()
-    assert train(network, FollowingRegression(network), updates=50).updates == 50
 
 
 @pytest.mark.parametrize(

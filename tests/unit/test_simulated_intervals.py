@@ -360,15 +360,6 @@ def test_bootstrapped_members_learn_from_episodes_of_their_own(bed):
     )
 
 
-def test_a_checkpoint_of_other_samples_is_refused(bed, tmp_path):
-    _, _, data = bed
-    estimator = small(interval=ope.SimulatedIntervalConfig(method="none"))
-    estimator.fit(data, 0, checkpoints=tmp_path)
-    other = ope.DynamicsConfig(**{**vars(DYNAMICS), "member_episodes": "all"})
-    with pytest.raises(ope.ConfigError, match="belongs to another training"):
-        small(dynamics=other).fit(data, 0, checkpoints=tmp_path)
-
-
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ope.ConfigError, match="method is 'all'"):
         ope.SimulatedIntervalConfig(method="all")

@@ -137,7 +137,15 @@ def measure(task, episodes, seed):
         fitted = make(estimand).fit(data, seed)
         found[name] = [e.to_dict(arrays=False) for e in fitted.estimate(policies)]
         model = fitted if name == "LFIW" else model
-    diagnoses = ope.diagnose(data, policies, estimand, fitted=model, seed=seed)
+    diagnoses = ope.diagnose(
+        data,
+        policies,
+        estimand,
+        dynamics=model.dynamics,
+        ratio=model.ratio,
+        held_out=model.held_out,
+        seed=seed,
+    )
     for estimates in found.values():
         for estimate in estimates:
             del estimate["seconds"], estimate["warnings"]

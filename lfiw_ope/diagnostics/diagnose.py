@@ -21,9 +21,10 @@ from lfiw_ope.diagnostics.diagnosis import Diagnosis, warnings_of
 from lfiw_ope.diagnostics.open_loop import open_loop
 from lfiw_ope.diagnostics.rollouts import LoggedGround
 from lfiw_ope.diagnostics.support import ActionSupport
+from lfiw_ope.dynamics.ensemble import EnsembleDynamics
 from lfiw_ope.estimators.base import spaces_of
-from lfiw_ope.estimators.fitted_model import FittedModel
 from lfiw_ope.policies.likelihood import TargetPolicies
+from lfiw_ope.ratios.transition_ratio import TransitionRatio
 
 AT_ONCE = 64
 """Policies whose classifiers are trained in one call."""
@@ -38,7 +39,9 @@ def diagnose(
     estimand: Estimand,
     *,
     config: DiagnosisConfig | None = ...,
-    fitted: FittedModel | None = ...,
+    dynamics: EnsembleDynamics | None = ...,
+    ratio: TransitionRatio | None = ...,
+    held_out: Sequence[int] = ...,
     seed: int,
     progress: Progress = ...,
 ) -> Diagnosis: ...
@@ -49,7 +52,9 @@ def diagnose(
     estimand: Estimand,
     *,
     config: DiagnosisConfig | None = ...,
-    fitted: FittedModel | None = ...,
+    dynamics: EnsembleDynamics | None = ...,
+    ratio: TransitionRatio | None = ...,
+    held_out: Sequence[int] = ...,
     seed: int,
     progress: Progress = ...,
 ) -> list[Diagnosis]: ...
@@ -59,7 +64,9 @@ def diagnose(
     estimand: Estimand,
     *,
     config: DiagnosisConfig | None = None,
-    fitted: FittedModel | None = None,
+    dynamics: EnsembleDynamics | None = None,
+    ratio: TransitionRatio | None = None,
+    held_out: Sequence[int] = (),
     seed: int,
     progress: Progress = silent,
 ) -> Diagnosis | list[Diagnosis]:
@@ -76,14 +83,16 @@ def diagnose(
         policies: one, or several.
         estimand: whose value is asked for.
         config: how closely to look; the defaults where None.
-        fitted: what `ModelBased` or `LFIW` fitted to the same log; None looks at no model.
+        dynamics: fitted to the same log, such as `FittedModel.dynamics`; None looks at no model.
+        ratio: of logged against simulated transitions, whose report is repeated.
+        held_out: episodes that the dynamics did not learn from; all are taken where there is none.
         seed: of everything that is random.
         progress: told how far the work is.
 
     Raises:
         PolicyError: if one is no policy for these data, or fails at their states.
         DataError: if there are fewer than 2 episodes, or one stands there twice.
-        ConfigError: if the seed is none, or the model is of another log or another estimand.
+        ConfigError: if the seed is none, or the dynamics are of another log.
         DivergedError: if a training or a simulation leaves the finite numbers.
     """
     every = list(policies) if isinstance(policies, Sequence) else [policies]
@@ -91,14 +100,14 @@ def diagnose(
     config = DiagnosisConfig() if config is None else config
     seed = whole("The seed", seed, least=0)
     require_episodes(data, 2, "actions are judged beside those of other episodes")
-    if fitted is not None:
-        _check_model(fitted, data, estimand)
+    if dynamics is not None:
+        _check_model(dynamics, held_out, data)
     state_size, action_size, kind = spaces_of(data)
     for policy in every:
         check_policy(policy, state_size=state_size, action_size=action_size, action_kind=kind)
     found = list(_of_data(data, every, estimand, config, seed, progress)) if every else []
-    if fitted is not None and every:
-        found = _with_model(found, data, every, config, fitted, seed, progress)
+    if dynamics is not None and every:
+        found = _with_model(found, data, every, config, dynamics, ratio, held_out, seed, progress)
     told = [replace(one, warnings=warnings_of(one)) for one in found]
     return told if isinstance(policies, Sequence) else told[0]
 
@@ -107,8 +116,10 @@ def diagnose_model(
     known: Sequence[Diagnosis],
     data: Trajectories,
     policies: Sequence[Policy],
-    fitted: FittedModel,
     *,
+    dynamics: EnsembleDynamics,
+    ratio: TransitionRatio | None = None,
+    held_out: Sequence[int] = (),
     config: DiagnosisConfig | None = None,
     seed: int,
     progress: Progress = silent,
@@ -117,14 +128,16 @@ def diagnose_model(
 
     Args:
         known: of the policies, in their order, by the same settings and seed.
-        data, policies, fitted, config, seed, progress: see `diagnose`.
+        data, policies, dynamics, ratio, held_out, config, seed, progress: see `diagnose`.
 
     Raises:
         ConfigError, DivergedError: as `diagnose`.
     """
     config = DiagnosisConfig() if config is None else config
-    _check_model(fitted, data, known[0].estimand)
-    found = _with_model(known, data, policies, config, fitted, seed, _named(progress))
+    _check_model(dynamics, held_out, data)
+    found = _with_model(
+        known, data, policies, config, dynamics, ratio, held_out, seed, _named(progress)
+    )
     return [replace(one, warnings=warnings_of(one)) for one in found]
 
 
@@ -137,15 +150,17 @@ def _named(progress: Progress) -> Progress:
     return told
 
 
-def _check_model(fitted: FittedModel, data: Trajectories, estimand: Estimand) -> None:
-    if fitted.estimand != estimand:
+def _check_model(dynamics: EnsembleDynamics, held_out: Sequence[int], data: Trajectories) -> None:
+    if dynamics.state_size != data.state_size:
         raise ConfigError(
-            f"The model was fitted for {fitted.estimand}, and {estimand} is asked for; give the "
-            "same to both."
+            f"The dynamics are of {dynamics.state_size} state entries, and the log has "
+            f"{data.state_size}; give diagnose the log that they were fitted to."
         )
-    same = fitted.initial_states.cpu().numpy()
-    if same.shape != data.initial_states.shape or not np.array_equal(same, data.initial_states):
-        raise ConfigError("The model was fitted to another log; give diagnose the log it is of.")
+    if max(held_out, default=0) >= data.num_episodes:
+        raise ConfigError(
+            f"held_out names episode {max(held_out)}, and the log has {data.num_episodes}; give "
+            "diagnose the log that the dynamics were fitted to."
+        )
 
 
 def _of_data(
@@ -195,23 +210,25 @@ def _with_model(
     data: Trajectories,
     policies: Sequence[Policy],
     config: DiagnosisConfig,
-    fitted: FittedModel,
+    dynamics: EnsembleDynamics,
+    ratio: TransitionRatio | None,
+    held_out: Sequence[int],
     seed: int,
     progress: Progress,
 ) -> list[Diagnosis]:
     """The same, with what the model says."""
-    dynamics, held_out = fitted.dynamics, np.array(sorted(fitted.held_out), np.int64)
+    horizon, unseen = found[0].estimand.horizon, np.array(sorted(held_out), np.int64)
     loop = open_loop(
         data,
         dynamics,
-        held_out,
-        horizon=fitted.estimand.horizon,
+        unseen,
+        horizon=horizon,
         most=config.open_loop_episodes,
         seed=seed,
     )
     log = DeviceLog.of(data, dynamics.low.device)
-    ground = LoggedGround(log, held_out.tolist(), fitted, config, seed)
-    report = None if fitted.ratio is None else fitted.ratio.report
+    ground = LoggedGround(log, unseen.tolist(), dynamics, horizon, config, seed)
+    report = None if ratio is None else ratio.report
     return [
         replace(
             one,

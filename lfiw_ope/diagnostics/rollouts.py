@@ -16,7 +16,6 @@ from lfiw_ope.diagnostics.config import DiagnosisConfig
 from lfiw_ope.diagnostics.support import StateSupport
 from lfiw_ope.dynamics.ensemble import EnsembleDynamics
 from lfiw_ope.dynamics.rollout import ROWS_AT_ONCE, Watch, simulate
-from lfiw_ope.estimators.fitted_model import FittedModel
 from lfiw_ope.nn.training import autocast
 
 
@@ -95,7 +94,8 @@ class LoggedGround:
     Args:
         log: on the model's device.
         held_out: episodes that the model was not trained on; all where there is none.
-        fitted: the model.
+        dynamics: the model.
+        horizon: T, of the rollouts.
         config: how closely to look.
         seed: of what is drawn.
     """
@@ -104,11 +104,13 @@ class LoggedGround:
         self,
         log: DeviceLog,
         held_out: Sequence[int],
-        fitted: FittedModel,
+        dynamics: EnsembleDynamics,
+        horizon: int,
         config: DiagnosisConfig,
         seed: int,
     ) -> None:
-        self.fitted, self.config = fitted, config
+        self.dynamics, self.horizon, self.config = dynamics, horizon, config
+        self.initial_states = log.states[log.state_row[log.first]]
         self.seed = derive(seed, "diagnosis", "rollouts")
         device = log.rewards.device
         drawing = torch_generator(self.seed, "rows", device=device)
@@ -118,12 +120,12 @@ class LoggedGround:
         reference = log.at(thin(log.rows_of(first), config.transitions, drawing))
         rows = thin(log.rows_of(second), MOST_ROWS, drawing)
         logged = log.at(rows)
-        drawn = fitted.dynamics.sample(
+        drawn = dynamics.sample(
             logged.state, logged.action, torch_generator(self.seed, "draws", device=device)
         )
         self.support = StateSupport.of(reference.state, logged.next_state, drawn.next_state)
         self.spread: float | None = None
-        if fitted.dynamics.config.members > 1:
+        if dynamics.config.members > 1:
             self.spread = self._spread_one_step_on(log, rows, drawn.next_state)
 
     def _spread_one_step_on(self, log: DeviceLog, rows: Tensor, reached: Tensor) -> float:
@@ -137,9 +139,9 @@ class LoggedGround:
         going_on = ~last[rows]
         if not going_on.any():  # episodes of a single step
             here = log.at(rows)
-            return float(spread(self.fitted.dynamics, here.state, here.action).mean())
+            return float(spread(self.dynamics, here.state, here.action).mean())
         action = log.actions[rows[going_on] + 1]
-        return float(spread(self.fitted.dynamics, reached[going_on], action).mean())
+        return float(spread(self.dynamics, reached[going_on], action).mean())
 
     def excursions(self, policies: Sequence[Policy], progress: Progress) -> list[Excursion]:
         """Of each policy's rollouts.
@@ -147,16 +149,16 @@ class LoggedGround:
         Raises:
             DivergedError: if the simulation leaves the finite numbers.
         """
-        horizon, n = self.fitted.estimand.horizon, self.config.rollouts
+        horizon, n = self.horizon, self.config.rollouts
         steps = np.unique(np.linspace(0, horizon - 1, self.config.steps).round().astype(int))
         found: list[Excursion | None] = [None] * len(policies)
-        device = self.fitted.initial_states.device
+        device = self.initial_states.device
         for group in group_policies(policies, device, max(1, ROWS_AT_ONCE // (n * len(steps)))):
             seen: dict[int, Seen] = {}
             simulate(
                 group.policy,
-                self.fitted.dynamics,
-                self.fitted.initial_states,
+                self.dynamics,
+                self.initial_states,
                 horizon=horizon,
                 rollouts=n,
                 seed=self.seed,
@@ -179,7 +181,7 @@ class LoggedGround:
         by_step: tuple[float | None, ...] = ()
         if self.spread is not None:
             flat = (state.flatten(0, 1), action.flatten(0, 1))
-            spreads = spread(self.fitted.dynamics, *flat).double().cpu().numpy()
+            spreads = spread(self.dynamics, *flat).double().cpu().numpy()
             spreads = spreads.reshape(living.shape) / max(self.spread, 1e-12)
             by_step, ratio = _mean_by_step(spreads, living), float(spreads[living].mean())
         return Excursion(

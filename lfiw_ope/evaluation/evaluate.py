@@ -113,10 +113,13 @@ def evaluate(
     estimates = _estimates(fitted, policy, progress)
     found = None
     if diagnosis is not None and concerns_of(estimates[0]):
+        model = model_of(fitted)
         found = diagnose(
             *(data, policy, estimator.estimand),
             config=diagnosis,
-            fitted=model_of(fitted),
+            dynamics=None if model is None else model.dynamics,
+            ratio=None if model is None else model.ratio,
+            held_out=() if model is None else model.held_out,
             seed=seed,
             progress=progress,
         )

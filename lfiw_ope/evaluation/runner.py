@@ -201,8 +201,8 @@ class Judge:
     @cached_property
     def _diagnoses(self) -> Looked:
         known = self.look.at(self.estimand, self.seed, self.progress)
-        fitted = model_of(self.fitted)
-        if fitted is None or not known:
+        model = model_of(self.fitted)
+        if model is None or not known:
             return known
 
         def look(names: Sequence[str]) -> list[Diagnosis]:
@@ -210,7 +210,9 @@ class Judge:
                 [known[name] for name in names],
                 self.look.data,
                 [self.look.policies[name] for name in names],
-                fitted,
+                dynamics=model.dynamics,
+                ratio=model.ratio,
+                held_out=model.held_out,
                 seed=self.seed,
                 progress=self.progress,
             )

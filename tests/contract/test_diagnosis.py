@@ -23,7 +23,16 @@ def test_every_number_is_one_and_global_state_is_left_alone(of, cut):
     data = log_of(truth, policy, 100, HORIZON, seed=0, cut=cut)
     model = ope.ModelBased(ESTIMAND, MODEL).fit(data, seed=0)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    found = ope.diagnose(data, [policy, policy], ESTIMAND, config=CONFIG, fitted=model, seed=0)
+    found = ope.diagnose(
+        data,
+        [policy, policy],
+        ESTIMAND,
+        config=CONFIG,
+        dynamics=model.dynamics,
+        ratio=model.ratio,
+        held_out=model.held_out,
+        seed=0,
+    )
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
     assert found[0] == found[1]
@@ -47,7 +56,18 @@ def test_a_gpu_says_the_same():
     for device in ("cpu", "cuda"):
         model = ope.ModelBased(ESTIMAND, MODEL, device=device).fit(data, seed=0)
         config = ope.DiagnosisConfig(**(vars(CONFIG) | {"device": device}))
-        found.append(ope.diagnose(data, policy, ESTIMAND, config=config, fitted=model, seed=0))
+        found.append(
+            ope.diagnose(
+                data,
+                policy,
+                ESTIMAND,
+                config=config,
+                dynamics=model.dynamics,
+                ratio=model.ratio,
+                held_out=model.held_out,
+                seed=0,
+            )
+        )
     here, there = found
     # Other generators draw other noise: accuracies have a standard error of about 0.02.
     assert there.action_accuracy == pytest.approx(here.action_accuracy, abs=0.08)

@@ -30,7 +30,16 @@ def test_pendulum():
         dynamics=ope.DynamicsConfig(members=3, hidden=(64,), fit=NETS), rollouts=50
     )
     model = ope.ModelBased(estimand, config).fit(data, seed=0)
-    own, far = ope.diagnose(data, [behaviour, other], estimand, config=CONFIG, fitted=model, seed=0)
+    own, far = ope.diagnose(
+        data,
+        [behaviour, other],
+        estimand,
+        config=CONFIG,
+        dynamics=model.dynamics,
+        ratio=model.ratio,
+        held_out=model.held_out,
+        seed=0,
+    )
     # 900 rows are looked at, of 30 episodes: see tests/statistical/test_diagnosis.py.
     assert own.actions_outside < 0.05
     assert own.action_accuracy == pytest.approx(0.5, abs=0.05)

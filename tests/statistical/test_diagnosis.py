@@ -44,7 +44,14 @@ def found(request):
     config = ope.ModelBasedConfig(dynamics=DYNAMICS, rollouts=100)
     model = ope.ModelBased(ESTIMAND, config).fit(data, seed=0)
     return ope.diagnose(
-        data, [behaviour, middle, far], ESTIMAND, config=CONFIG, fitted=model, seed=0
+        data,
+        [behaviour, middle, far],
+        ESTIMAND,
+        config=CONFIG,
+        dynamics=model.dynamics,
+        ratio=model.ratio,
+        held_out=model.held_out,
+        seed=0,
     )
 
 
@@ -101,7 +108,16 @@ def test_a_model_that_learned_beats_a_constant_and_one_that_did_not_is_told_of()
             dynamics=replace(DYNAMICS, fit=nets, bound_margin=10.0), rollouts=50
         )
         model = ope.ModelBased(ESTIMAND, config).fit(data, seed=0)
-        looked = ope.diagnose(data, behaviour, ESTIMAND, config=CONFIG, fitted=model, seed=0)
+        looked = ope.diagnose(
+            data,
+            behaviour,
+            ESTIMAND,
+            config=CONFIG,
+            dynamics=model.dynamics,
+            ratio=model.ratio,
+            held_out=model.held_out,
+            seed=0,
+        )
         loops.append(looked.open_loop)
     untrained, trained = loops
     assert trained.lasting == trained.lasting_states == trained.compared == HORIZON
@@ -126,7 +142,16 @@ def test_rollouts_that_leave_the_log_are_seen():
     dynamics = replace(DYNAMICS, activation="silu", layer_norm=False)
     config = ope.ModelBasedConfig(dynamics=dynamics, rollouts=50)
     model = ope.ModelBased(ESTIMAND, config).fit(data, seed=0)
-    here, there = ope.diagnose(data, [still, away], ESTIMAND, config=CONFIG, fitted=model, seed=0)
+    here, there = ope.diagnose(
+        data,
+        [still, away],
+        ESTIMAND,
+        config=CONFIG,
+        dynamics=model.dynamics,
+        ratio=model.ratio,
+        held_out=model.held_out,
+        seed=0,
+    )
     assert here.states_outside < 0.06
     assert there.states_outside > 0.3
     assert there.states_outside_by_step[0] < 0.1  # it starts where the log does

@@ -203,7 +203,16 @@ def test_a_fit_says_which_episodes_its_dynamics_did_not_see(logged, fitted):
         ope.LFIWConfig(dynamics=DYNAMICS, ratio=ope.RatioConfig(members=1, hidden=(8,), fit=NETS)),
     ).fit(data, seed=0)
     assert lfiw.held_out == fitted.held_out  # the classifiers learn from the dynamics' episodes
-    found = ope.diagnose(data, logged[0], ESTIMAND, config=QUICK, fitted=lfiw, seed=0)
+    found = ope.diagnose(
+        data,
+        logged[0],
+        ESTIMAND,
+        config=QUICK,
+        dynamics=lfiw.dynamics,
+        ratio=lfiw.ratio,
+        held_out=lfiw.held_out,
+        seed=0,
+    )
     assert found.ratio_accuracy == lfiw.ratio.report.accuracy
     assert found.open_loop.episodes == 7
 
@@ -213,7 +222,16 @@ def test_a_batch_is_its_policies_alone_and_one_seed_one_diagnosis(logged, fitted
     policies = [far(policy), policy]
 
     def diagnosed(of, seed=0):
-        return ope.diagnose(data, of, ESTIMAND, config=QUICK, fitted=fitted, seed=seed)
+        return ope.diagnose(
+            data,
+            of,
+            ESTIMAND,
+            config=QUICK,
+            dynamics=fitted.dynamics,
+            ratio=fitted.ratio,
+            held_out=fitted.held_out,
+            seed=seed,
+        )
 
     both = diagnosed(policies)
     for one, alone in zip(both, map(diagnosed, policies), strict=True):
@@ -228,7 +246,16 @@ def test_a_batch_is_its_policies_alone_and_one_seed_one_diagnosis(logged, fitted
 
 
 def test_a_diagnosis_is_kept_as_json(logged, fitted, tmp_path):
-    found = ope.diagnose(logged[1], logged[0], ESTIMAND, config=QUICK, fitted=fitted, seed=0)
+    found = ope.diagnose(
+        logged[1],
+        logged[0],
+        ESTIMAND,
+        config=QUICK,
+        dynamics=fitted.dynamics,
+        ratio=fitted.ratio,
+        held_out=fitted.held_out,
+        seed=0,
+    )
     found.to_json(tmp_path / "one.json")
     assert ope.Diagnosis.from_json((tmp_path / "one.json").read_text()) == found
     assert ope.Diagnosis.from_dict(FINE.to_dict()) == FINE
@@ -267,12 +294,17 @@ def test_what_cannot_be_is_refused_in_a_sentence(logged, fitted):
         ("at least 2 are needed", ope.DataError, lambda: (data.select([0]), policy, ESTIMAND)),
         ("more than once", ope.DataError, lambda: (data.select([0, 0]), policy, ESTIMAND)),
         ("not a policy", ope.PolicyError, lambda: (data, [object()], ESTIMAND)),
-        ("fitted for Estimand", ope.ConfigError, lambda: (data, policy, ope.Estimand(3))),
-        ("another log", ope.ConfigError, lambda: (data.select([0, 1, 2]), policy, ESTIMAND)),
     ):
-        model = fitted if kind is ope.ConfigError else None
         with pytest.raises(kind, match=message):
-            ope.diagnose(*call(), config=QUICK, fitted=model, seed=0)
+            ope.diagnose(*call(), config=QUICK, seed=0)
+    model = {"dynamics": fitted.dynamics, "ratio": fitted.ratio, "held_out": fitted.held_out}
+    few = data.select([0, 1, 2])
+    with pytest.raises(ope.ConfigError, match=r"held_out names episode \d+, and the log has 3"):
+        ope.diagnose(few, policy, ESTIMAND, config=QUICK, **model, seed=0)
+    truth, _, other = tabular()
+    elsewhere = log_of(truth, other, episodes=50, horizon=HORIZON, seed=0)
+    with pytest.raises(ope.ConfigError, match="of 3 state entries, and the log has 6"):
+        ope.diagnose(elsewhere, other, ESTIMAND, config=QUICK, **model, seed=0)
     with pytest.raises(ope.ConfigError, match="transitions is 3"):
         ope.DiagnosisConfig(transitions=3)
     with pytest.raises(ope.ConfigError, match="The seed is -1"):
